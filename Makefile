@@ -1,0 +1,58 @@
+# Needs make and Python >= 3.11. Everything it makes stays in this directory.
+#   make test PYTHON=python3.12    chooses the interpreter
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: demo test check clean help
+
+VENV := .venv
+python := $(VENV)/bin/python
+candidates := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+# What a shell has set for other projects must not reach into this one, nor this one out of .venv.
+unexport PYTHONHOME PYTHONPATH
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_REQUIRE_VIRTUALENV := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+demo: $(VENV)/.demo  ## serve example_app.py at http://127.0.0.1:8000
+	$(python) example_app.py
+
+test: $(VENV)/.tests  ## run the whole test suite; all of the package must be covered
+	$(python) -m coverage run -m pytest
+	$(python) -m coverage report
+
+check: $(VENV)/.dev  ## style, types, and the types that users see
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+	$(python) -m pyright
+	$(python) -m pyright --verifytypes asgi_sessions --ignoreexternal
+
+clean:  ## remove what the other targets have made
+	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST))
+
+# The package, editable, with a dependency group; again when pyproject.toml has changed.
+$(VENV)/.%: pyproject.toml | $(VENV)/.ready
+	$(python) -m pip install --quiet --group $* --editable .
+	@touch $@
+
+$(VENV)/.ready:
+	@for candidate in $(candidates); do \
+	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	      >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo 'No Python >= 3.11 with venv found; tried: $(candidates).' >&2; \
+	  echo 'Install one (on Debian: apt install python3 python3-venv), or name it: make PYTHON=...' >&2; \
+	  exit 1; \
+	fi; \
+	echo "$$found -m venv $(VENV)"; "$$found" -m venv $(VENV)
+	@# Groups (PEP 735) need pip 25.1; Python brings an older one.
+	@$(python) -m pip install --help | grep -q -e --group || \
+	  $(python) -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@

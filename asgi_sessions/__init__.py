@@ -1,0 +1,34 @@
+"""Login sessions that a server can list, limit and end, for any ASGI app.
+
+One row per person, app and device; a signed cookie; ``request.state.sid`` in every handler;
+every request checked against the row, so ending a session works everywhere at once.
+"""
+
+from ._changeset import Changeset, changeset
+from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
+from ._events import SessionEvent
+from ._lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
+from ._middleware import SessionMiddleware
+from ._person import Person, person_from_scope
+from ._session import Session
+from ._sessions import Sessions
+
+__all__ = [
+    "AAL1",
+    "AAL2",
+    "AAL3",
+    "BANKING",
+    "Changeset",
+    "ConfigurationError",
+    "InvalidSession",
+    "Lifetimes",
+    "Person",
+    "Session",
+    "SessionEvent",
+    "SessionMiddleware",
+    "Sessions",
+    "SessionsError",
+    "SessionsUnavailable",
+    "changeset",
+    "person_from_scope",
+]

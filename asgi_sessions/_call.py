@@ -1,0 +1,98 @@
+"""What one request or WebSocket knows of its session. Lives in the scope, dies with the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from starlette.authentication import AuthCredentials, UnauthenticatedUser
+from starlette.types import Scope
+
+from ._row import Row
+from ._session import Session
+from ._tokens import Token
+
+
+class HasScope(Protocol):
+    """A Request or WebSocket of Starlette, FastAPI or Litestar."""
+
+    @property
+    def scope(self) -> Any: ...  # noqa: ANN401 -- each framework types its own
+
+
+#: What the functions of the package take for `conn`.
+Conn = HasScope | Mapping[str, Any]
+
+
+def scope_of(conn: Conn) -> Any:  # noqa: ANN401 -- a mutable mapping in every framework
+    """The scope of a connection, or the scope given."""
+    return conn if isinstance(conn, Mapping) else conn.scope
+
+
+class Call:
+    """The session of a call, and what its response has to tell the browser.
+
+    Attributes:
+        session: the session in use.
+        row: its row as last read.
+        presented: the digest of the secret that the browser sent for it.
+        replaceable: the live session that the browser's cookie names, in use or not.
+        token: what to set the cookie to.
+        clear: whether to clear the cookie.
+        undelivered: the sid of a login whose cookie is not on its way yet.
+        responding: whether the response has begun, so that headers come too late.
+        vary: whether the response depends on a session.
+    """
+
+    __slots__ = (
+        "clear",
+        "presented",
+        "replaceable",
+        "responding",
+        "row",
+        "scope",
+        "session",
+        "state",
+        "token",
+        "undelivered",
+        "vary",
+    )
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.state: dict[str, Any] = scope.setdefault("state", {})
+        self.row: Row | None = None
+        self.presented: bytes | None = None
+        self.replaceable: str | None = None
+        self.token: Token | None = None
+        self.clear = False
+        self.undelivered: str | None = None
+        self.responding = False
+        self.vary = False
+        self.session: Session | None = None
+        self.state["sid"] = None
+        self.state["session"] = None
+        self.state["session_end_reason"] = None
+
+    def use(self, row: Row, session: Session) -> None:
+        """Make this the session of the call."""
+        self.row = row
+        self.session = session
+        self.replaceable = session.id
+        self.vary = True
+        self.state["sid"] = session.id
+        self.state["session"] = session
+
+    def drop(self) -> None:
+        """Leave the call without a session."""
+        self.row = self.session = self.presented = self.replaceable = None
+        self.token = self.undelivered = None
+        self.state["sid"] = None
+        self.state["session"] = None
+
+    def sign_out(self) -> None:
+        """Take the person whom another layer vouches for out of the scope."""
+        self.state.pop("person", None)
+        if "user" in self.scope:
+            self.scope["user"] = UnauthenticatedUser()
+            self.scope["auth"] = AuthCredentials()

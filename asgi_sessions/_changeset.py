@@ -1,0 +1,189 @@
+"""The gate in front of the table: casts and validates; nothing is written around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from ._device import clean_address, clean_user_agent
+from ._errors import InvalidSession
+from ._session import Session
+
+#: Characters an id of a person or an app may have; the columns are as wide.
+ID_LENGTH = 255
+#: Characters a reason may have.
+REASON_LENGTH = 50
+
+_REQUIRED = ("app_id", "person_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Changeset:
+    """What `changeset` made of some attributes.
+
+    Attributes:
+        session: the session to be changed, None for a new one.
+        changes: the cast values that differ from the session's.
+        errors: the messages by field; empty when valid.
+    """
+
+    session: Session | None
+    changes: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the changes may be written."""
+        return not self.errors
+
+    def checked(self) -> dict[str, Any]:
+        """The changes.
+
+        Raises:
+            InvalidSession: if there are errors.
+        """
+        if self.errors:
+            raise InvalidSession(self.errors)
+        return self.changes
+
+
+def changeset(session: Session | None, attrs: Mapping[str, Any]) -> Changeset:
+    """Cast and validate attributes of a session before an insert or an update.
+
+    Unknown attributes are left out. A new session needs `app_id` and `person_id`; a session
+    that has ended keeps its end.
+
+    Args:
+        session: the session to be changed, or None for a new one.
+        attrs: values by column name.
+    """
+    values, errors = _cast(attrs)
+    changes = {
+        name: value
+        for name, value in values.items()
+        if session is None or getattr(session, name, _UNKNOWN) != value
+    }
+    result = Changeset(session, changes, errors)
+    for name in _REQUIRED:
+        kept = None if session is None else getattr(session, name)
+        if name not in result.errors and result.changes.get(name, kept) is None:
+            result.errors[name] = ["is missing"]
+    if session is not None and session.ended_at is not None:
+        for name in ("ended_at", "end_reason"):
+            if name in result.changes:
+                result.errors[name] = ["is set already: the first end counts"]
+    return result
+
+
+def checked(**attrs: object) -> dict[str, Any]:
+    """Cast and validate single attributes: of a change to many rows, or of a question.
+
+    Raises:
+        InvalidSession: if one of them is refused.
+    """
+    values, errors = _cast(attrs)
+    if errors:
+        raise InvalidSession(errors)
+    return values
+
+
+_UNKNOWN = object()
+
+
+def _cast(attrs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    values: dict[str, Any] = {}
+    errors: dict[str, list[str]] = {}
+    for name, cast in _CASTS.items():
+        if name in attrs:
+            try:
+                values[name] = None if attrs[name] is None else cast(attrs[name])
+            except ValueError as fault:
+                errors[name] = [str(fault)]
+    return values, errors
+
+
+def _identifier(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+        raise ValueError(f"must be a str, an int or a UUID, not {type(value).__name__}")
+    return _text(ID_LENGTH)(str(value))
+
+
+def _text(length: int) -> Callable[[object], str]:
+    def cast(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"must be a str, not {type(value).__name__}")  # noqa: TRY004 -- one kind of fault for all casts
+        if not value.strip():
+            raise ValueError("must not be empty")
+        if len(value) > length:
+            raise ValueError(f"must have at most {length} characters, has {len(value)}")
+        if "\0" in value:
+            raise ValueError("must not hold a NUL character")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError("must not hold a lone surrogate") from None
+        return value
+
+    return cast
+
+
+def _user_agent(value: object) -> str | None:
+    return clean_user_agent(str(value))
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError("must be a timezone-aware datetime")
+    return value.astimezone(UTC)
+
+
+def _sid(value: object) -> str:
+    try:
+        return str(UUID(str(value)))
+    except ValueError:
+        raise ValueError("must be a UUID") from None
+
+
+def _origin(value: object) -> str:
+    if value not in ("login", "scope"):
+        raise ValueError("must be 'login' or 'scope'")
+    return str(value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be True or False")  # noqa: TRY004 -- one kind of fault for all casts
+    return value
+
+
+def _digest(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) != 32:  # noqa: PLR2004 -- SHA-256
+        raise ValueError("must be the 32 bytes of a SHA-256 digest")
+    return value
+
+
+_CASTS: dict[str, Callable[[object], object]] = {
+    "id": _sid,
+    "person_id": _identifier,
+    "app_id": _identifier,
+    "auth_provider": _text(ID_LENGTH),
+    "origin": _origin,
+    "user_agent": _user_agent,
+    "ip_address": clean_address,
+    "device_key": _digest,
+    "live_device_key": _digest,
+    "secret_hash": _digest,
+    "previous_secret_hash": _digest,
+    "secret_seen_at": _moment,
+    "started_at": _moment,
+    "last_seen_at": _moment,
+    "authenticated_at": _moment,
+    "expires_at": _moment,
+    "ended_at": _moment,
+    "end_reason": _text(REASON_LENGTH),
+    "remember": _flag,
+}

@@ -1,0 +1,127 @@
+"""The cookie on the wire: read from raw headers, written as one Set-Cookie (RFC 6265bis)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ._errors import ConfigurationError
+
+SameSite = Literal["lax", "strict", "none"]
+Headers = Iterable[tuple[bytes, bytes]]
+
+#: Bytes of a value that is looked at; ours have 124.
+VALUE_LENGTH = 512
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
+_DOMAIN = re.compile(r"\.?[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
+_PATH = re.compile(r"/[!-:<-~]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CookieSettings:
+    """Where the cookie goes. Validated once; all faults come in one message.
+
+    Raises:
+        ConfigurationError: for options that browsers would refuse.
+    """
+
+    name: str = "sid"
+    secure: bool = True
+    samesite: SameSite = "lax"
+    domain: str | None = None
+    path: str = "/"
+    partitioned: bool = False
+
+    def __post_init__(self) -> None:
+        faults = list(self._faults())
+        if faults:
+            raise ConfigurationError("; ".join(faults))
+
+    def _faults(self) -> Iterator[str]:
+        if not _NAME.fullmatch(self.name):
+            yield f"cookie_name={self.name!r} is no cookie name: use letters, digits, - and _"
+        if self.name.lower().startswith(("__host-", "__secure-")):
+            yield f"cookie_name={self.name!r}: leave the prefix out, it is added where it holds"
+        if self.samesite not in ("lax", "strict", "none"):
+            yield f"cookie_samesite={self.samesite!r}: use 'lax', 'strict' or 'none'"
+        if self.samesite == "none" and not self.secure:
+            yield "cookie_samesite='none' needs cookie_secure=True: browsers drop it otherwise"
+        if self.partitioned and not self.secure:
+            yield "cookie_partitioned=True needs cookie_secure=True: browsers drop it otherwise"
+        if self.domain is not None and not _DOMAIN.fullmatch(self.domain):
+            yield f"cookie_domain={self.domain!r} is no domain: use one like 'example.com', or None"
+        if not _PATH.fullmatch(self.path):
+            yield f"cookie_path={self.path!r}: must start with '/', without spaces and ';'"
+
+    @property
+    def wire_name(self) -> str:
+        """With the prefix that browsers enforce (ASVS 3.3.1, 3.3.3)."""
+        if not self.secure:
+            return self.name
+        host_only = self.domain is None and self.path == "/"
+        return f"__Host-{self.name}" if host_only else f"__Secure-{self.name}"
+
+    def read(self, headers: Headers) -> list[str]:
+        """Every value of our name, in the order sent, each once; over-long ones left out."""
+        name = self.wire_name.encode("ascii")
+        values: dict[str, None] = {}
+        for header, line in headers:
+            if header == b"cookie" and name in line:
+                for pair in line.split(b";"):
+                    key, _, value = pair.strip(b" \t").partition(b"=")
+                    if key == name and 0 < len(value) <= VALUE_LENGTH:
+                        values[value.decode("latin-1")] = None
+        return list(values)
+
+    def render(self, value: str, *, max_age: int | None) -> bytes:
+        """A Set-Cookie value. `max_age` in seconds; None ends with the browser, 0 clears."""
+        parts = [f"{self.wire_name}={value}"]
+        if max_age is not None:
+            parts.append(f"Max-Age={max_age}")
+        if max_age == 0:
+            parts.append("Expires=Thu, 01 Jan 1970 00:00:00 GMT")
+        if self.domain is not None:
+            parts.append(f"Domain={self.domain}")
+        parts += [f"Path={self.path}", "HttpOnly", f"SameSite={self.samesite.capitalize()}"]
+        if self.secure:
+            parts.append("Secure")
+        if self.partitioned:
+            parts.append("Partitioned")
+        return "; ".join(parts).encode("ascii")
+
+    def write(
+        self, headers: Headers, cookie: bytes | None, *, vary: bool
+    ) -> list[tuple[bytes, bytes]]:
+        """The response's headers with our cookie, if any, as its only one of the name.
+
+        A response that carries it is stored nowhere (``Cache-Control: no-store``, ASVS 14.3.2);
+        with `vary` a shared cache keeps the answers of different cookies apart.
+        """
+        written = list(headers)
+        if cookie is not None:
+            ours = self.wire_name.encode("ascii") + b"="
+            written = [
+                (name, value)
+                for name, value in written
+                if name.lower() != b"cache-control"
+                and not (name.lower() == b"set-cookie" and value.lstrip().startswith(ours))
+            ]
+            written += [(b"set-cookie", cookie), (b"cache-control", b"no-store")]
+        if vary:
+            _merge_vary(written)
+        return written
+
+
+def _merge_vary(headers: list[tuple[bytes, bytes]]) -> None:
+    lines = [(i, value) for i, (name, value) in enumerate(headers) if name.lower() == b"vary"]
+    fields = {field.strip().lower() for _, value in lines for field in value.split(b",")}
+    if fields & {b"cookie", b"*"}:
+        return
+    if lines:
+        index, value = lines[0]
+        headers[index] = (headers[index][0], value + b", Cookie")
+    else:
+        headers.append((b"vary", b"Cookie"))

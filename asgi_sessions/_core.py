@@ -1,0 +1,223 @@
+"""The steps of a session's life, on rows: start, find, renew, touch, end. No ASGI, no cookies."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ._changeset import changeset, checked
+from ._decisions import BY_FINDING, Then
+from ._device import address_to_store, device_from_scope
+from ._errors import SessionsError
+from ._events import Events
+from ._person import Person
+from ._row import Row
+from ._session import Session
+from ._settings import Settings
+from ._sockets import OpenSockets
+from ._store import Store
+from ._tokens import SIDS, Token, digest, new_secret, new_sid
+
+
+class Started(NamedTuple):
+    """A session, and its token if it is new; a session that was found has given its token away."""
+
+    row: Row
+    token: Token | None
+
+
+class Core:
+    """What the middleware and `Sessions` are made of.
+
+    Args:
+        settings: the options.
+        store: the rows.
+        events: who is told.
+        random: returns so many random bytes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        events: Events,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.events = events
+        self._random = random
+        self.sockets = OpenSockets(self._dead, settings.socket_check_interval)
+
+    # --- values -------------------------------------------------------------------------------
+
+    def session(self, row: Row) -> Session:
+        """The public side of a row."""
+        return row.session(self.settings.lifetimes)
+
+    def identify(self, person: object) -> Person:
+        """The person with id and app as the table spells them.
+
+        Raises:
+            ConfigurationError: if there is no id.
+            InvalidSession: if an id cannot be stored.
+        """
+        person = Person.of(person)
+        app_id = self.settings.app_id if person.app_id is None else person.app_id
+        ids = changeset(None, {"person_id": person.id, "app_id": app_id}).checked()
+        return replace(person, id=ids["person_id"], app_id=ids["app_id"])
+
+    def _new(
+        self, scope: Mapping[str, Any], person: Person, origin: str, now: datetime, *, remember: bool
+    ) -> tuple[dict[str, Any], Token, list[bytes]]:
+        device = device_from_scope(scope)
+        keys = self._device_keys(scope, person)
+        token = Token(new_sid(now, self._random), new_secret(self._random))
+        authenticated_at = person.authenticated_at or (now if origin == "login" else None)
+        values = {
+            "id": token.sid,
+            "person_id": person.id,
+            "app_id": person.app_id,
+            "auth_provider": person.auth_provider,
+            "origin": origin,
+            "user_agent": device.user_agent,
+            "ip_address": address_to_store(device.ip_address, self.settings.store_ip),
+            "device_key": keys[0],
+            "live_device_key": keys[0] if origin == "scope" else None,
+            "secret_hash": digest(token.secret),
+            "previous_secret_hash": None,
+            "secret_seen_at": None,
+            "started_at": now,
+            "last_seen_at": now,
+            "authenticated_at": authenticated_at and min(authenticated_at, now),
+            "expires_at": self.settings.lifetimes.expires_at(now),
+            "ended_at": None,
+            "end_reason": None,
+            "remember": remember,
+        }
+        return changeset(None, values).checked(), token, keys
+
+    def _device_keys(self, scope: Mapping[str, Any], person: Person) -> list[bytes]:
+        device = device_from_scope(scope)
+        return self.settings.keys.device_keys(
+            person.app_id, str(person.id), device.user_agent, device.ip_address
+        )
+
+    # --- steps --------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        scope: Mapping[str, Any],
+        person: Person,
+        *,
+        remember: bool,
+        replaces: str | None = None,
+        announce: Callable[[str], None] | None = None,
+    ) -> Started:
+        """A new row of origin ``login``; `announce` is told its sid before it is written."""
+        now = self.settings.now()
+        values, token, _ = self._new(scope, person, "login", now, remember=remember)
+        if announce is not None:
+            announce(token.sid)
+        row, ended = await self.store.insert(values, replaces=replaces, now=now)
+        self._started(row, ended)
+        return Started(row, token)
+
+    async def find_or_start(
+        self, scope: Mapping[str, Any], person: Person, *, start: bool
+    ) -> tuple[Then, Started | None, str | None]:
+        """The session of a person without a cookie: named by their token, or their device's; else
+        a new one of origin ``scope``. With the decision, and why a dead one is dead."""
+        settings, now = self.settings, self.settings.now()
+        row, claimed = None, False
+        if person.sid is not None and SIDS.fullmatch(person.sid):
+            row = await self.store.by_sid(person.sid)
+            claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
+        if not claimed:
+            row = await self.store.by_device(self._device_keys(scope, person), origin="scope")
+        if row is not None:
+            found = row.found(now, settings.lifetimes, claimed=claimed)
+            then = BY_FINDING[found][row.who(person, settings.lifetimes)].then
+            if then is Then.RESUME:
+                return then, Started(row, None), None
+            if then is Then.SIGN_OUT:
+                return then, None, row.reason()
+        if not start:
+            return Then.NO_SESSION, None, None
+        values, token, keys = self._new(scope, person, "scope", now, remember=True)
+        row, ended = await self.store.insert_once(values, keys, now=now)
+        mine = row.id == token.sid
+        if mine:
+            self._started(row, ended)
+        return Then.START, Started(row, token if mine else None), None
+
+    async def newest(self, scope: Mapping[str, Any], person: Person) -> Row | None:
+        """The newest live row of a person's device, whatever its origin."""
+        return await self.store.by_device(
+            self._device_keys(scope, person), live=self.settings.now()
+        )
+
+    async def renew(self, row: Row, presented: bytes | None) -> Started | None:
+        """A new secret for a live session; None if it is dead."""
+        now = self.settings.now()
+        token = Token(row.id, new_secret(self._random))
+        values = checked(
+            secret_hash=digest(token.secret),
+            # The last one that the browser is known to hold, so that a lost answer strands nobody.
+            previous_secret_hash=presented or row.secret_hash,
+            secret_seen_at=None,
+            authenticated_at=now,
+            last_seen_at=now,
+        )
+        renewed = await self.store.renew(row, values, now=now)
+        if renewed is None:
+            return None
+        won = renewed.secret_hash == values["secret_hash"]
+        if won:
+            self.events.tell("renewed", self.session(renewed))
+        return Started(renewed, token if won else None)
+
+    async def end(
+        self, sid: str, reason: str, *, person_id: str | None = None
+    ) -> tuple[Session | None, bool]:
+        """End one session; it as it is then, and whether it ended now."""
+        reason = checked(end_reason=reason)["end_reason"]
+        now = self.settings.now()
+        row, ended = await self.store.end(sid, reason=reason, now=now, person_id=person_id)
+        if ended and row is not None:
+            self.ended([row])
+        return (None if row is None else self.session(row)), ended
+
+    async def touch(self, row: Row, *, seen: bool) -> None:
+        """Note a use; a failure is counted and harms nothing."""
+        try:
+            await self.store.touch(row, now=self.settings.now(), seen=seen)
+        except SessionsError as fault:
+            self.events.touch_failed(fault)
+
+    # --- being told ---------------------------------------------------------------------------
+
+    async def _dead(self, sids: Sequence[str]) -> list[str]:
+        """Which of these sessions live no longer."""
+        now = self.settings.now()
+        rows = await self.store.by_sids(sids)
+        return [
+            sid
+            for sid in sids
+            if (row := rows.get(sid)) is None or not row.live(now, self.settings.lifetimes)
+        ]
+
+    def _started(self, row: Row, ended: Iterable[Row]) -> None:
+        self.ended(ended)
+        self.events.tell("started", self.session(row))
+
+    def ended(self, rows: Iterable[Row]) -> None:
+        """Tell of ended sessions, and close what is open on them in this process."""
+        for row in rows:
+            if row.end_reason == "reuse":
+                self.events.tell("reuse_detected", self.session(row))
+            self.events.tell("ended", self.session(row))
+            self.sockets.close(row.id)

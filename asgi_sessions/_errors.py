@@ -1,0 +1,46 @@
+"""What can go wrong, as one tree.
+
+* SessionsError
+    * ConfigurationError    the developer's: raised where the mistake was made, names the mend
+    * InvalidSession        the data's: a row that may not be written
+    * SessionsUnavailable   the database's: nothing is known about the session, nobody is logged out
+
+A session that does not exist is never an error: it is ``None``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class SessionsError(Exception):
+    """Base of everything this package raises on purpose. Never raised itself."""
+
+
+class ConfigurationError(SessionsError, ValueError):
+    """Options or calls that cannot work. The message names each fault and its mend."""
+
+
+class InvalidSession(SessionsError, ValueError):
+    """A row that `changeset` refuses to write.
+
+    Attributes:
+        errors: the messages by field, as in `Changeset.errors`.
+    """
+
+    def __init__(self, errors: Mapping[str, Sequence[str]]) -> None:
+        self.errors = {field: list(messages) for field, messages in errors.items()}
+        faults = (f"{field} {message}" for field, ms in self.errors.items() for message in ms)
+        super().__init__("; ".join(faults))
+
+
+class SessionsUnavailable(SessionsError):
+    """The database cannot be asked right now. The cookie stays as it is.
+
+    Attributes:
+        retry_after: seconds after which asking again makes sense.
+    """
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)

@@ -1,0 +1,219 @@
+"""The middleware: a session before the app runs, a cookie when its response starts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ._call import Call
+from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
+from ._events import logger
+from ._person import Person, person_from_scope
+from ._resolve import look_up, resolve
+from ._sessions import Sessions
+from ._socket import SessionGone, Socket
+
+PersonReader = Callable[[Scope], object]
+
+_SERVER_ERROR = 500
+_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+
+class SessionMiddleware:
+    """Pure ASGI: works in Starlette, FastAPI, Litestar and any other ASGI app.
+
+    Sets ``state.sid``, ``state.session`` and ``state.session_end_reason`` for each HTTP request
+    and WebSocket; passes everything else through.
+
+    Args:
+        app: the app behind it.
+        sessions: the `Sessions` that hold the rows.
+        person: reads from the scope whom another layer has authenticated: None, a `Person`, or
+            any object or mapping with an id. That layer has to run before this one.
+
+    Raises:
+        ConfigurationError: if `sessions` are none.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, sessions: Sessions, person: PersonReader = person_from_scope
+    ) -> None:
+        if not isinstance(sessions, Sessions):
+            raise ConfigurationError(
+                f"SessionMiddleware(sessions={sessions!r}): pass the Sessions of your app"
+            )
+        self.app = app
+        self._person = person
+        self._core = sessions._core
+        self._settings = sessions._core.settings
+        self._key = sessions._key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in ("http", "websocket") or self._key in scope:
+            await self.app(scope, receive, send)
+            return
+        call = scope[self._key] = Call(scope)
+        try:
+            await self._enter(call)
+        except SessionsUnavailable as fault:
+            self._core.events.unavailable(fault)
+            if self._settings.on_unavailable == "error":
+                await _unavailable(scope, receive, send, fault)
+                return
+            call.sign_out()  # nobody knows whether they have been revoked
+        serve = self._serve_http if scope["type"] == "http" else self._serve_websocket
+        try:
+            await serve(call, receive, send)
+        finally:
+            await self._leave(call)
+
+    async def _enter(self, call: Call) -> None:
+        scope = call.scope
+        person = self._read_person(call)
+        values = self._settings.cookie.read(scope.get("headers", ()))
+        if person is None and not values:
+            return
+        tokens = [token for token in map(self._settings.keys.verify, values) if token]
+        if person is None and not tokens:
+            return
+        presented = await look_up(self._core, tokens, sent=bool(values))
+        await resolve(
+            self._core, call, presented, person, start=person is not None and self._starts(scope)
+        )
+        self._core.events.available()
+
+    def _read_person(self, call: Call) -> Person | None:
+        person = self._person(call.scope)
+        if person is None:
+            return None
+        try:
+            return self._core.identify(person)
+        except InvalidSession as fault:
+            # A session nobody could end is none; and whom none can hold is not let in.
+            logger.warning("person refused: %s", fault)
+            call.sign_out()
+            return None
+
+    def _starts(self, scope: Scope) -> bool:
+        if scope.get("method") == "OPTIONS":
+            return False
+        auto_start = self._settings.auto_start
+        return auto_start if isinstance(auto_start, bool) else bool(auto_start(scope))
+
+    async def _serve_http(self, call: Call, receive: Receive, send: Send) -> None:
+        async def send_with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = await self._answer(call, message)
+            await send(message)
+
+        try:
+            await self.app(call.scope, receive, send_with_cookie)
+        except SessionsUnavailable as fault:
+            self._core.events.unavailable(fault)
+            if call.responding:
+                raise
+            await _unavailable(call.scope, receive, send, fault)
+
+    async def _serve_websocket(self, call: Call, receive: Receive, send: Send) -> None:
+        socket = Socket(receive, send, lambda: self._touch_if_due(call))
+        watched: list[str] = []
+
+        def watch() -> None:
+            if call.session is not None and not watched:
+                watched.append(call.session.id)
+                self._core.sockets.add(call.session.id, socket.close)
+
+        async def send_with_cookie(message: Message) -> None:
+            if message["type"] in _STARTS:
+                message = await self._answer(call, message)
+                watch()
+            await socket.send(message)
+
+        watch()
+        try:
+            await self.app(call.scope, socket.receive, send_with_cookie)
+        except SessionGone:
+            pass  # the app has been told in the only way that reaches one that merely sends
+        finally:
+            for sid in watched:
+                self._core.sockets.remove(sid, socket.close)
+            await socket.finish()
+
+    async def _answer(self, call: Call, message: Message) -> Message:
+        """The start of a response, with the cookie that it has to carry."""
+        if call.responding:
+            return message
+        call.responding = True
+        if message.get("status", 0) >= _SERVER_ERROR:
+            call.token = None
+            await self._not_delivered(call)
+        cookie = None
+        if call.token is not None and call.session is not None:
+            left = call.session.expires_at - self._settings.now()
+            cookie = self._settings.cookie.render(
+                self._settings.keys.sign(call.token),
+                max_age=max(round(left.total_seconds()), 1) if call.session.remember else None,
+            )
+            call.undelivered = None
+        elif call.clear:
+            cookie = self._settings.cookie.render("", max_age=0)
+        if cookie is None and not call.vary:
+            return message
+        headers = message.get("headers", ())
+        return {**message, "headers": self._settings.cookie.write(headers, cookie, vary=call.vary)}
+
+    async def _leave(self, call: Call) -> None:
+        if call.undelivered is not None:
+            # Shielded: a client that has gone must not leave a session behind.
+            await asyncio.shield(self._core.events.run(self._not_delivered(call)))
+        self._touch_if_due(call)
+
+    async def _not_delivered(self, call: Call) -> None:
+        sid, call.undelivered = call.undelivered, None
+        if sid is None:
+            return
+        call.drop()
+        try:
+            await self._core.end(sid, "not_delivered")
+        except SessionsError as fault:
+            # Nobody has its cookie; it runs out by itself.
+            logger.warning("session %s was not delivered and could not be ended: %s", sid, fault)
+
+    def _touch_if_due(self, call: Call) -> None:
+        row = call.row
+        if row is None:
+            return
+        now = self._settings.now()
+        arrived = (
+            row.previous_secret_hash is not None
+            and row.secret_seen_at is None
+            and call.presented == row.secret_hash
+        )
+        if arrived or now - row.last_seen_at >= self._settings.touch_interval:
+            call.row = row._replace(
+                last_seen_at=now, secret_seen_at=now if arrived else row.secret_seen_at
+            )
+            self._core.events.run(self._core.touch(row, seen=arrived))
+
+
+async def _unavailable(
+    scope: Scope, receive: Receive, send: Send, fault: SessionsUnavailable
+) -> None:
+    """503 in place of an answer; the cookie stays as it is (ASVS 16.5.2)."""
+    prefix = ""
+    if scope["type"] == "websocket":
+        await receive()  # the handshake
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
+            return
+        prefix = "websocket."
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"retry-after", b"%d" % fault.retry_after),
+        (b"cache-control", b"no-store"),
+    ]
+    await send({"type": f"{prefix}http.response.start", "status": 503, "headers": headers})
+    await send({"type": f"{prefix}http.response.body", "body": b"Service Unavailable"})

@@ -1,0 +1,115 @@
+"""Who is logged in: any object or mapping with an id, read into a `Person`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from ._errors import ConfigurationError
+
+ID_NAMES = ("id", "identity", "sub")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The facts about a person that a session keeps.
+
+    Args:
+        id: str, int or UUID; stored as text of at most 255 characters.
+        app_id: the app they are logged in to; None for the `app_id` of `Sessions`.
+        auth_provider: what authenticated them, for instance ``"google"``.
+        authenticated_at: when they last proved who they are (aware); None if unknown.
+        sid: the session that their token names, if it names one.
+    """
+
+    id: object
+    app_id: str | None = None
+    auth_provider: str | None = None
+    authenticated_at: datetime | None = None
+    sid: str | None = None
+
+    @classmethod
+    def of(cls, person: object, *, where: str = "the person given") -> Person:
+        """Read any object or mapping; a bare str, int or UUID is taken for the id itself.
+
+        The id is looked for as `id`, `identity` and `sub`; `authenticated_at` falls back to a
+        token's ``auth_time`` and ``iat`` (seconds since 1970, RFC 7519 and OpenID Connect).
+
+        Raises:
+            ConfigurationError: if there is no id; it says where it was looked for.
+        """
+        if isinstance(person, Person):
+            return person
+        if isinstance(person, str | int | UUID) and not isinstance(person, bool):
+            return cls(person)
+        person_id = _first(person, *ID_NAMES)
+        if person_id is None:
+            looked = "keys" if isinstance(person, Mapping) else "attributes"
+            raise ConfigurationError(
+                f"{where} ({type(person).__name__}) has no id: looked for the {looked} "
+                f"{', '.join(ID_NAMES)}. Give it one, or pass SessionMiddleware(person=...) a "
+                "function that returns Person(id=...)"
+            )
+        return cls(
+            person_id,
+            app_id=_text(_first(person, "app_id")),
+            auth_provider=_text(_first(person, "auth_provider")),
+            authenticated_at=_moment(_first(person, "authenticated_at", "auth_time", "iat")),
+            sid=_text(_first(person, "sid")),
+        )
+
+
+def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
+    """The person whom another layer authenticated: the default of `SessionMiddleware`.
+
+    ``scope["state"]["person"]`` first, then ``scope["user"]`` unless its `is_authenticated`
+    is false.
+
+    Raises:
+        ConfigurationError: if somebody is there but has no id.
+    """
+    state = scope.get("state")
+    person = state.get("person") if isinstance(state, Mapping) else None
+    if person is not None:
+        return Person.of(person, where='scope["state"]["person"]')
+    user = scope.get("user")
+    if user is None or not _get(user, "is_authenticated", default=True):
+        return None
+    return Person.of(user, where='scope["user"]')
+
+
+def _get(person: object, name: str, *, default: object = None) -> Any:  # noqa: ANN401 -- anything a foreign object holds
+    if isinstance(person, Mapping):
+        return person.get(name, default)
+    try:
+        return getattr(person, name, default)
+    except NotImplementedError:  # starlette.authentication.BaseUser.identity
+        return default
+
+
+def _first(person: object, *names: str) -> Any:  # noqa: ANN401 -- anything a foreign object holds
+    for name in names:
+        value = _get(person, name)
+        if value is not None:
+            return value
+    return None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _moment(value: object) -> datetime | None:
+    """An aware datetime, or epoch seconds; anything else proves no authentication."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        try:
+            return datetime.fromtimestamp(value, UTC)
+        except (OverflowError, OSError, ValueError):
+            return None
+    return None

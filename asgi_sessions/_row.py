@@ -1,0 +1,123 @@
+"""One row as read: the session and what stays on the server. Pure."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, NamedTuple, cast
+
+from ._decisions import REVOKING, Cookie, Found, Who
+from ._lifetimes import Lifetimes
+from ._person import Person
+from ._session import Origin, Session
+
+#: How long a superseded secret stays good once its successor has been seen: requests that were
+#: under way. Later it means that two parties hold the cookie.
+GRACE = timedelta(seconds=60)
+
+Secret = Literal["current", "previous", "superseded"]
+
+
+class Row(NamedTuple):
+    """The columns that are read, in the order in which they are selected."""
+
+    id: str
+    person_id: str
+    app_id: str
+    auth_provider: str | None
+    origin: str
+    user_agent: str | None
+    ip_address: str | None
+    secret_hash: bytes
+    previous_secret_hash: bytes | None
+    secret_seen_at: datetime | None
+    started_at: datetime
+    last_seen_at: datetime
+    authenticated_at: datetime | None
+    expires_at: datetime
+    ended_at: datetime | None
+    end_reason: str | None
+    remember: bool
+
+    @classmethod
+    def read(cls, record: Sequence[Any]) -> Row:
+        """From a database's row; one that keeps no time zone has kept UTC."""
+        return cls._make(
+            value.replace(tzinfo=UTC) if type(value) is datetime and value.tzinfo is None else value
+            for value in record
+        )
+
+    def __repr__(self) -> str:
+        """Without the hashes: nothing of a secret reaches a log."""
+        return f"Row(id={self.id!r}, person_id={self.person_id!r})"
+
+    def session(self, lifetimes: Lifetimes) -> Session:
+        """What the outside sees."""
+        return Session(
+            id=self.id,
+            person_id=self.person_id,
+            app_id=self.app_id,
+            auth_provider=self.auth_provider,
+            origin=cast(Origin, self.origin),
+            user_agent=self.user_agent,
+            ip_address=self.ip_address,
+            started_at=self.started_at,
+            last_seen_at=self.last_seen_at,
+            idle_expires_at=self.last_seen_at + lifetimes.idle,
+            authenticated_at=self.authenticated_at,
+            expires_at=self.expires_at,
+            ended_at=self.ended_at,
+            end_reason=self.end_reason,
+            remember=self.remember,
+        )
+
+    def deadline(self, lifetimes: Lifetimes) -> datetime:
+        """When the session ends by itself if it is not used again."""
+        return min(self.expires_at, self.last_seen_at + lifetimes.idle)
+
+    def live(self, now: datetime, lifetimes: Lifetimes) -> bool:
+        """The predicate of `Session.live`, and of `Store.live` in SQL."""
+        return self.ended_at is None and now < self.deadline(lifetimes)
+
+    def reason(self) -> str:
+        """Why a row that is not live is not."""
+        return self.end_reason or "expired"
+
+    def check(self, digest: bytes, now: datetime) -> Secret:
+        """Which secret of this row was presented, by its digest."""
+        if hmac.compare_digest(digest, self.secret_hash):
+            return "current"
+        # The signature held, so we issued it: what is neither current nor in its grace is old.
+        if self.previous_secret_hash is None or not hmac.compare_digest(
+            digest, self.previous_secret_hash
+        ):
+            return "superseded"
+        seen = self.secret_seen_at
+        return "previous" if seen is None or now <= seen + GRACE else "superseded"
+
+    def cookie(self, secret: Secret, now: datetime, lifetimes: Lifetimes) -> Cookie:
+        """The row of the decision table for a cookie that leads here."""
+        if not self.live(now, lifetimes):
+            return Cookie.REVOKED if self.reason() in REVOKING else Cookie.DEAD
+        if secret == "superseded":  # noqa: S105 -- a state, not a password
+            return Cookie.SUPERSEDED
+        return Cookie.LIVE_LOGIN if self.origin == "login" else Cookie.LIVE_SCOPE
+
+    def found(self, now: datetime, lifetimes: Lifetimes, *, claimed: bool) -> Found:
+        """The row of the second table for a row found without a cookie."""
+        if self.live(now, lifetimes):
+            return Found.LIVE
+        if self.reason() in REVOKING:
+            return Found.REVOKED
+        return Found.DEAD_CLAIM if claimed else Found.DEAD
+
+    def who(self, person: Person | None, lifetimes: Lifetimes) -> Who:
+        """How the person in scope stands to this row."""
+        if person is None:
+            return Who.NOBODY
+        if (self.person_id, self.app_id) != (person.id, person.app_id):
+            return Who.OTHER
+        end = self.ended_at or self.deadline(lifetimes)
+        since = person.authenticated_at is not None and person.authenticated_at > end
+        return Who.SAME_SINCE if since else Who.SAME

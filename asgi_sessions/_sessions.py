@@ -1,0 +1,429 @@
+"""`Sessions`: the face of the package."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from databases import Database
+from sqlalchemy import MetaData, Table
+
+from ._call import Call, Conn, scope_of
+from ._changeset import checked
+from ._cookies import SameSite
+from ._core import Core
+from ._device import StoreIP
+from ._endpoint import EndSessionEndpoint
+from ._errors import ConfigurationError, InvalidSession
+from ._events import EventHandler, Events
+from ._lifetimes import AAL1, Lifetimes
+from ._link import Links
+from ._person import Person, person_from_scope
+from ._session import Session
+from ._settings import AutoStart, Clock, OnUnavailable, settings, system_clock
+from ._store import Store
+from ._tokens import SIDS
+
+
+class Sessions:
+    """Login sessions in a SQL table: start, list, limit and end them.
+
+    ``conn``, wherever a method takes one, is a request or WebSocket of Starlette, FastAPI or
+    Litestar, or an ASGI scope. Every method that asks the database raises `SessionsUnavailable`
+    if it does not answer.
+
+    Args:
+        database: a URL such as ``sqlite:///sessions.db``, or a `databases.Database` of yours,
+            which stays yours to close.
+        secret_key: signs the cookie; at least 32 random characters.
+        old_secret_keys: keys that no longer sign but still verify.
+        app_id: the app people log in to. Apps with different ids do not take each other's cookies.
+        lifetimes: idle timeout and absolute lifetime.
+        cookie_name: without prefix; `cookie_name` tells the name on the wire.
+        cookie_secure: False only for plain http on your own machine.
+        cookie_samesite: ``lax``, ``strict`` or ``none``.
+        cookie_domain: None for this host alone; a domain shares the cookie with its sub-domains.
+        cookie_path: where the browser sends the cookie.
+        cookie_partitioned: for apps embedded in other sites (CHIPS).
+        auto_start: whether the middleware starts sessions for people whom another layer has
+            authenticated: True, False, or a function of the scope.
+        store_ip: ``full``, ``truncated`` (to /24 or /48) or ``none``.
+        touch_interval: how exact `last_seen_at` is; at most half of the idle timeout.
+        max_sessions_per_person: live sessions a person may have in an app; the least recently
+            seen is ended (``limit``) for a new one. None for any number.
+        keep_ended: how long `purge` keeps what has ended.
+        on_unavailable: while the database does not answer, ``error`` (503 for requests that need
+            it) or ``anonymous`` (no session, nobody signed in).
+        on_event: called with a `SessionEvent` after each step in a session's life.
+        table_name: the name of the table.
+        clock: returns the aware time; the system's by default.
+        socket_check_interval: how soon a WebSocket notices that its session has ended in another
+            process.
+
+    Raises:
+        ConfigurationError: for options that cannot work, all faults in one message.
+    """
+
+    def __init__(  # noqa: PLR0913 -- the options of the product, by keyword
+        self,
+        database: str | Database,
+        *,
+        secret_key: str | bytes,
+        old_secret_keys: Iterable[str | bytes] = (),
+        app_id: str = "default",
+        lifetimes: Lifetimes = AAL1,
+        cookie_name: str = "sid",
+        cookie_secure: bool = True,
+        cookie_samesite: SameSite = "lax",
+        cookie_domain: str | None = None,
+        cookie_path: str = "/",
+        cookie_partitioned: bool = False,
+        auto_start: AutoStart = True,
+        store_ip: StoreIP = "full",
+        touch_interval: timedelta = timedelta(seconds=60),
+        max_sessions_per_person: int | None = None,
+        keep_ended: timedelta = timedelta(days=90),
+        on_unavailable: OnUnavailable = "error",
+        on_event: EventHandler | None = None,
+        table_name: str = "sessions",
+        clock: Clock = system_clock,
+        socket_check_interval: timedelta = timedelta(seconds=5),
+    ) -> None:
+        chosen = settings(
+            secret_key=secret_key,
+            old_secret_keys=old_secret_keys,
+            app_id=app_id,
+            lifetimes=lifetimes,
+            cookie_name=cookie_name,
+            cookie_secure=cookie_secure,
+            cookie_samesite=cookie_samesite,
+            cookie_domain=cookie_domain,
+            cookie_path=cookie_path,
+            cookie_partitioned=cookie_partitioned,
+            auto_start=auto_start,
+            store_ip=store_ip,
+            touch_interval=touch_interval,
+            max_sessions_per_person=max_sessions_per_person,
+            keep_ended=keep_ended,
+            on_unavailable=on_unavailable,
+            table_name=table_name,
+            clock=clock,
+            socket_check_interval=socket_check_interval,
+        )
+        self._links = Links(database)
+        store = Store(self._links, chosen.table_name, chosen.lifetimes, chosen.cap)
+        self._core = Core(chosen, store, Events(on_event))
+        # In the scope; two Sessions in one app do not get in each other's way.
+        self._key = f"asgi_sessions.{id(self)}"
+
+    def __repr__(self) -> str:
+        """Without keys and passwords."""
+        url = self._links.first.url.obscure_password
+        return f"Sessions({url!r}, app_id={self._core.settings.app_id!r})"
+
+    # --- the database -------------------------------------------------------------------------
+
+    @property
+    def database(self) -> Database:
+        """The `databases.Database` that the running event loop uses."""
+        return self._links.database
+
+    @property
+    def metadata(self) -> MetaData:
+        """For Alembic's ``target_metadata``, beside your own."""
+        return self._core.store.metadata
+
+    @property
+    def table(self) -> Table:
+        """The table of sessions, for queries and migrations of your own."""
+        return self._core.store.table
+
+    @property
+    def cookie_name(self) -> str:
+        """The cookie's name on the wire, for instance ``__Host-sid``."""
+        return self._core.settings.cookie.wire_name
+
+    async def create_tables(self) -> None:
+        """Make the table and its indexes where they are missing."""
+        await self._core.store.create()
+
+    async def connect(self) -> None:
+        """Connect now rather than at first use."""
+        await self._links.open()
+
+    async def disconnect(self) -> None:
+        """Finish what is under way, then close what was opened here (not a Database of yours)."""
+        await self._core.events.settle()
+        await self._links.close()
+
+    async def __aenter__(self) -> Self:
+        """As `connect`."""
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As `disconnect`."""
+        await self.disconnect()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 -- frameworks pass it
+        """For ``Starlette(lifespan=...)`` and its kin: connected while the app runs."""
+        async with self:
+            yield
+
+    # --- the seven functions of Auth.Session ---------------------------------------------------
+
+    async def insert(self, conn: Conn, person: object) -> Session:
+        """Insert a new session for a person. Touches no cookie and no state: for tokens that
+        carry the sid as a claim.
+
+        Raises:
+            ConfigurationError: if the person has no id.
+            InvalidSession: if an attribute cannot be stored.
+        """
+        core = self._core
+        started = await core.start(scope_of(conn), core.identify(person), remember=True)
+        return core.session(started.row)
+
+    async def start_session(
+        self, conn: Conn, person: object, *, remember: bool = True
+    ) -> Session:
+        """Log a person in: insert a session, set ``state.sid`` and ``state.session``; the cookie
+        follows on the response. A live session of this browser ends (``replaced``, ASVS 7.2.4).
+
+        Args:
+            conn: the request; a WebSocket before it is accepted.
+            person: an object or mapping with an id; see `Person`.
+            remember: whether the cookie outlives the browser.
+
+        Raises:
+            ConfigurationError: if the person has no id, or the response has begun.
+            InvalidSession: if an attribute cannot be stored.
+        """
+        core, call = self._core, self._call(conn)
+        self._before_response(call)
+        started = await core.start(
+            call.scope,
+            core.identify(person),
+            remember=remember,
+            replaces=call.replaceable,
+            announce=lambda sid: setattr(call, "undelivered", sid),
+        )
+        session = core.session(started.row)
+        call.use(started.row, session)
+        call.presented = None
+        call.token, call.clear = started.token, False
+        return session
+
+    async def get(self, conn: Conn) -> Session | None:
+        """The live session of the scope's person in this app on this device; the newest."""
+        core, scope = self._core, scope_of(conn)
+        person = person_from_scope(scope)
+        if person is None:
+            return None
+        row = await core.newest(scope, core.identify(person))
+        return None if row is None else core.session(row)
+
+    async def get_by_id(self, sid_or_conn: str | Conn | None) -> Session | None:
+        """The session of a sid, or of the connection's ``state.sid``; an ended one too."""
+        if sid_or_conn is None or isinstance(sid_or_conn, str):
+            sid = sid_or_conn
+        else:
+            sid = scope_of(sid_or_conn).get("state", {}).get("sid")
+        if sid is None or not SIDS.fullmatch(sid):
+            return None
+        row = await self._core.store.by_sid(sid)
+        return None if row is None else self._core.session(row)
+
+    async def update_session_end(self, conn: Conn, *, reason: str) -> Session | None:
+        """End the session of ``state.sid`` in the table, once: the first end wins. Touches no
+        cookie and no state.
+
+        Args:
+            conn: the connection.
+            reason: ``logout`` or a word of yours, at most 50 characters.
+        """
+        sid = scope_of(conn).get("state", {}).get("sid")
+        return None if sid is None else await self.end_session_by_id(sid, reason=reason)
+
+    async def end_session(self, conn: Conn, *, reason: str = "logout") -> Session | None:
+        """Log out: `update_session_end`, drop ``state.sid``, clear the cookie (ASVS 7.4.1)."""
+        call = self._call(conn)
+        session = await self.update_session_end(call.scope, reason=reason)
+        call.drop()
+        call.clear = True
+        return session
+
+    # --- more of one's own session --------------------------------------------------------------
+
+    async def renew_session(self, conn: Conn) -> Session | None:
+        """After a password or a second factor: a new secret under the same sid, and
+        `authenticated_at` is now (ASVS 7.2.4, 7.5.1). None without a live session.
+
+        The previous secret stays good until the new one has been seen, and 60 s longer.
+
+        Raises:
+            ConfigurationError: if the response has begun.
+        """
+        core, call = self._core, self._call(conn)
+        self._before_response(call)
+        if call.row is None:
+            return None
+        renewed = await core.renew(call.row, call.presented)
+        if renewed is None:
+            call.drop()
+            return None
+        session = core.session(renewed.row)
+        call.use(renewed.row, session)
+        call.token = renewed.token or call.token
+        return session
+
+    def is_fresh(self, conn: Conn, max_age: timedelta) -> bool:
+        """Whether the person proved who they are at most `max_age` ago (ASVS 7.5.1)."""
+        session = scope_of(conn).get("state", {}).get("session")
+        if session is None or session.authenticated_at is None:
+            return False
+        age: timedelta = self._core.settings.now() - session.authenticated_at
+        return age <= max_age
+
+    async def end_other_sessions(self, conn: Conn) -> int:
+        """End the person's other sessions in this app (``revoked``, ASVS 7.4.3); how many."""
+        session = scope_of(conn).get("state", {}).get("session")
+        if session is None:
+            return 0
+        return await self.end_all_sessions(
+            session.person_id, app_id=session.app_id, except_sid=session.id
+        )
+
+    # --- any person's sessions ------------------------------------------------------------------
+
+    async def list_sessions(
+        self,
+        person_id: object,
+        *,
+        app_id: str | None = None,
+        include_ended: bool = False,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[Session]:
+        """A person's sessions, newest first (ASVS 7.5.2).
+
+        Args:
+            person_id: str, int or UUID.
+            app_id: None for every app in the table.
+            include_ended: also what has ended, with its reasons.
+            limit: at most so many.
+            before: the last sid of the page before this one.
+
+        Raises:
+            InvalidSession: if an argument cannot be one.
+        """
+        if limit < 1:
+            raise ConfigurationError(f"limit={limit}: use 1 and more")
+        if before is not None and not SIDS.fullmatch(before):
+            raise InvalidSession({"before": ["must be a sid"]})
+        rows = await self._core.store.listed(
+            *self._ids(person_id, app_id),
+            live=None if include_ended else self._core.settings.now(),
+            limit=limit,
+            before=before,
+        )
+        return [self._core.session(row) for row in rows]
+
+    async def end_session_by_id(
+        self, sid: str, *, person_id: object = None, reason: str = "revoked"
+    ) -> Session | None:
+        """End one session: the lost phone. It holds at the very next request, in every process.
+
+        Args:
+            sid: which.
+            person_id: end it only if it is theirs; foreign and unknown look alike. Always pass it
+                where people end their own.
+            reason: what to write down; the first end wins.
+        """
+        owner = None if person_id is None else self._ids(person_id, None)[0]
+        if not SIDS.fullmatch(sid):
+            checked(end_reason=reason)
+            return None
+        return (await self._core.end(sid, reason, person_id=owner))[0]
+
+    async def end_all_sessions(
+        self, person_id: object, *, app_id: str | None = None, except_sid: str | None = None
+    ) -> int:
+        """End a person's sessions (``revoked``, ASVS 7.4.2); how many.
+
+        Args:
+            person_id: str, int or UUID.
+            app_id: None for every app in the table.
+            except_sid: the one to keep.
+        """
+        rows = await self._core.store.end_all(
+            *self._ids(person_id, app_id),
+            except_sid=except_sid,
+            reason="revoked",
+            now=self._core.settings.now(),
+        )
+        self._core.ended(rows)
+        return len(rows)
+
+    async def purge(self, *, batch_size: int = 1000) -> int:
+        """Remove what ended longer than `keep_ended` ago; how many rows. Run it daily.
+
+        Args:
+            batch_size: rows per statement; other writes take place in between.
+        """
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size={batch_size}: use 1 and more")
+        settings = self._core.settings
+        return await self._core.store.purge(
+            keep=settings.keep_ended, batch_size=batch_size, now=settings.now()
+        )
+
+    # --- routes -----------------------------------------------------------------------------------
+
+    def end_session_endpoint(self, *, redirect_to: str | None = None) -> EndSessionEndpoint:
+        """An ASGI app for the logout route: ``POST`` only (405), refused across sites (403).
+
+        Args:
+            redirect_to: where a 303 leads; None for ``{"message": "session ended"}``.
+
+        Raises:
+            ConfigurationError: if `redirect_to` is neither a path nor a URL.
+        """
+        return EndSessionEndpoint(
+            self.end_session,
+            same_site=self._core.settings.cookie.domain is not None,
+            redirect_to=redirect_to,
+        )
+
+    # --- pieces -----------------------------------------------------------------------------------
+
+    def _call(self, conn: Conn) -> Call:
+        call = scope_of(conn).get(self._key)
+        if not isinstance(call, Call):
+            raise ConfigurationError(
+                "this connection did not pass through SessionMiddleware(sessions=...) of these "
+                "Sessions: add the middleware to the app"
+            )
+        return call
+
+    @staticmethod
+    def _before_response(call: Call) -> None:
+        if call.responding:
+            raise ConfigurationError(
+                "the response has begun, so its cookie could not be sent: start or renew a "
+                "session before the response (or the WebSocket's accept)"
+            )
+
+    @staticmethod
+    def _ids(person_id: object, app_id: object) -> tuple[str, Any]:
+        ids = checked(person_id=Person.of(person_id).id if person_id is not None else "")
+        return ids["person_id"], checked(app_id=app_id)["app_id"]

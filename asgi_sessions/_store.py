@@ -1,0 +1,348 @@
+"""Every SQL statement. Reads answer with rows or None; writes with the rows they changed.
+
+Each write is conditional on the row being live, so that none can bring an ended session back,
+and tells by its answer whether it took place. A missing row is never an error; a database that
+cannot be asked is `SessionsUnavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from databases.core import Connection
+from sqlalchemy import ColumnElement, MetaData, and_, case, delete, or_, select, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from ._lifetimes import Lifetimes
+from ._link import Links, fetch
+from ._row import Row
+from ._tables import sessions_table
+
+Condition = ColumnElement[bool]
+
+
+class Store:
+    """The table of sessions in a database.
+
+    Args:
+        links: where the database is reached.
+        table_name: the table's name.
+        lifetimes: what "live" means.
+        cap: live sessions that a person may have in an app; None for any number.
+    """
+
+    def __init__(
+        self, links: Links, table_name: str, lifetimes: Lifetimes, cap: int | None
+    ) -> None:
+        self.links = links
+        self.metadata = MetaData()
+        self.table = sessions_table(table_name, self.metadata)
+        self._lifetimes = lifetimes
+        self._cap = cap
+        self._c = self.table.c
+        self._columns = [self._c[name] for name in Row._fields]
+
+    async def create(self) -> None:
+        """Make the table and its indexes where they are missing."""
+
+        async def work(connection: Connection) -> None:
+            await connection.execute(CreateTable(self.table, if_not_exists=True))
+            for index in sorted(self.table.indexes, key=lambda index: str(index.name)):
+                await connection.execute(CreateIndex(index, if_not_exists=True))
+
+        await self.links.here.writes.put(work)
+
+    # --- what "live" means, once --------------------------------------------------------------
+
+    def live(self, now: datetime) -> Condition:
+        """`Row.live` in SQL."""
+        return and_(
+            self._c.ended_at.is_(None),
+            self._c.expires_at > now,
+            self._c.last_seen_at > self._lifetimes.idle_since(now),
+        )
+
+    def _overdue(self, now: datetime) -> Condition:
+        return and_(
+            self._c.ended_at.is_(None),
+            or_(
+                self._c.expires_at <= now,
+                self._c.last_seen_at <= self._lifetimes.idle_since(now),
+            ),
+        )
+
+    # --- reads --------------------------------------------------------------------------------
+
+    async def by_sids(self, sids: Sequence[str]) -> dict[str, Row]:
+        """The rows of these sids, ended ones too."""
+
+        async def work(connection: Connection) -> dict[str, Row]:
+            rows = await self._read(connection, self._c.id.in_(sids))
+            return {row.id: row for row in rows}
+
+        answer: dict[str, Row] = await self.links.here.lookups.put(work)
+        return answer
+
+    async def by_sid(self, sid: str) -> Row | None:
+        """The row of this sid, an ended one too."""
+        return (await self.by_sids([sid])).get(sid)
+
+    async def by_device(
+        self, keys: Sequence[bytes], *, live: datetime | None = None, origin: str | None = None
+    ) -> Row | None:
+        """The newest row of a device: of those live at a moment, of one origin, or of all."""
+        conditions: list[Condition] = [self._c.device_key.in_(keys)]
+        if live is not None:
+            conditions.append(self.live(live))
+        if origin is not None:
+            conditions.append(self._c.origin == origin)
+
+        async def work(connection: Connection) -> Row | None:
+            newest = (self._c.started_at.desc(), self._c.id.desc())
+            rows = await self._read(connection, *conditions, order=newest, limit=1)
+            return rows[0] if rows else None
+
+        answer: Row | None = await self.links.here.lookups.put(work)
+        return answer
+
+    async def listed(
+        self,
+        person_id: str,
+        app_id: str | None,
+        *,
+        live: datetime | None,
+        limit: int,
+        before: str | None,
+    ) -> list[Row]:
+        """A person's rows, newest first, from `before` (a sid) on; all or those live."""
+        conditions = self._of(person_id, app_id)
+        if live is not None:
+            conditions.append(self.live(live))
+        if before is not None:
+            conditions.append(self._c.id < before)
+
+        async def work(connection: Connection) -> list[Row]:
+            return await self._read(
+                connection, *conditions, order=(self._c.id.desc(),), limit=limit
+            )
+
+        answer: list[Row] = await self.links.here.queries.put(work)
+        return answer
+
+    # --- writes -------------------------------------------------------------------------------
+
+    async def insert(
+        self, values: dict[str, Any], *, replaces: str | None, now: datetime
+    ) -> tuple[Row, list[Row]]:
+        """A new row of origin ``login``, and the rows that it ended: the one it replaces, and
+        those over the cap. All of it or nothing."""
+
+        async def work(connection: Connection) -> tuple[Row, list[Row]]:
+            async with connection.transaction():
+                ended: list[Row] = []
+                if replaces is not None:
+                    ended += await self._end(connection, now, "replaced", self._c.id == replaces)
+                await connection.execute(self.table.insert().values(values))
+                ended += await self._enforce_cap(connection, values, now)
+                (row,) = await self._read(connection, self._c.id == values["id"])
+                return row, ended
+
+        answer: tuple[Row, list[Row]] = await self.links.here.writes.put(work)
+        return answer
+
+    async def insert_once(
+        self, values: dict[str, Any], keys: Sequence[bytes], *, now: datetime
+    ) -> tuple[Row, list[Row]]:
+        """The one live row of origin ``scope`` that this device has: a new one, or the one that
+        another request or process was first to make; and the rows that it ended."""
+
+        async def work(connection: Connection) -> tuple[Row, list[Row]]:
+            async with connection.transaction():
+                mine = self._c.live_device_key.in_(keys)
+                once = insert(self.table).values(values).on_conflict_do_nothing()
+                # First a write: SQLite refuses one after a read if others wrote in between.
+                await connection.execute(once)
+                ended = await self._expire(connection, now, mine)
+                if ended:  # the device's last one had run out
+                    await connection.execute(once)
+                (row, *_) = await self._read(connection, mine)
+                if row.id == values["id"]:
+                    ended += await self._enforce_cap(connection, values, now)
+                return row, ended
+
+        answer: tuple[Row, list[Row]] = await self.links.here.writes.put(work)
+        return answer
+
+    async def end(
+        self,
+        sid: str,
+        *,
+        reason: str,
+        now: datetime,
+        person_id: str | None = None,
+    ) -> tuple[Row | None, bool]:
+        """End one session, of this person if one is given: its row, and whether it ended now.
+        The first end wins; one whose time was up has ended by that."""
+        mine = self._c.id == sid
+        if person_id is not None:
+            mine &= self._c.person_id == person_id
+
+        async def work(connection: Connection) -> tuple[Row | None, bool]:
+            ended = await self._end(connection, now, reason, mine)
+            if ended:
+                return ended[0], True
+            expired = await self._expire(connection, now, mine)
+            rows = expired or await self._read(connection, mine)
+            return (rows[0] if rows else None), bool(expired)
+
+        answer: tuple[Row | None, bool] = await self.links.here.writes.put(work)
+        return answer
+
+    async def end_all(
+        self,
+        person_id: str,
+        app_id: str | None,
+        *,
+        except_sid: str | None,
+        reason: str,
+        now: datetime,
+    ) -> list[Row]:
+        """End a person's live sessions but one."""
+        conditions = self._of(person_id, app_id)
+        if except_sid is not None:
+            conditions.append(self._c.id != except_sid)
+
+        async def work(connection: Connection) -> list[Row]:
+            return await self._end(connection, now, reason, and_(*conditions))
+
+        answer: list[Row] = await self.links.here.writes.put(work)
+        return answer
+
+    async def renew(self, row: Row, values: dict[str, Any], *, now: datetime) -> Row | None:
+        """Write a new secret unless the session is dead (None) or another request has renewed it
+        since `row` was read (then its row as it is now)."""
+        mine = self._c.id == row.id
+        unchanged = and_(mine, self._c.secret_hash == row.secret_hash, self.live(now))
+
+        async def work(connection: Connection) -> Row | None:
+            rows = await self._update(connection, values, unchanged) or await self._read(
+                connection, mine, self.live(now)
+            )
+            return rows[0] if rows else None
+
+        answer: Row | None = await self.links.here.writes.put(work)
+        return answer
+
+    async def touch(self, row: Row, *, now: datetime, seen: bool) -> None:
+        """Note that a live session was used; with `seen`, that its new secret has arrived."""
+        used = self._c.last_seen_at
+        values: dict[str, Any] = {"last_seen_at": case((used < now, now), else_=used)}
+        if seen:
+            values["secret_seen_at"] = now
+        mine = and_(
+            self._c.id == row.id, self._c.secret_hash == row.secret_hash, self.live(now)
+        )
+
+        async def work(connection: Connection) -> None:
+            await connection.execute(update(self.table).where(mine).values(values))
+
+        await self.links.here.writes.put(work)
+
+    async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
+        """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""
+
+        async def mark(connection: Connection) -> int:
+            # By `expires_at` alone: what is merely idle is found when its time is up, too.
+            overdue = (
+                select(self._c.id)
+                .where(self._c.ended_at.is_(None), self._c.expires_at <= now)
+                .order_by(self._c.expires_at)
+                .limit(batch_size)
+            )
+            return len(await self._expire(connection, now, self._c.id.in_(overdue)))
+
+        async def remove(connection: Connection) -> int:
+            old = (
+                select(self._c.id)
+                .where(self._c.ended_at < now - keep)
+                .order_by(self._c.ended_at)
+                .limit(batch_size)
+            )
+            removed = delete(self.table).where(self._c.id.in_(old)).returning(self._c.id)
+            return len(await fetch(connection, removed))
+
+        removed = 0
+        for step in (mark, remove):
+            while count := await self.links.here.writes.put(step):
+                removed += count if step is remove else 0
+        return removed
+
+    # --- pieces -------------------------------------------------------------------------------
+
+    def _of(self, person_id: str, app_id: str | None) -> list[Condition]:
+        conditions: list[Condition] = [self._c.person_id == person_id]
+        if app_id is not None:
+            conditions.append(self._c.app_id == app_id)
+        return conditions
+
+    async def _read(
+        self,
+        connection: Connection,
+        *conditions: Condition,
+        order: Sequence[ColumnElement[Any]] = (),
+        limit: int | None = None,
+    ) -> list[Row]:
+        query = select(*self._columns).where(*conditions).order_by(*order).limit(limit)
+        return [Row.read(record) for record in await fetch(connection, query)]
+
+    async def _update(
+        self, connection: Connection, values: dict[str, Any], condition: Condition
+    ) -> list[Row]:
+        change = update(self.table).where(condition).values(values).returning(*self._columns)
+        return [Row.read(record) for record in await fetch(connection, change)]
+
+    async def _end(
+        self, connection: Connection, now: datetime, reason: str, condition: Condition
+    ) -> list[Row]:
+        values = {"ended_at": now, "end_reason": reason, "live_device_key": None}
+        return await self._update(connection, values, and_(condition, self.live(now)))
+
+    async def _expire(
+        self, connection: Connection, now: datetime, condition: Condition
+    ) -> list[Row]:
+        """Write down the end of what has run out: at the moment when it did."""
+        rows = await self._read(connection, condition, self._overdue(now))
+        if not rows:
+            return []
+        ended: list[Row] = []
+        async with connection.transaction():
+            for row in rows:
+                values = {
+                    "ended_at": row.deadline(self._lifetimes),
+                    "end_reason": "expired",
+                    "live_device_key": None,
+                }
+                mine = and_(self._c.id == row.id, self._overdue(now))
+                ended += await self._update(connection, values, mine)
+        return ended
+
+    async def _enforce_cap(
+        self, connection: Connection, values: dict[str, Any], now: datetime
+    ) -> list[Row]:
+        """End what the new row is too many of: the least recently seen, never the new one."""
+        if self._cap is None:
+            return []
+        others = and_(
+            *self._of(values["person_id"], values["app_id"]),
+            self._c.id != values["id"],
+            self.live(now),
+        )
+        latest = (self._c.last_seen_at.desc(), self._c.id.desc())
+        rows = await self._read(connection, others, order=latest)
+        surplus = [row.id for row in rows[self._cap - 1 :]]
+        if not surplus:
+            return []
+        return await self._end(connection, now, "limit", self._c.id.in_(surplus))

@@ -1,0 +1,120 @@
+"""Sids, secrets and signatures. Pure: time and randomness are arguments."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from hashlib import sha256
+from typing import NamedTuple
+from uuid import UUID
+
+from itsdangerous import Signer
+
+from ._errors import ConfigurationError
+
+#: Characters a key needs at least; `secrets.token_urlsafe(32)` makes one of 43.
+KEY_LENGTH = 32
+#: Bytes of randomness in a secret: 256 bits, twice what ASVS 7.2.3 asks.
+SECRET_BYTES = 32
+
+# sid "." secret "." signature, each of one length: anything else costs no HMAC.
+_SID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_SHAPE = re.compile(rf"({_SID})\.([\w-]{{43}})\.[\w-]{{43}}", re.ASCII)
+#: What a sid looks like; nothing else is asked for in the database.
+SIDS = re.compile(_SID)
+
+RandomBytes = Callable[[int], bytes]
+
+
+class Token(NamedTuple):
+    """What a cookie says once its signature holds: which row, and the proof to be let in."""
+
+    sid: str
+    secret: str
+
+    def __repr__(self) -> str:
+        """Without the secret, which must not reach a log (ASVS 16.2.5)."""
+        return f"Token(sid={self.sid!r})"
+
+
+def new_sid(now: datetime, random: RandomBytes) -> str:
+    """A UUIDv7 (RFC 9562, 5.7): time first, so that the primary key grows at its end."""
+    milliseconds = int(now.timestamp() * 1000)
+    tail = int.from_bytes(random(10), "big")
+    high, low = tail >> 64, tail & (1 << 62) - 1
+    return str(UUID(int=milliseconds << 80 | 7 << 76 | (high & 0xFFF) << 64 | 2 << 62 | low))
+
+
+def new_secret(random: RandomBytes) -> str:
+    """256 bits as text."""
+    return urlsafe_b64encode(random(SECRET_BYTES)).rstrip(b"=").decode("ascii")
+
+
+def digest(secret: str) -> bytes:
+    """What the row keeps of a secret. Of 256 random bits one plain hash is enough."""
+    return sha256(secret.encode("ascii")).digest()
+
+
+class Keys:
+    """Signs with the newest key, verifies with each.
+
+    Args:
+        secret_key: signs; at least 32 characters, random.
+        old_secret_keys: still verify.
+        purpose: what no other signature may be taken for.
+
+    Raises:
+        ConfigurationError: for a key that is too short or no text.
+    """
+
+    def __init__(
+        self, secret_key: str | bytes, old_secret_keys: Iterable[str | bytes], *, purpose: str
+    ) -> None:
+        if isinstance(old_secret_keys, str | bytes):
+            raise ConfigurationError("old_secret_keys takes a list of keys, not one key")
+        keys = [secret_key, *old_secret_keys]
+        for key in keys:
+            # The message must not tell the key.
+            if not isinstance(key, str | bytes) or len(key) < KEY_LENGTH:
+                raise ConfigurationError(
+                    f"secret_key and old_secret_keys take str of at least {KEY_LENGTH} characters; "
+                    "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                )
+        self._signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in keys]
+        self._device_keys = [_signer(key, "asgi_sessions.device").derive_key() for key in keys]
+
+    def __repr__(self) -> str:
+        """Without the keys."""
+        return f"<{len(self._signers)} keys>"
+
+    def sign(self, token: Token) -> str:
+        """The cookie's value."""
+        return self._signers[0].sign(f"{token.sid}.{token.secret}").decode("ascii")
+
+    def verify(self, value: str) -> Token | None:
+        """The token of a value that one of the keys signed; None for anything else."""
+        match = _SHAPE.fullmatch(value)
+        if match is None:
+            return None
+        signed, given = value[: match.end(2)], value.encode("ascii")
+        for signer in self._signers:
+            # The text is compared, not what it decodes to: one token has one spelling.
+            if hmac.compare_digest(signer.sign(signed), given):
+                return Token(match[1], match[2])
+        return None
+
+    def device_keys(self, *facts: str | None) -> list[bytes]:
+        """A device's name that tells nothing without the key, by each key, the newest first."""
+        message = b"".join(
+            b"-" if fact is None else b"%d:%b" % (len(raw := fact.encode()), raw) for fact in facts
+        )
+        return [hmac.digest(key, message, "sha256") for key in self._device_keys]
+
+
+def _signer(key: str | bytes, salt: str) -> Signer:
+    derived = Signer(key, salt=salt, key_derivation="hmac", digest_method=sha256).derive_key()
+    # Derived once: itsdangerous would derive again at each signature.
+    return Signer(derived, key_derivation="none", digest_method=sha256)

@@ -1,0 +1,76 @@
+"""Fixtures: a database per test and URL, `Sessions` on it, a clock."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.schema import DropTable
+
+from asgi_sessions import Sessions
+
+from .support import KEY, Clock
+
+#: SQLite always; further databases by URL, separated by spaces.
+URLS = ["sqlite", *os.environ.get("TEST_DATABASE_URLS", "").split()]
+
+MakeSessions = Callable[..., Awaitable[Sessions]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """`databases` runs on asyncio alone."""
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that the test turns."""
+    return Clock()
+
+
+@pytest.fixture(params=URLS, ids=lambda url: url.partition(":")[0])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database for SQLite, a shared one with a table per test for the others."""
+    url: str = request.param
+    return f"sqlite:///{tmp_path}/sessions.db" if url == "sqlite" else url
+
+
+@pytest.fixture
+def table_name() -> str:
+    """A table that no other test uses."""
+    return f"sessions_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def make_sessions(
+    anyio_backend: str,  # noqa: ARG001 -- makes the fixture run in the test's event loop
+    database_url: str,
+    table_name: str,
+    clock: Clock,
+) -> AsyncIterator[MakeSessions]:
+    """A factory of `Sessions` on this test's table; several of them are several processes."""
+    made: list[Sessions] = []
+
+    async def make(**options: Any) -> Sessions:
+        options = {"secret_key": KEY, "clock": clock, "table_name": table_name, **options}
+        sessions = Sessions(options.pop("database", database_url), **options)
+        made.append(sessions)
+        await sessions.create_tables()
+        return sessions
+
+    yield make
+    if made and not database_url.startswith("sqlite"):
+        await made[0].database.execute(DropTable(made[0].table, if_exists=True))
+    for sessions in made:
+        await sessions.disconnect()
+
+
+@pytest.fixture
+async def sessions(make_sessions: MakeSessions) -> Sessions:
+    """`Sessions` with the defaults."""
+    return await make_sessions()
