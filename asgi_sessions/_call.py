@@ -60,7 +60,9 @@ class Call:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.state: dict[str, Any] = scope.setdefault("state", {})
+        if not isinstance(scope.get("state"), dict):
+            scope["state"] = {}
+        self.state: dict[str, Any] = scope["state"]
         self.row: Row | None = None
         self.presented: bytes | None = None
         self.replaceable: str | None = None

@@ -107,14 +107,15 @@ def _cast(attrs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]
 
 def _identifier(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
-        raise ValueError(f"must be a str, an int or a UUID, not {type(value).__name__}")
+        kind = type(value).__name__
+        raise ValueError(f"must be a str, an int or a UUID, not {kind}")  # noqa: TRY004 -- as all casts
     return _text(ID_LENGTH)(str(value))
 
 
 def _text(length: int) -> Callable[[object], str]:
     def cast(value: object) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"must be a str, not {type(value).__name__}")  # noqa: TRY004 -- one kind of fault for all casts
+            raise ValueError(f"must be a str, not {type(value).__name__}")  # noqa: TRY004 -- as all casts
         if not value.strip():
             raise ValueError("must not be empty")
         if len(value) > length:
@@ -156,7 +157,7 @@ def _origin(value: object) -> str:
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("must be True or False")  # noqa: TRY004 -- one kind of fault for all casts
+        raise ValueError("must be True or False")  # noqa: TRY004 -- as all casts
     return value
 
 

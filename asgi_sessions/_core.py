@@ -67,11 +67,18 @@ class Core:
         """
         person = Person.of(person)
         app_id = self.settings.app_id if person.app_id is None else person.app_id
-        ids = changeset(None, {"person_id": person.id, "app_id": app_id}).checked()
-        return replace(person, id=ids["person_id"], app_id=ids["app_id"])
+        facts = {"person_id": person.id, "app_id": app_id, "auth_provider": person.auth_provider}
+        cast = changeset(None, facts).checked()
+        return replace(person, id=cast["person_id"], app_id=cast["app_id"])
 
     def _new(
-        self, scope: Mapping[str, Any], person: Person, origin: str, now: datetime, *, remember: bool
+        self,
+        scope: Mapping[str, Any],
+        person: Person,
+        origin: str,
+        now: datetime,
+        *,
+        remember: bool,
     ) -> tuple[dict[str, Any], Token, list[bytes]]:
         device = device_from_scope(scope)
         keys = self._device_keys(scope, person)
@@ -130,7 +137,8 @@ class Core:
         self, scope: Mapping[str, Any], person: Person, *, start: bool
     ) -> tuple[Then, Started | None, str | None]:
         """The session of a person without a cookie: named by their token, or their device's; else
-        a new one of origin ``scope``. With the decision, and why a dead one is dead."""
+        a new one of origin ``scope``. With the decision, and why a dead one is dead.
+        """
         settings, now = self.settings, self.settings.now()
         row, claimed = None, False
         if person.sid is not None and SIDS.fullmatch(person.sid):
@@ -140,7 +148,7 @@ class Core:
             row = await self.store.by_device(self._device_keys(scope, person), origin="scope")
         if row is not None:
             found = row.found(now, settings.lifetimes, claimed=claimed)
-            then = BY_FINDING[found][row.who(person, settings.lifetimes)].then
+            then = BY_FINDING[found][row.who(person, now, settings.lifetimes)].then
             if then is Then.RESUME:
                 return then, Started(row, None), None
             if then is Then.SIGN_OUT:

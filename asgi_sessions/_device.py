@@ -21,7 +21,8 @@ class Device(NamedTuple):
 
 def device_from_scope(scope: Mapping[str, Any]) -> Device:
     """Read the first User-Agent header and ``scope["client"]``; behind a proxy, let the server
-    (``uvicorn --proxy-headers``) or a trusted middleware put the real address there."""
+    (``uvicorn --proxy-headers``) or a trusted middleware put the real address there.
+    """
     agent = next((value for name, value in scope.get("headers", ()) if name == b"user-agent"), b"")
     client = scope.get("client")
     return Device(

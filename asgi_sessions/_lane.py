@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context
 from typing import Generic, TypeVar
 
@@ -118,10 +119,8 @@ class Lane(Generic[Job, Answer]):
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
+            with suppress(Exception):  # it is lost anyway; the fault before it counts
                 await self._release(connection)
-            except Exception:  # noqa: BLE001, S110 -- it is lost anyway; the fault before it counts
-                pass
 
 
 def as_sessions_error(fault: Exception) -> SessionsError:

@@ -185,4 +185,3 @@ def _refuse_memory(database: Database) -> None:
             "be lost at once: use a file, for instance 'sqlite:///sessions.db' "
             "(in tests: f'sqlite:///{tmp_path}/sessions.db')"
         )
-

@@ -169,7 +169,9 @@ class SessionMiddleware:
         if call.undelivered is not None:
             # Shielded: a client that has gone must not leave a session behind.
             await asyncio.shield(self._core.events.run(self._not_delivered(call)))
-        self._touch_if_due(call)
+        touch = self._touch_if_due(call)
+        if touch is not None:
+            await touch  # the response is out; nobody waits for this
 
     async def _not_delivered(self, call: Call) -> None:
         sid, call.undelivered = call.undelivered, None
@@ -182,21 +184,21 @@ class SessionMiddleware:
             # Nobody has its cookie; it runs out by itself.
             logger.warning("session %s was not delivered and could not be ended: %s", sid, fault)
 
-    def _touch_if_due(self, call: Call) -> None:
+    def _touch_if_due(self, call: Call) -> asyncio.Task[None] | None:
         row = call.row
         if row is None:
-            return
+            return None
         now = self._settings.now()
         arrived = (
             row.previous_secret_hash is not None
             and row.secret_seen_at is None
             and call.presented == row.secret_hash
         )
-        if arrived or now - row.last_seen_at >= self._settings.touch_interval:
-            call.row = row._replace(
-                last_seen_at=now, secret_seen_at=now if arrived else row.secret_seen_at
-            )
-            self._core.events.run(self._core.touch(row, seen=arrived))
+        if not arrived and now - row.last_seen_at < self._settings.touch_interval:
+            return None
+        seen_at = now if arrived else row.secret_seen_at
+        call.row = row._replace(last_seen_at=now, secret_seen_at=seen_at)
+        return self._core.events.run(self._core.touch(row, seen=arrived))
 
 
 async def _unavailable(

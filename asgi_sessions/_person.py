@@ -57,7 +57,7 @@ class Person:
         return cls(
             person_id,
             app_id=_text(_first(person, "app_id")),
-            auth_provider=_text(_first(person, "auth_provider")),
+            auth_provider=_text(_first(person, "auth_provider")) or None,
             authenticated_at=_moment(_first(person, "authenticated_at", "auth_time", "iat")),
             sid=_text(_first(person, "sid")),
         )

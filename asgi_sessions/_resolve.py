@@ -40,11 +40,9 @@ async def resolve(
     if row is None:
         who = Who.NOBODY if person is None else Who.SAME
     else:
-        who = row.who(person, core.settings.lifetimes)
+        who = row.who(person, core.settings.now(), core.settings.lifetimes)
     if cookie in _LIVE and row is not None:
         call.replaceable = row.id
-        if who is Who.SAME_SINCE:
-            who = Who.SAME  # it has not ended: "since" compares with an end to come
     decision = BY_COOKIE[cookie][who]
     if cookie in (Cookie.REVOKED, Cookie.DEAD) and row is not None:
         call.state["session_end_reason"] = row.reason()

@@ -112,12 +112,13 @@ class Row(NamedTuple):
             return Found.REVOKED
         return Found.DEAD_CLAIM if claimed else Found.DEAD
 
-    def who(self, person: Person | None, lifetimes: Lifetimes) -> Who:
+    def who(self, person: Person | None, now: datetime, lifetimes: Lifetimes) -> Who:
         """How the person in scope stands to this row."""
         if person is None:
             return Who.NOBODY
         if (self.person_id, self.app_id) != (person.id, person.app_id):
             return Who.OTHER
+        if person.authenticated_at is None or self.live(now, lifetimes):
+            return Who.SAME
         end = self.ended_at or self.deadline(lifetimes)
-        since = person.authenticated_at is not None and person.authenticated_at > end
-        return Who.SAME_SINCE if since else Who.SAME
+        return Who.SAME_SINCE if person.authenticated_at > end else Who.SAME

@@ -25,7 +25,7 @@ _TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,45}")
 
 def system_clock() -> datetime:
     """The time now, aware, UTC."""
-    return datetime.now(UTC)
+    return datetime.now(UTC)  # noqa: TID251 -- this is the clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +119,7 @@ def settings(  # noqa: PLR0913 -- the options of the product, by keyword
             f"store_ip={store_ip!r}: use 'full', 'truncated' or 'none'",
         ),
         (
-            max_sessions_per_person is None
-            or (isinstance(max_sessions_per_person, int) and max_sessions_per_person > 0),
+            max_sessions_per_person is None or _counts(max_sessions_per_person),
             f"max_sessions_per_person={max_sessions_per_person!r}: use None or 1 and more",
         ),
         (
@@ -128,7 +127,7 @@ def settings(  # noqa: PLR0913 -- the options of the product, by keyword
             f"on_unavailable={on_unavailable!r}: use 'error' or 'anonymous'",
         ),
         (
-            isinstance(table_name, str) and _TABLE_NAME.fullmatch(table_name) is not None,
+            _TABLE_NAME.fullmatch(str(table_name)) is not None,
             f"table_name={table_name!r}: use at most 46 letters, digits and _",
         ),
         (callable(clock), f"clock={clock!r}: use a function that returns an aware datetime"),
@@ -164,6 +163,10 @@ def settings(  # noqa: PLR0913 -- the options of the product, by keyword
 def _duration(name: str, value: object) -> tuple[bool, str]:
     right = isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST * 100
     return right, f"{name}={value!r}: use a datetime.timedelta that is not negative"
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 def _faults(*checks: tuple[bool, str]) -> list[str]:

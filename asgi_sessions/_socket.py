@@ -25,7 +25,7 @@ class Socket:
         used: called whenever the browser has sent something.
     """
 
-    def __init__(self, receive: Receive, send: Send, used: Callable[[], None]) -> None:
+    def __init__(self, receive: Receive, send: Send, used: Callable[[], object]) -> None:
         self._receive = receive
         self._send = send
         self._used = used

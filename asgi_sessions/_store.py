@@ -138,7 +138,8 @@ class Store:
         self, values: dict[str, Any], *, replaces: str | None, now: datetime
     ) -> tuple[Row, list[Row]]:
         """A new row of origin ``login``, and the rows that it ended: the one it replaces, and
-        those over the cap. All of it or nothing."""
+        those over the cap. All of it or nothing.
+        """
 
         async def work(connection: Connection) -> tuple[Row, list[Row]]:
             async with connection.transaction():
@@ -157,7 +158,8 @@ class Store:
         self, values: dict[str, Any], keys: Sequence[bytes], *, now: datetime
     ) -> tuple[Row, list[Row]]:
         """The one live row of origin ``scope`` that this device has: a new one, or the one that
-        another request or process was first to make; and the rows that it ended."""
+        another request or process was first to make; and the rows that it ended.
+        """
 
         async def work(connection: Connection) -> tuple[Row, list[Row]]:
             async with connection.transaction():
@@ -185,7 +187,8 @@ class Store:
         person_id: str | None = None,
     ) -> tuple[Row | None, bool]:
         """End one session, of this person if one is given: its row, and whether it ended now.
-        The first end wins; one whose time was up has ended by that."""
+        The first end wins; one whose time was up has ended by that.
+        """
         mine = self._c.id == sid
         if person_id is not None:
             mine &= self._c.person_id == person_id
@@ -223,7 +226,8 @@ class Store:
 
     async def renew(self, row: Row, values: dict[str, Any], *, now: datetime) -> Row | None:
         """Write a new secret unless the session is dead (None) or another request has renewed it
-        since `row` was read (then its row as it is now)."""
+        since `row` was read (then its row as it is now).
+        """
         mine = self._c.id == row.id
         unchanged = and_(mine, self._c.secret_hash == row.secret_hash, self.live(now))
 
@@ -242,9 +246,7 @@ class Store:
         values: dict[str, Any] = {"last_seen_at": case((used < now, now), else_=used)}
         if seen:
             values["secret_seen_at"] = now
-        mine = and_(
-            self._c.id == row.id, self._c.secret_hash == row.secret_hash, self.live(now)
-        )
+        mine = and_(self._c.id == row.id, self._c.secret_hash == row.secret_hash, self.live(now))
 
         async def work(connection: Connection) -> None:
             await connection.execute(update(self.table).where(mine).values(values))

@@ -76,13 +76,12 @@ class Keys:
         if isinstance(old_secret_keys, str | bytes):
             raise ConfigurationError("old_secret_keys takes a list of keys, not one key")
         keys = [secret_key, *old_secret_keys]
-        for key in keys:
+        if not all(map(_long_enough, keys)):
             # The message must not tell the key.
-            if not isinstance(key, str | bytes) or len(key) < KEY_LENGTH:
-                raise ConfigurationError(
-                    f"secret_key and old_secret_keys take str of at least {KEY_LENGTH} characters; "
-                    "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-                )
+            raise ConfigurationError(
+                f"secret_key and old_secret_keys take str of at least {KEY_LENGTH} characters; "
+                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
         self._signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in keys]
         self._device_keys = [_signer(key, "asgi_sessions.device").derive_key() for key in keys]
 
@@ -112,6 +111,10 @@ class Keys:
             b"-" if fact is None else b"%d:%b" % (len(raw := fact.encode()), raw) for fact in facts
         )
         return [hmac.digest(key, message, "sha256") for key in self._device_keys]
+
+
+def _long_enough(key: object) -> bool:
+    return isinstance(key, str | bytes) and len(key) >= KEY_LENGTH
 
 
 def _signer(key: str | bytes, salt: str) -> Signer:
