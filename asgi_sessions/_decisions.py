@@ -46,7 +46,7 @@ class Then(Enum):
 
     NO_SESSION = "no session"
     RESUME = "resume"
-    FIND = "find by sid claim, else by device; else start"
+    FIND = "find or start"
     START = "start"
     SIGN_OUT = "signed out"
 

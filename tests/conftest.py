@@ -48,7 +48,7 @@ def table_name() -> str:
 
 @pytest.fixture
 async def make_sessions(
-    anyio_backend: str,  # noqa: ARG001 -- makes the fixture run in the test's event loop
+    anyio_backend: str,  # makes the fixture run in the test's event loop
     database_url: str,
     table_name: str,
     clock: Clock,
@@ -56,7 +56,7 @@ async def make_sessions(
     """A factory of `Sessions` on this test's table; several of them are several processes."""
     made: list[Sessions] = []
 
-    async def make(**options: Any) -> Sessions:
+    async def make(**options: Any) -> Sessions:  # noqa: ANN401 -- those of Sessions
         options = {"secret_key": KEY, "clock": clock, "table_name": table_name, **options}
         sessions = Sessions(options.pop("database", database_url), **options)
         made.append(sessions)

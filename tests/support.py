@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +18,6 @@ from asgi_sessions import SessionMiddleware, Sessions
 
 KEY = "the key that signs in the tests, 32+"
 OLD_KEY = "a key that was good until yesterday.."
-
 
 
 class Clock:
@@ -154,7 +153,5 @@ def vouched(person: object, **facts: object) -> dict[str, str]:
 def set_cookies(response: httpx.Response, name: str = "__Host-sid") -> list[str]:
     """The Set-Cookie values of a name on a response."""
     return [
-        value
-        for value in response.headers.get_list("set-cookie")
-        if value.startswith(f"{name}=")
+        value for value in response.headers.get_list("set-cookie") if value.startswith(f"{name}=")
     ]
