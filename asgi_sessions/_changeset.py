@@ -108,14 +108,14 @@ def _cast(attrs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]
 def _identifier(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         kind = type(value).__name__
-        raise ValueError(f"must be a str, an int or a UUID, not {kind}")  # noqa: TRY004 -- as all casts
+        raise ValueError(f"must be a str, an int or a UUID, not {kind}")
     return _text(ID_LENGTH)(str(value))
 
 
 def _text(length: int) -> Callable[[object], str]:
     def cast(value: object) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"must be a str, not {type(value).__name__}")  # noqa: TRY004 -- as all casts
+            raise ValueError(f"must be a str, not {type(value).__name__}")
         if not value.strip():
             raise ValueError("must not be empty")
         if len(value) > length:
@@ -139,7 +139,10 @@ def _user_agent(value: object) -> str | None:
 def _moment(value: object) -> datetime:
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ValueError("must be a timezone-aware datetime")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be in the years 1 to 9999 in UTC") from None
 
 
 def _sid(value: object) -> str:
@@ -157,7 +160,7 @@ def _origin(value: object) -> str:
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("must be True or False")  # noqa: TRY004 -- as all casts
+        raise ValueError("must be True or False")
     return value
 
 

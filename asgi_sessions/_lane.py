@@ -12,44 +12,58 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
-from typing import Generic, TypeVar
-
-from databases.core import Connection
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ._errors import SessionsError, SessionsUnavailable
 
+Held = TypeVar("Held")
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
-#: Jobs that are handed over together at most.
-BATCH = 200
+
+Held_contra = TypeVar("Held_contra", contravariant=True)
 
 
-class Lane(Generic[Job, Answer]):
+class Release(Protocol[Held_contra]):
+    """Gives a connection back, a broken one without waiting for its other end."""
+
+    async def __call__(self, held: Held_contra, /, *, broken: bool) -> None: ...
+
+
+class Lane(Generic[Held, Job, Answer]):
     """Runs jobs on a connection of its own.
 
     Args:
-        connect: opens a connection.
+        acquire: opens a connection.
         release: gives it back.
         run: answers a batch, in its order; an exception in place of an answer is raised to the
             one who asked. What it raises itself goes to all of the batch.
+        passing: whether a fault asks to try again.
+        batch: how many jobs are handed over together at most.
         hold: keep the connection while there is nothing to do.
+        timeout: seconds that an answer may take, from the asking.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Connection]],
-        release: Callable[[Connection], Awaitable[None]],
-        run: Callable[[Connection, list[Job]], Awaitable[list[Answer | Exception]]],
+        acquire: Callable[[], Awaitable[Held]],
+        release: Release[Held],
+        run: Callable[[Held, list[Job]], Awaitable[list[Answer | Exception]]],
         *,
+        passing: Callable[[Exception], bool],
+        batch: int,
         hold: bool,
+        timeout: float,
     ) -> None:
-        self._connect = connect
+        self._acquire = acquire
         self._release = release
         self._run = run
+        self._passing = passing
+        self._batch = batch
         self._hold = hold
-        self._waiting: deque[tuple[Job, asyncio.Future[Answer]]] = deque()
-        self._connection: Connection | None = None
+        self._timeout = timeout
+        self._waiting: deque[_Asked[Job, Answer]] = deque()
+        self._held: Held | None = None
         self._task: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
         self._done = asyncio.Event()
@@ -60,13 +74,14 @@ class Lane(Generic[Job, Answer]):
         Raises (through the future):
             SessionsUnavailable: if the database does not answer.
         """
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((job, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append(_Asked(job, future, loop.time() + self._timeout))
         self._work.set()
         self._done.clear()
         if self._task is None or self._task.done():
             # An empty context: what a request has set must not live on in the lane.
-            self._task = asyncio.get_running_loop().create_task(self._serve(), context=Context())
+            self._task = loop.create_task(self._serve(), context=Context())
         return future
 
     async def close(self) -> None:
@@ -77,50 +92,82 @@ class Lane(Generic[Job, Answer]):
             await asyncio.wait([self._task])
 
     async def _serve(self) -> None:
-        batch: list[tuple[Job, asyncio.Future[Answer]]] = []
+        batch: list[_Asked[Job, Answer]] = []
         try:
             while True:
                 if not self._waiting:
                     self._work.clear()
                     self._done.set()
                     if not self._hold:
-                        await self._drop()
+                        await self._drop(broken=False)
                     await self._work.wait()
-                while self._waiting and len(batch) < BATCH:
+                while self._waiting and len(batch) < self._batch:
                     batch.append(self._waiting.popleft())
                 await self._answer(batch)
                 batch.clear()
         finally:
             # Only a closing loop or `close` ends the task.
-            for _, future in (*batch, *self._waiting):
-                if not future.done():
-                    future.set_exception(SessionsUnavailable("the event loop is closing"))
+            for asked in (*batch, *self._waiting):
+                asked.answer(SessionsUnavailable("the event loop is closing"))
             self._waiting.clear()
             self._done.set()
-            await self._drop()
+            await self._drop(broken=False)
 
-    async def _answer(self, batch: list[tuple[Job, asyncio.Future[Answer]]]) -> None:
+    async def _answer(self, batch: list[_Asked[Job, Answer]]) -> None:
+        until = batch[0].until  # nobody has waited longer
+        answers = await self._try([asked.job for asked in batch], until)
+        # Once more, on a fresh connection: the held one may have died while it was idle. And as
+        # long as the database itself asks for it. Each job is written so that it may run twice.
+        first = True
+        while again := [
+            index
+            for index, answer in enumerate(answers)
+            if isinstance(answer, Exception)
+            and not isinstance(answer, SessionsError)
+            and (first or self._passing(answer))
+        ]:
+            first = False
+            if asyncio.get_running_loop().time() >= until:
+                break
+            retried = await self._try([batch[index].job for index in again], until)
+            for index, answer in zip(again, retried, strict=True):
+                answers[index] = answer
+        for asked, answer in zip(batch, answers, strict=True):
+            asked.answer(answer)
+
+    async def _try(self, jobs: list[Job], until: float) -> list[Answer | Exception]:
+        answers: list[Answer | Exception]
         try:
-            if self._connection is None:
-                self._connection = await self._connect()
-            answers = await self._run(self._connection, [job for job, _ in batch])
+            async with asyncio.timeout_at(until):
+                if self._held is None:
+                    self._held = await self._acquire()
+                answers = await self._run(self._held, jobs)
         except Exception as fault:  # noqa: BLE001 -- whatever a driver raises: the askers get it
-            answers = [fault] * len(batch)
+            answers = [fault] * len(jobs)
         if any(isinstance(a, Exception) and not isinstance(a, SessionsError) for a in answers):
-            await self._drop()  # who knows what state it is in
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue  # the one who asked has gone
-            if isinstance(answer, Exception):
-                future.set_exception(as_sessions_error(answer))
-            else:
-                future.set_result(answer)
+            await self._drop(broken=True)  # who knows what state it is in
+        return answers
 
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(Exception):  # it is lost anyway; the fault before it counts
-                await self._release(connection)
+    async def _drop(self, *, broken: bool) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout):
+                    await self._release(held, broken=broken)
+
+
+class _Asked(NamedTuple, Generic[Job, Answer]):
+    job: Job
+    future: asyncio.Future[Answer]
+    until: float
+
+    def answer(self, answer: Answer | Exception) -> None:
+        if self.future.done():
+            return  # the one who asked has gone
+        if isinstance(answer, Exception):
+            self.future.set_exception(as_sessions_error(answer))
+        else:
+            self.future.set_result(answer)
 
 
 def as_sessions_error(fault: Exception) -> SessionsError:

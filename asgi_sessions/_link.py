@@ -5,22 +5,87 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar
 
 from databases import Database
 from databases.core import Connection
+from sqlalchemy import ColumnElement, Select, Table, Update, select, update
+from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
+from ._driver import Driver, Record, Statement, driver_for
 from ._errors import ConfigurationError
 from ._lane import Lane, as_sessions_error
 
 Answer = TypeVar("Answer")
-Work = Callable[[Connection], Awaitable[Any]]
 
 
-async def fetch(connection: Connection, statement: ClauseElement) -> list[tuple[Any, ...]]:
-    """Run one statement; its rows as tuples in the order selected or returned."""
-    return [tuple(row._mapping.values()) for row in await connection.fetch_all(statement)]
+class Access:
+    """A connection in the hands of a lane."""
+
+    def __init__(self, connection: Connection, driver: Driver) -> None:
+        self._connection = connection
+        self.driver = driver
+
+    async def release(self) -> None:
+        """Give the connection back."""
+        await self._connection.__aexit__()
+
+    @property
+    def raw(self) -> Any:  # noqa: ANN401 -- each driver's own
+        """The driver's connection."""
+        return self._connection.raw_connection
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """All or nothing."""
+        return self._connection.transaction()
+
+    async def fetch(self, clause: ClauseElement) -> Sequence[Record]:
+        """The rows that a statement selects or returns."""
+        statement = Statement(clause, self.driver.dialect)
+        records = await self.driver.fetch(self.raw, statement.sql, statement.params())
+        return statement.rows(records)
+
+    async def execute(self, clause: ClauseElement) -> int:
+        """How many rows a statement has changed."""
+        statement = Statement(clause, self.driver.dialect)
+        return await self.driver.execute(self.raw, statement.sql, statement.params())
+
+    async def update(
+        self,
+        table: Table,
+        values: dict[str, Any],
+        condition: ColumnElement[bool],
+        columns: Sequence[ColumnElement[Any]],
+    ) -> Sequence[Record]:
+        """Change rows; those changed, as they are now."""
+        change: Update = update(table).where(condition).values(values)
+        if self.driver.returning:
+            return await self.fetch(change.returning(*columns))
+        async with self.transaction():
+            locked: Select[Any] = select(table.c.id).where(condition).with_for_update()
+            ids = [row[0] for row in await self.fetch(locked)]
+            if not ids:
+                return []
+            mine = table.c.id.in_(ids)
+            await self.execute(update(table).where(mine).values(values))
+            return await self.fetch(select(*columns).where(mine))
+
+    async def ddl_dialect(self) -> Dialect:
+        """The dialect of this very server."""
+        return await self.driver.ddl_dialect(self.raw)
+
+    async def create(self, statement: str) -> None:
+        """Run a statement that makes something, unless it is there."""
+        try:
+            await self.driver.fetch(self.raw, statement, ())
+        except Exception as fault:
+            if not self.driver.made_already(fault):
+                raise
+
+
+Work = Callable[[Access], Awaitable[Any]]
 
 
 class Link:
@@ -29,20 +94,32 @@ class Link:
     Args:
         database: connected here if nobody has.
         owned: whether it was made by us; then connections are held. Of an app's own only
-            SQLite's are (it has no pool that could wait for them).
+            those are that no pool waits for.
+        timeout: seconds that anything may take.
     """
 
-    def __init__(self, database: Database, *, owned: bool) -> None:
+    def __init__(self, database: Database, *, owned: bool, timeout: float) -> None:
         self.database = database
-        self._sqlite = database.url.dialect == "sqlite"
+        self.driver = driver_for(database)
         self._owned = owned
+        self._timeout = timeout
         self._opened = False
         self._opening = asyncio.Lock()
-        hold = owned or self._sqlite
+        hold = owned or self.driver.hold
+
+        def lane() -> Lane[Access, Work, Any]:
+            return Lane(
+                self._acquire,
+                self._release,
+                _one,
+                passing=self.driver.passing,
+                batch=1,
+                hold=hold,
+                timeout=timeout,
+            )
+
         # Three, so that neither a slow list nor a write delays the look-up of a request.
-        self.lookups = Lane[Work, Any](self._acquire, self._release, _each, hold=hold)
-        self.writes = Lane[Work, Any](self._acquire, self._release, _each, hold=hold)
-        self.queries = Lane[Work, Any](self._acquire, self._release, _each, hold=hold)
+        self.lookups, self.writes, self.queries = lane(), lane(), lane()
 
     async def open(self) -> None:
         """Connect unless somebody has."""
@@ -59,24 +136,23 @@ class Link:
             await self.database.disconnect()
         self._opened = False
 
-    async def _acquire(self) -> Connection:
+    async def _acquire(self) -> Access:
         await self.open()
         connection = self.database.connection()
         await connection.__aenter__()
-        if self._sqlite:
-            await self._set_up_sqlite(connection)
-        return connection
+        access = Access(connection, self.driver)
+        try:
+            await self.driver.prepare(access.raw, owned=self._owned, timeout=self._timeout)
+        except BaseException:
+            await self._release(access, broken=True)
+            raise
+        return access
 
-    async def _set_up_sqlite(self, connection: Connection) -> None:
-        await connection.fetch_all("PRAGMA busy_timeout = 5000")  # milliseconds
-        if self._owned:
-            # Readers and the writer do not wait for one another. It stays with the file, so an
-            # app's own database is left as it is.
-            await connection.fetch_all("PRAGMA journal_mode = WAL")
-
-    @staticmethod
-    async def _release(connection: Connection) -> None:
-        await connection.__aexit__()
+    async def _release(self, access: Access, *, broken: bool) -> None:
+        with suppress(Exception):  # it is lost anyway; the fault before it counts
+            if broken:
+                self.driver.abandon(access.raw)
+            await access.release()
 
 
 class Links:
@@ -87,11 +163,14 @@ class Links:
 
     Args:
         database: a URL, or an app's own `databases.Database`, which stays in its loop.
+        timeout: seconds that anything may take.
     """
 
-    def __init__(self, database: str | Database) -> None:
+    def __init__(self, database: str | Database, *, timeout: float) -> None:
         self._owned = not isinstance(database, Database)
+        self._timeout = timeout
         self.first = database if isinstance(database, Database) else _make(database)
+        self._movable = self._owned or driver_for(self.first).hold
         if self.first.url.dialect == "sqlite":
             _refuse_memory(self.first)
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}
@@ -124,7 +203,8 @@ class Links:
             SessionsUnavailable: if the database does not answer.
         """
         try:
-            await self.here.open()
+            async with asyncio.timeout(self._timeout):
+                await self.here.open()
         except Exception as fault:
             raise as_sessions_error(fault) from fault
 
@@ -141,35 +221,35 @@ class Links:
             first = self._first_loop is None
             if first:
                 self._first_loop = loop
-            elif not self._owned and self.first.url.dialect != "sqlite":
+            elif not self._movable:
                 raise ConfigurationError(
                     "the databases.Database given to Sessions belongs to another event loop: "
                     "use it in one loop (TestClient as a context manager), or give Sessions a URL, "
                     "which works in any loop"
                 )
             database = self.first if first or not self._owned else _make(str(self.first.url))
-            link = self._links[loop] = Link(database, owned=self._owned)
+            link = self._links[loop] = Link(database, owned=self._owned, timeout=self._timeout)
             return link
 
 
-async def _each(connection: Connection, jobs: Sequence[Work]) -> list[Any]:
-    answers: list[Any] = []
-    for work in jobs:
-        try:
-            answers.append(await work(connection))
-        except Exception as fault:  # noqa: BLE001 -- raised to the one who asked
-            answers.append(fault)
-    return answers
+async def _one(access: Access, jobs: Sequence[Work]) -> list[Any]:
+    (work,) = jobs
+    return [await work(access)]
 
 
 def _make(url: str) -> Database:
     try:
-        return Database(url)
+        database = Database(url)
+        given = database.url.options
+        options = {k: v for k, v in driver_for(database).pool.items() if k not in given}
+        return Database(url, **options) if options else database
     except ImportError as fault:
         raise ConfigurationError(
             f"the driver for this database URL is missing ({fault.name}): install "
             "asgi-login-sessions[postgresql] or asgi-login-sessions[mysql]"
         ) from fault
+    except ConfigurationError:
+        raise
     except Exception as fault:
         raise ConfigurationError(
             "this is no database URL that `databases` knows; use one like "

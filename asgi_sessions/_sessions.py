@@ -62,12 +62,13 @@ class Sessions:
         clock: returns the aware time; the system's by default.
         socket_check_interval: how soon a WebSocket notices that its session has ended in another
             process.
+        timeout: how long the database may take for an answer.
 
     Raises:
         ConfigurationError: for options that cannot work, all faults in one message.
     """
 
-    def __init__(  # noqa: PLR0913 -- the options of the product, by keyword
+    def __init__(
         self,
         database: str | Database,
         *,
@@ -91,6 +92,7 @@ class Sessions:
         table_name: str = "sessions",
         clock: Clock = system_clock,
         socket_check_interval: timedelta = timedelta(seconds=5),
+        timeout: timedelta = timedelta(seconds=5),
     ) -> None:
         chosen = settings(
             secret_key=secret_key,
@@ -112,8 +114,9 @@ class Sessions:
             table_name=table_name,
             clock=clock,
             socket_check_interval=socket_check_interval,
+            timeout=timeout,
         )
-        self._links = Links(database)
+        self._links = Links(database, timeout=chosen.timeout.total_seconds())
         store = Store(self._links, chosen.table_name, chosen.lifetimes, chosen.cap)
         self._core = Core(chosen, store, Events(on_event))
         # In the scope; two Sessions in one app do not get in each other's way.

@@ -20,7 +20,7 @@ AutoStart = bool | Callable[[Mapping[str, Any]], bool]
 Clock = Callable[[], datetime]
 
 # PostgreSQL cuts names at 63 bytes, and indexes are named after the table.
-_TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,45}")
+_TABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,45}")
 
 
 def system_clock() -> datetime:
@@ -45,6 +45,7 @@ class Settings:
     table_name: str
     clock: Clock
     socket_check_interval: timedelta
+    timeout: timedelta
 
     def now(self) -> datetime:
         """The clock's time in UTC.
@@ -60,7 +61,7 @@ class Settings:
         return now.astimezone(UTC)
 
 
-def settings(  # noqa: PLR0913 -- the options of the product, by keyword
+def settings(
     *,
     secret_key: str | bytes,
     old_secret_keys: Iterable[str | bytes],
@@ -81,6 +82,7 @@ def settings(  # noqa: PLR0913 -- the options of the product, by keyword
     table_name: str,
     clock: Clock,
     socket_check_interval: timedelta,
+    timeout: timedelta,
 ) -> Settings:
     """Check the options of `Sessions`.
 
@@ -134,6 +136,7 @@ def settings(  # noqa: PLR0913 -- the options of the product, by keyword
         _duration("touch_interval", touch_interval),
         _duration("keep_ended", keep_ended),
         _duration("socket_check_interval", socket_check_interval),
+        _duration("timeout", timeout),
     )
     if not faults and touch_interval * 2 > lifetimes.idle:
         # Somebody active must never look idle.
@@ -157,6 +160,7 @@ def settings(  # noqa: PLR0913 -- the options of the product, by keyword
         table_name=table_name,
         clock=clock,
         socket_check_interval=socket_check_interval,
+        timeout=timeout,
     )
 
 

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from databases.core import Connection
 from sqlalchemy import ColumnElement, MetaData, and_, case, delete, or_, select, update
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from ._lifetimes import Lifetimes
-from ._link import Links, fetch
+from ._link import Access, Links
 from ._row import Row
 from ._tables import sessions_table
 
@@ -45,13 +44,21 @@ class Store:
         self._c = self.table.c
         self._columns = [self._c[name] for name in Row._fields]
 
+    def ddl(self, dialect: Dialect) -> list[str]:
+        """The statements that make the table and its indexes, in a dialect."""
+        indexes = sorted(self.table.indexes, key=lambda index: str(index.name))
+        # MySQL knows no IF NOT EXISTS for indexes, and its drivers warn where it holds.
+        exists = dialect.name not in {"mysql", "mariadb"}
+        made: list[ExecutableDDLElement] = [CreateTable(self.table, if_not_exists=exists)]
+        made += [CreateIndex(index, if_not_exists=exists) for index in indexes]
+        return [str(one.compile(dialect=dialect)).strip() for one in made]
+
     async def create(self) -> None:
         """Make the table and its indexes where they are missing."""
 
-        async def work(connection: Connection) -> None:
-            await connection.execute(CreateTable(self.table, if_not_exists=True))
-            for index in sorted(self.table.indexes, key=lambda index: str(index.name)):
-                await connection.execute(CreateIndex(index, if_not_exists=True))
+        async def work(access: Access) -> None:
+            for statement in self.ddl(await access.ddl_dialect()):
+                await access.create(statement)
 
         await self.links.here.writes.put(work)
 
@@ -79,8 +86,8 @@ class Store:
     async def by_sids(self, sids: Sequence[str]) -> dict[str, Row]:
         """The rows of these sids, ended ones too."""
 
-        async def work(connection: Connection) -> dict[str, Row]:
-            rows = await self._read(connection, self._c.id.in_(sids))
+        async def work(access: Access) -> dict[str, Row]:
+            rows = await self._read(access, self._c.id.in_(sids))
             return {row.id: row for row in rows}
 
         answer: dict[str, Row] = await self.links.here.lookups.put(work)
@@ -100,9 +107,9 @@ class Store:
         if origin is not None:
             conditions.append(self._c.origin == origin)
 
-        async def work(connection: Connection) -> Row | None:
+        async def work(access: Access) -> Row | None:
             newest = (self._c.started_at.desc(), self._c.id.desc())
-            rows = await self._read(connection, *conditions, order=newest, limit=1)
+            rows = await self._read(access, *conditions, order=newest, limit=1)
             return rows[0] if rows else None
 
         answer: Row | None = await self.links.here.lookups.put(work)
@@ -124,10 +131,8 @@ class Store:
         if before is not None:
             conditions.append(self._c.id < before)
 
-        async def work(connection: Connection) -> list[Row]:
-            return await self._read(
-                connection, *conditions, order=(self._c.id.desc(),), limit=limit
-            )
+        async def work(access: Access) -> list[Row]:
+            return await self._read(access, *conditions, order=(self._c.id.desc(),), limit=limit)
 
         answer: list[Row] = await self.links.here.queries.put(work)
         return answer
@@ -141,14 +146,15 @@ class Store:
         those over the cap. All of it or nothing.
         """
 
-        async def work(connection: Connection) -> tuple[Row, list[Row]]:
-            async with connection.transaction():
+        async def work(access: Access) -> tuple[Row, list[Row]]:
+            async with access.transaction():
                 ended: list[Row] = []
                 if replaces is not None:
-                    ended += await self._end(connection, now, "replaced", self._c.id == replaces)
-                await connection.execute(self.table.insert().values(values))
-                ended += await self._enforce_cap(connection, values, now)
-                (row,) = await self._read(connection, self._c.id == values["id"])
+                    ended += await self._end(access, now, "replaced", self._c.id == replaces)
+                # Once, in case that it is tried again after its answer was lost.
+                await access.execute(access.driver.insert_once(self.table).values(values))
+                ended += await self._enforce_cap(access, values, now)
+                (row,) = await self._read(access, self._c.id == values["id"])
                 return row, ended
 
         answer: tuple[Row, list[Row]] = await self.links.here.writes.put(work)
@@ -161,18 +167,18 @@ class Store:
         another request or process was first to make; and the rows that it ended.
         """
 
-        async def work(connection: Connection) -> tuple[Row, list[Row]]:
-            async with connection.transaction():
+        async def work(access: Access) -> tuple[Row, list[Row]]:
+            async with access.transaction():
                 mine = self._c.live_device_key.in_(keys)
-                once = insert(self.table).values(values).on_conflict_do_nothing()
+                once = access.driver.insert_once(self.table).values(values)
                 # First a write: SQLite refuses one after a read if others wrote in between.
-                await connection.execute(once)
-                ended = await self._expire(connection, now, mine)
+                await access.execute(once)
+                ended = await self._expire(access, now, mine)
                 if ended:  # the device's last one had run out
-                    await connection.execute(once)
-                (row, *_) = await self._read(connection, mine)
+                    await access.execute(once)
+                (row, *_) = await self._read(access, mine)
                 if row.id == values["id"]:
-                    ended += await self._enforce_cap(connection, values, now)
+                    ended += await self._enforce_cap(access, values, now)
                 return row, ended
 
         answer: tuple[Row, list[Row]] = await self.links.here.writes.put(work)
@@ -193,12 +199,12 @@ class Store:
         if person_id is not None:
             mine &= self._c.person_id == person_id
 
-        async def work(connection: Connection) -> tuple[Row | None, bool]:
-            ended = await self._end(connection, now, reason, mine)
+        async def work(access: Access) -> tuple[Row | None, bool]:
+            ended = await self._end(access, now, reason, mine)
             if ended:
                 return ended[0], True
-            expired = await self._expire(connection, now, mine)
-            rows = expired or await self._read(connection, mine)
+            expired = await self._expire(access, now, mine)
+            rows = expired or await self._read(access, mine)
             return (rows[0] if rows else None), bool(expired)
 
         answer: tuple[Row | None, bool] = await self.links.here.writes.put(work)
@@ -218,8 +224,8 @@ class Store:
         if except_sid is not None:
             conditions.append(self._c.id != except_sid)
 
-        async def work(connection: Connection) -> list[Row]:
-            return await self._end(connection, now, reason, and_(*conditions))
+        async def work(access: Access) -> list[Row]:
+            return await self._end(access, now, reason, and_(*conditions))
 
         answer: list[Row] = await self.links.here.writes.put(work)
         return answer
@@ -231,9 +237,9 @@ class Store:
         mine = self._c.id == row.id
         unchanged = and_(mine, self._c.secret_hash == row.secret_hash, self.live(now))
 
-        async def work(connection: Connection) -> Row | None:
-            rows = await self._update(connection, values, unchanged) or await self._read(
-                connection, mine, self.live(now)
+        async def work(access: Access) -> Row | None:
+            rows = await self._update(access, values, unchanged) or await self._read(
+                access, mine, self.live(now)
             )
             return rows[0] if rows else None
 
@@ -248,33 +254,31 @@ class Store:
             values["secret_seen_at"] = now
         mine = and_(self._c.id == row.id, self._c.secret_hash == row.secret_hash, self.live(now))
 
-        async def work(connection: Connection) -> None:
-            await connection.execute(update(self.table).where(mine).values(values))
+        async def work(access: Access) -> None:
+            await access.execute(update(self.table).where(mine).values(values))
 
         await self.links.here.writes.put(work)
 
     async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
         """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""
 
-        async def mark(connection: Connection) -> int:
+        async def mark(access: Access) -> int:
             # By `expires_at` alone: what is merely idle is found when its time is up, too.
-            overdue = (
-                select(self._c.id)
-                .where(self._c.ended_at.is_(None), self._c.expires_at <= now)
-                .order_by(self._c.expires_at)
-                .limit(batch_size)
+            ids = await self._ids(
+                access,
+                and_(self._c.ended_at.is_(None), self._c.expires_at <= now),
+                order=self._c.expires_at,
+                limit=batch_size,
             )
-            return len(await self._expire(connection, now, self._c.id.in_(overdue)))
+            return len(await self._expire(access, now, self._c.id.in_(ids))) if ids else 0
 
-        async def remove(connection: Connection) -> int:
-            old = (
-                select(self._c.id)
-                .where(self._c.ended_at < now - keep)
-                .order_by(self._c.ended_at)
-                .limit(batch_size)
+        async def remove(access: Access) -> int:
+            ids = await self._ids(
+                access, self._c.ended_at < now - keep, order=self._c.ended_at, limit=batch_size
             )
-            removed = delete(self.table).where(self._c.id.in_(old)).returning(self._c.id)
-            return len(await fetch(connection, removed))
+            if not ids:
+                return 0
+            return await access.execute(delete(self.table).where(self._c.id.in_(ids)))
 
         removed = 0
         for step in (mark, remove):
@@ -292,35 +296,39 @@ class Store:
 
     async def _read(
         self,
-        connection: Connection,
+        access: Access,
         *conditions: Condition,
         order: Sequence[ColumnElement[Any]] = (),
         limit: int | None = None,
     ) -> list[Row]:
         query = select(*self._columns).where(*conditions).order_by(*order).limit(limit)
-        return [Row.read(record) for record in await fetch(connection, query)]
+        return [Row.read(record) for record in await access.fetch(query)]
+
+    async def _ids(
+        self, access: Access, condition: Condition, *, order: ColumnElement[Any], limit: int
+    ) -> list[str]:
+        query = select(self._c.id).where(condition).order_by(order).limit(limit)
+        return [record[0] for record in await access.fetch(query)]
 
     async def _update(
-        self, connection: Connection, values: dict[str, Any], condition: Condition
+        self, access: Access, values: dict[str, Any], condition: Condition
     ) -> list[Row]:
-        change = update(self.table).where(condition).values(values).returning(*self._columns)
-        return [Row.read(record) for record in await fetch(connection, change)]
+        records = await access.update(self.table, values, condition, self._columns)
+        return [Row.read(record) for record in records]
 
     async def _end(
-        self, connection: Connection, now: datetime, reason: str, condition: Condition
+        self, access: Access, now: datetime, reason: str, condition: Condition
     ) -> list[Row]:
         values = {"ended_at": now, "end_reason": reason, "live_device_key": None}
-        return await self._update(connection, values, and_(condition, self.live(now)))
+        return await self._update(access, values, and_(condition, self.live(now)))
 
-    async def _expire(
-        self, connection: Connection, now: datetime, condition: Condition
-    ) -> list[Row]:
+    async def _expire(self, access: Access, now: datetime, condition: Condition) -> list[Row]:
         """Write down the end of what has run out: at the moment when it did."""
-        rows = await self._read(connection, condition, self._overdue(now))
+        rows = await self._read(access, condition, self._overdue(now))
         if not rows:
             return []
         ended: list[Row] = []
-        async with connection.transaction():
+        async with access.transaction():
             for row in rows:
                 values = {
                     "ended_at": row.deadline(self._lifetimes),
@@ -328,11 +336,11 @@ class Store:
                     "live_device_key": None,
                 }
                 mine = and_(self._c.id == row.id, self._overdue(now))
-                ended += await self._update(connection, values, mine)
+                ended += await self._update(access, values, mine)
         return ended
 
     async def _enforce_cap(
-        self, connection: Connection, values: dict[str, Any], now: datetime
+        self, access: Access, values: dict[str, Any], now: datetime
     ) -> list[Row]:
         """End what the new row is too many of: the least recently seen, never the new one."""
         if self._cap is None:
@@ -343,8 +351,8 @@ class Store:
             self.live(now),
         )
         latest = (self._c.last_seen_at.desc(), self._c.id.desc())
-        rows = await self._read(connection, others, order=latest)
+        rows = await self._read(access, others, order=latest)
         surplus = [row.id for row in rows[self._cap - 1 :]]
         if not surplus:
             return []
-        return await self._end(connection, now, "limit", self._c.id.in_(surplus))
+        return await self._end(access, now, "limit", self._c.id.in_(surplus))

@@ -12,6 +12,8 @@ from sqlalchemy import (
     String,
     Table,
 )
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeEngine
 
 from ._changeset import ID_LENGTH, REASON_LENGTH
 from ._device import USER_AGENT_LENGTH
@@ -22,20 +24,36 @@ IP_LENGTH = 45
 DIGEST_BYTES = 32
 
 
+# Ids compare byte by byte: MariaDB's default collations hold "ann", "Ann" and "ann " for one. The
+# two servers have no name in common for a collation that does not pad with spaces.
+_MARIADB = {"charset": "utf8mb4", "collation": "utf8mb4_nopad_bin"}
+_MYSQL = {"charset": "utf8mb4", "collation": "utf8mb4_0900_bin"}
+_SID = mysql.VARCHAR(SID_LENGTH, charset="ascii", collation="ascii_bin")
+
+
+def _text(length: int) -> TypeEngine[str]:
+    return (
+        String(length)
+        .with_variant(mysql.VARCHAR(length, **_MARIADB), "mariadb")
+        .with_variant(mysql.VARCHAR(length, **_MYSQL), "mysql")
+    )
+
+
 def sessions_table(name: str, metadata: MetaData) -> Table:
-    """The table of sessions under the given name."""
-    moment = DateTime(timezone=True)
-    digest = LargeBinary(DIGEST_BYTES)
+    """The table of sessions under the given name, which may name its schema: ``auth.sessions``."""
+    schema, _, name = name.rpartition(".")
+    moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    digest = LargeBinary(DIGEST_BYTES).with_variant(mysql.BINARY(DIGEST_BYTES), "mysql", "mariadb")
     return Table(
         name,
         metadata,
-        Column("id", String(SID_LENGTH), primary_key=True),
-        Column("person_id", String(ID_LENGTH), nullable=False),
-        Column("app_id", String(ID_LENGTH), nullable=False),
-        Column("auth_provider", String(ID_LENGTH)),
-        Column("origin", String(5), nullable=False),
-        Column("user_agent", String(USER_AGENT_LENGTH)),
-        Column("ip_address", String(IP_LENGTH)),
+        Column("id", String(SID_LENGTH).with_variant(_SID, "mysql", "mariadb"), primary_key=True),
+        Column("person_id", _text(ID_LENGTH), nullable=False),
+        Column("app_id", _text(ID_LENGTH), nullable=False),
+        Column("auth_provider", _text(ID_LENGTH)),
+        Column("origin", _text(5), nullable=False),
+        Column("user_agent", _text(USER_AGENT_LENGTH)),
+        Column("ip_address", _text(IP_LENGTH)),
         Column("device_key", digest, nullable=False),
         # Set on a live row of origin "scope" alone: makes parallel first requests one row.
         Column("live_device_key", digest),
@@ -48,11 +66,14 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Column("authenticated_at", moment),
         Column("expires_at", moment, nullable=False),
         Column("ended_at", moment),
-        Column("end_reason", String(REASON_LENGTH)),
+        Column("end_reason", _text(REASON_LENGTH)),
         Column("remember", Boolean, nullable=False),
         Index(f"ix_{name}_person", "person_id", "app_id", "ended_at", "id"),
         Index(f"ix_{name}_device", "device_key", "started_at"),
         Index(f"ux_{name}_live_device", "live_device_key", unique=True),
         Index(f"ix_{name}_expires_at", "expires_at"),
         Index(f"ix_{name}_ended_at", "ended_at"),
+        schema=schema or None,
+        mysql_engine="InnoDB",
+        mariadb_engine="InnoDB",
     )

@@ -1,0 +1,245 @@
+"""What differs between databases: dialect, driver calls, and which faults pass by themselves.
+
+`databases` opens and pools the connections; statements go through its `raw_connection` straight
+to the driver, because its own query layer costs several times the driver's call and tells no
+row count. Everything a driver needs to know about values, SQLAlchemy's dialect of it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, ClassVar
+
+from databases import Database
+from sqlalchemy import ColumnElement, Insert, Table
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects.mysql import aiomysql
+from sqlalchemy.dialects.sqlite import pysqlite
+from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from ._errors import ConfigurationError
+
+Record = Sequence[Any]
+
+
+class Statement:
+    """A statement in a dialect's words, with what its values and its rows go through."""
+
+    __slots__ = ("_binds", "_names", "_results", "_values", "sql")
+
+    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
+        compiled = clause.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+        assert isinstance(compiled, SQLCompiler)  # noqa: S101 -- for the type checker: no DDL here
+        self.sql = compiled.string
+        self._values: Mapping[str, Any] = compiled.construct_params()
+        self._names = list(compiled.positiontup or ())
+        self._binds = [
+            compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
+            if name in compiled.binds
+            else None
+            for name in self._names
+        ]
+        columns: Iterable[ColumnElement[Any]] = getattr(clause, "exported_columns", ())
+        self._results = [
+            (index, process)
+            for index, column in enumerate(columns)
+            if (process := column.type.dialect_impl(dialect).result_processor(dialect, None))
+        ]
+
+    def params(self, values: Mapping[str, Any] | None = None) -> list[Any]:
+        """The values in the order of the statement."""
+        given = self._values if values is None else {**self._values, **values}
+        return [
+            given[name] if process is None else process(given[name])
+            for name, process in zip(self._names, self._binds, strict=True)
+        ]
+
+    def rows(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The rows with values as SQLAlchemy gives them."""
+        if not self._results:
+            return records
+        rows = [list(record) for record in records]
+        for row in rows:
+            for index, process in self._results:
+                row[index] = process(row[index])
+        return rows
+
+
+class Driver:
+    """One kind of database. `raw` is the driver's own connection."""
+
+    #: Whether UPDATE tells the rows that it changed.
+    returning: ClassVar[bool] = True
+    #: Options for a pool of our own.
+    pool: ClassVar[Mapping[str, Any]] = {}
+    #: Whether connections of an app's own database may be held: where no pool waits for them.
+    hold: ClassVar[bool] = False
+    dialect: Dialect
+
+    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- each driver's own
+        """The rows of a statement."""
+        raise NotImplementedError
+
+    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as above
+        """How many rows a statement changed."""
+        raise NotImplementedError
+
+    def insert_once(self, table: Table) -> Insert:
+        """An INSERT that does nothing where a unique column is taken."""
+        raise NotImplementedError
+
+    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ASYNC109 -- as above
+        """Make a new connection ready."""
+
+    async def ddl_dialect(self, raw: Any) -> Dialect:  # noqa: ANN401, ARG002 -- as above
+        """The dialect in which to make tables."""
+        return self.dialect
+
+    def passing(self, fault: Exception) -> bool:  # noqa: ARG002 -- as above
+        """Whether the database asks to try again: a deadlock, a lost race."""
+        return False
+
+    def made_already(self, fault: Exception) -> bool:  # noqa: ARG002 -- as above
+        """Whether a table or an index is there already."""
+        return False
+
+    def abandon(self, raw: Any) -> None:  # noqa: ANN401 -- as above
+        """Break a connection off without waiting for its other end."""
+
+
+class SQLite(Driver):
+    """aiosqlite."""
+
+    hold = True
+
+    def __init__(self) -> None:
+        self.dialect = pysqlite.dialect(paramstyle="qmark")
+
+    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
+        rows: Sequence[Record] = await raw.execute_fetchall(sql, params)
+        return rows
+
+    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
+        async with raw.execute(sql, params) as cursor:
+            return int(cursor.rowcount)
+
+    def insert_once(self, table: Table) -> Insert:
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ASYNC109 -- as Driver
+        # In milliseconds; short of the timeout, because a thread that waits cannot be broken off.
+        await raw.execute_fetchall(f"PRAGMA busy_timeout = {int(timeout * 800)}")
+        if owned:
+            # Readers and the writer do not wait for one another. It stays with the file, so an
+            # app's own database is left as it is.
+            await raw.execute_fetchall("PRAGMA journal_mode = WAL")
+
+
+class PostgreSQL(Driver):
+    """asyncpg."""
+
+    pool: ClassVar = {"min_size": 1, "max_size": 5}
+
+    def __init__(self) -> None:
+        self.dialect = make_url("postgresql+asyncpg://").get_dialect()()
+
+    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
+        rows: Sequence[Record] = await raw.fetch(sql, *params)
+        return rows
+
+    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
+        status: str = await raw.execute(sql, *params)  # "UPDATE 3"
+        return int(status.rpartition(" ")[2])
+
+    def insert_once(self, table: Table) -> Insert:
+        return postgresql.insert(table).on_conflict_do_nothing()
+
+    def passing(self, fault: Exception) -> bool:
+        # serialization_failure, deadlock_detected
+        return getattr(fault, "sqlstate", None) in {"40001", "40P01"}
+
+    def made_already(self, fault: Exception) -> bool:
+        # unique_violation, duplicate_table: two processes made it at once, IF NOT EXISTS or not.
+        return getattr(fault, "sqlstate", None) in {"23505", "42P07"}
+
+    def abandon(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+        raw.terminate()
+
+
+class MySQL(Driver):
+    """aiomysql or asyncmy, for MariaDB and MySQL."""
+
+    returning = False
+    pool: ClassVar = {"min_size": 1, "max_size": 5}
+
+    def __init__(self) -> None:
+        self.dialect = aiomysql.dialect()
+
+    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ASYNC109, D102 -- as Driver
+        try:
+            raw.escape(b"")
+        except TypeError as fault:
+            raise ConfigurationError(
+                "this aiomysql cannot write bytes with this PyMySQL: pip install 'PyMySQL<1.2', "
+                "or use mysql+asyncmy://"
+            ) from fault
+
+    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
+        async with raw.cursor() as cursor:
+            await cursor.execute(sql, _naive(params))
+            rows: Sequence[Record] = await cursor.fetchall()
+            return rows
+
+    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
+        async with raw.cursor() as cursor:
+            await cursor.execute(sql, _naive(params))
+            return int(cursor.rowcount)
+
+    async def ddl_dialect(self, raw: Any) -> Dialect:  # noqa: ANN401 -- as Driver
+        ((version,),) = await self.fetch(raw, "SELECT VERSION()", ())
+        # The two name their collations differently.
+        kind = "mariadb" if "MariaDB" in version else "mysql"
+        dialect: Dialect = make_url(f"{kind}+aiomysql://").get_dialect()()
+        return dialect
+
+    def insert_once(self, table: Table) -> Insert:
+        return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
+
+    def passing(self, fault: Exception) -> bool:
+        # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (Galera's certification conflicts, too)
+        return fault.args[:1] in {(1205,), (1213,)}
+
+    def made_already(self, fault: Exception) -> bool:
+        return fault.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
+
+    def abandon(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+        with suppress(Exception):
+            raw.close()
+
+
+def _naive(params: Sequence[Any]) -> list[Any]:
+    # A DATETIME has no zone; ours are all UTC.
+    return [v.replace(tzinfo=None) if type(v) is datetime else v for v in params]
+
+
+_DRIVERS: dict[str, type[Driver]] = {"sqlite": SQLite, "postgresql": PostgreSQL, "mysql": MySQL}
+
+
+def driver_for(database: Database) -> Driver:
+    """The driver of a database.
+
+    Raises:
+        ConfigurationError: for one that is not supported.
+    """
+    url = database.url
+    dialect = "postgresql" if url.dialect == "postgres" else url.dialect
+    if dialect not in _DRIVERS or url.driver == "aiopg":
+        raise ConfigurationError(
+            f"{url.scheme} is not supported: use sqlite, postgresql (asyncpg), mysql (aiomysql) "
+            "or mysql+asyncmy"
+        )
+    return _DRIVERS[dialect]()
