@@ -27,7 +27,8 @@ check: $(VENV)/.dev  ## style, types, and the types that users see
 	$(python) -m ruff format --check
 	$(python) -m mypy
 	$(python) -m pyright
-	$(python) -m pyright --verifytypes asgi_sessions --ignoreexternal
+	@# It looks for the package where the first python of the PATH would.
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" pyright --verifytypes asgi_sessions --ignoreexternal
 
 clean:  ## remove what the other targets have made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

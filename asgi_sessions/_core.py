@@ -67,19 +67,9 @@ class Core:
         """
         person = Person.of(person)
         app_id = self.settings.app_id if person.app_id is None else person.app_id
-        facts = {
-            "person_id": person.id,
-            "app_id": app_id,
-            "auth_provider": person.auth_provider,
-            "authenticated_at": person.authenticated_at,
-        }
+        facts = {"person_id": person.id, "app_id": app_id, "auth_provider": person.auth_provider}
         cast = changeset(None, facts).checked()
-        return replace(
-            person,
-            id=cast["person_id"],
-            app_id=cast["app_id"],
-            authenticated_at=cast["authenticated_at"],
-        )
+        return replace(person, id=cast["person_id"], app_id=cast["app_id"])
 
     def _new(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -42,7 +42,7 @@ class Person:
             ConfigurationError: if there is no id; it says where it was looked for.
         """
         if isinstance(person, Person):
-            return person
+            return replace(person, authenticated_at=_moment(person.authenticated_at))
         if isinstance(person, str | int | UUID) and not isinstance(person, bool):
             return cls(person)
         person_id = _first(person, *ID_NAMES)
@@ -104,11 +104,11 @@ def _text(value: object) -> str | None:
 
 def _moment(value: object) -> datetime | None:
     """An aware datetime, or epoch seconds; anything else proves no authentication."""
-    if isinstance(value, datetime):
-        return value if value.tzinfo else None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
+    try:
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            return value.astimezone(UTC)
+        if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
-        except (OverflowError, OSError, ValueError):
-            return None
+    except (OverflowError, OSError, ValueError):
+        pass  # no moment of our calendar
     return None
