@@ -179,7 +179,8 @@ class MySQL(Driver):
     def __init__(self) -> None:
         self.dialect = aiomysql.dialect()
 
-    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ASYNC109, D102 -- as Driver
+    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ARG002, ASYNC109 -- as Driver
+        """Find out whether the two libraries fit."""
         try:
             raw.escape(b"")
         except TypeError as fault:
