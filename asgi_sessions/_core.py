@@ -145,7 +145,10 @@ class Core:
             row = await self.store.by_sid(person.sid)
             claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:
-            row = await self.store.by_device(self._device_keys(scope, person), origin="scope")
+            keys = self._device_keys(scope, person)
+            row = await self.store.live_scope_row(keys)
+            if row is None:
+                row = await self.store.by_device(keys, origin="scope")
         if row is not None:
             found = row.found(now, settings.lifetimes, claimed=claimed)
             then = BY_FINDING[found][row.who(person, now, settings.lifetimes)].then

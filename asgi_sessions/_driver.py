@@ -7,13 +7,13 @@ row count. Everything a driver needs to know about values, SQLAlchemy's dialect 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from databases import Database
-from sqlalchemy import ColumnElement, Insert, Table
+from sqlalchemy import ColumnElement, DateTime, Insert, Table
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.dialects.mysql import aiomysql
 from sqlalchemy.dialects.sqlite import pysqlite
@@ -47,7 +47,7 @@ class Statement:
         self._results = [
             (index, process)
             for index, column in enumerate(columns)
-            if (process := column.type.dialect_impl(dialect).result_processor(dialect, None))
+            if (process := _reader(column, dialect)) is not None
         ]
 
     def params(self, values: Mapping[str, Any] | None = None) -> list[Any]:
@@ -67,6 +67,23 @@ class Statement:
             for index, process in self._results:
                 row[index] = process(row[index])
         return rows
+
+
+def _reader(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What makes a driver's value ours: as SQLAlchemy has it, and times aware."""
+    process = column.type.dialect_impl(dialect).result_processor(dialect, None)
+    if not isinstance(column.type, DateTime) or dialect.name == "postgresql":
+        return process
+    return _utc_from_text if dialect.name == "sqlite" else _utc
+
+
+def _utc(value: datetime | None) -> datetime | None:
+    # What keeps no time zone has kept UTC.
+    return None if value is None else value.replace(tzinfo=UTC)
+
+
+def _utc_from_text(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value + "+00:00")
 
 
 class Driver:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ._errors import SessionsError, SessionsUnavailable
 
@@ -36,8 +36,7 @@ class Lane(Generic[Held, Job, Answer]):
     Args:
         acquire: opens a connection.
         release: gives it back.
-        run: answers a batch, in its order; an exception in place of an answer is raised to the
-            one who asked. What it raises itself goes to all of the batch.
+        run: answers a batch, in its order. It may be called twice for the same jobs.
         passing: whether a fault asks to try again.
         batch: how many jobs are handed over together at most.
         hold: keep the connection while there is nothing to do.
@@ -48,7 +47,7 @@ class Lane(Generic[Held, Job, Answer]):
         self,
         acquire: Callable[[], Awaitable[Held]],
         release: Release[Held],
-        run: Callable[[Held, list[Job]], Awaitable[list[Answer | Exception]]],
+        run: Callable[[Held, list[Job]], Awaitable[Sequence[Answer]]],
         *,
         passing: Callable[[Exception], bool],
         batch: int,
@@ -62,11 +61,13 @@ class Lane(Generic[Held, Job, Answer]):
         self._batch = batch
         self._hold = hold
         self._timeout = timeout
-        self._waiting: deque[_Asked[Job, Answer]] = deque()
+        self._loop = asyncio.get_running_loop()
+        # Job, future, and the time until which the answer must be there.
+        self._waiting: deque[tuple[Job, asyncio.Future[Answer], float]] = deque()
         self._held: Held | None = None
         self._task: asyncio.Task[None] | None = None
-        self._work = asyncio.Event()
-        self._done = asyncio.Event()
+        self._sleeping: asyncio.Future[None] | None = None
+        self._idle = asyncio.Event()
 
     def put(self, job: Job) -> asyncio.Future[Answer]:
         """Queue a job; the future brings the answer.
@@ -74,79 +75,95 @@ class Lane(Generic[Held, Job, Answer]):
         Raises (through the future):
             SessionsUnavailable: if the database does not answer.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append(_Asked(job, future, loop.time() + self._timeout))
-        self._work.set()
-        self._done.clear()
-        if self._task is None or self._task.done():
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._waiting.append((job, future, self._loop.time() + self._timeout))
+        if self._sleeping is not None:
+            self._sleeping.set_result(None)
+            self._sleeping = None
+        elif self._task is None or self._task.done():
             # An empty context: what a request has set must not live on in the lane.
-            self._task = loop.create_task(self._serve(), context=Context())
+            self._task = self._loop.create_task(self._serve(), context=Context())
         return future
 
     async def close(self) -> None:
         """Finish what waits, then give the connection back."""
-        if self._task is not None and not self._task.done():
-            await self._done.wait()
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self._task is None or self._task.done():
+            return
+        if self._waiting:
+            self._idle.clear()
+        await self._idle.wait()
+        self._task.cancel()
+        await asyncio.wait([self._task])
 
     async def _serve(self) -> None:
-        batch: list[_Asked[Job, Answer]] = []
+        batch: list[tuple[Job, asyncio.Future[Answer], float]] = []
         try:
             while True:
                 if not self._waiting:
-                    self._work.clear()
-                    self._done.set()
                     if not self._hold:
                         await self._drop(broken=False)
-                    await self._work.wait()
+                    await self._sleep()
                 while self._waiting and len(batch) < self._batch:
                     batch.append(self._waiting.popleft())
-                await self._answer(batch)
-                batch.clear()
+                if batch:
+                    await self._answer(batch)
+                    batch.clear()
         finally:
             # Only a closing loop or `close` ends the task.
-            for asked in (*batch, *self._waiting):
-                asked.answer(SessionsUnavailable("the event loop is closing"))
+            self._task = self._sleeping = None
+            _refuse((*batch, *self._waiting), SessionsUnavailable("the event loop is closing"))
             self._waiting.clear()
-            self._done.set()
+            self._idle.set()
             await self._drop(broken=False)
 
-    async def _answer(self, batch: list[_Asked[Job, Answer]]) -> None:
-        until = batch[0].until  # nobody has waited longer
-        answers = await self._try([asked.job for asked in batch], until)
-        # Once more, on a fresh connection: the held one may have died while it was idle. And as
-        # long as the database itself asks for it. Each job is written so that it may run twice.
-        first = True
-        while again := [
-            index
-            for index, answer in enumerate(answers)
-            if isinstance(answer, Exception)
-            and not isinstance(answer, SessionsError)
-            and (first or self._passing(answer))
-        ]:
-            first = False
-            if asyncio.get_running_loop().time() >= until:
-                break
-            retried = await self._try([batch[index].job for index in again], until)
-            for index, answer in zip(again, retried, strict=True):
-                answers[index] = answer
-        for asked, answer in zip(batch, answers, strict=True):
-            asked.answer(answer)
+    async def _sleep(self) -> None:
+        if not self._waiting:
+            self._idle.set()
+            self._sleeping = self._loop.create_future()
+            await self._sleeping
+            self._idle.clear()
 
-    async def _try(self, jobs: list[Job], until: float) -> list[Answer | Exception]:
-        answers: list[Answer | Exception]
+    async def _answer(self, batch: list[tuple[Job, asyncio.Future[Answer], float]]) -> None:
+        jobs = [job for job, _, _ in batch]
+        until = batch[0][2]  # nobody has waited longer
+        try:
+            try:
+                answers = await self._try(jobs, until)
+            except SessionsError:
+                raise
+            except Exception as fault:  # noqa: BLE001 -- whatever a driver raises
+                answers = await self._try_again(jobs, until, fault)
+        except Exception as fault:  # noqa: BLE001 -- the askers get it
+            _refuse(batch, fault)
+            return
+        for (_, future, _), answer in zip(batch, answers, strict=True):
+            if not future.done():  # else the one who asked has gone
+                future.set_result(answer)
+
+    async def _try(self, jobs: list[Job], until: float) -> Sequence[Answer]:
         try:
             async with asyncio.timeout_at(until):
                 if self._held is None:
                     self._held = await self._acquire()
-                answers = await self._run(self._held, jobs)
-        except Exception as fault:  # noqa: BLE001 -- whatever a driver raises: the askers get it
-            answers = [fault] * len(jobs)
-        if any(isinstance(a, Exception) and not isinstance(a, SessionsError) for a in answers):
+                return await self._run(self._held, jobs)
+        except Exception:
             await self._drop(broken=True)  # who knows what state it is in
-        return answers
+            raise
+
+    async def _try_again(self, jobs: list[Job], until: float, fault: Exception) -> Sequence[Answer]:
+        """Once more, on a fresh connection: the held one may have died while it was idle. And as
+        long as the database itself asks for it.
+        """
+        first = True
+        while self._loop.time() < until and (first or self._passing(fault)):
+            first = False
+            try:
+                return await self._try(jobs, until)
+            except SessionsError:
+                raise
+            except Exception as again:  # noqa: BLE001 -- whatever a driver raises
+                fault = again
+        raise fault
 
     async def _drop(self, *, broken: bool) -> None:
         held, self._held = self._held, None
@@ -156,18 +173,10 @@ class Lane(Generic[Held, Job, Answer]):
                     await self._release(held, broken=broken)
 
 
-class _Asked(NamedTuple, Generic[Job, Answer]):
-    job: Job
-    future: asyncio.Future[Answer]
-    until: float
-
-    def answer(self, answer: Answer | Exception) -> None:
-        if self.future.done():
-            return  # the one who asked has gone
-        if isinstance(answer, Exception):
-            self.future.set_exception(as_sessions_error(answer))
-        else:
-            self.future.set_result(answer)
+def _refuse(batch: Sequence[tuple[object, asyncio.Future[Any], float]], fault: Exception) -> None:
+    for _, future, _ in batch:
+        if not future.done():
+            future.set_exception(as_sessions_error(fault))
 
 
 def as_sessions_error(fault: Exception) -> SessionsError:

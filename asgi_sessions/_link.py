@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from databases import Database
@@ -17,6 +18,7 @@ from sqlalchemy.sql import ClauseElement
 from ._driver import Driver, Record, Statement, driver_for
 from ._errors import ConfigurationError
 from ._lane import Lane, as_sessions_error
+from ._row import Row
 
 Answer = TypeVar("Answer")
 
@@ -24,8 +26,11 @@ Answer = TypeVar("Answer")
 class Access:
     """A connection in the hands of a lane."""
 
-    def __init__(self, connection: Connection, driver: Driver) -> None:
+    def __init__(
+        self, connection: Connection, driver: Driver, statements: dict[Hashable, Statement]
+    ) -> None:
         self._connection = connection
+        self._statements = statements
         self.driver = driver
 
     async def release(self) -> None:
@@ -46,6 +51,17 @@ class Access:
         statement = Statement(clause, self.driver.dialect)
         records = await self.driver.fetch(self.raw, statement.sql, statement.params())
         return statement.rows(records)
+
+    def statement(self, key: Hashable, make: Callable[[], ClauseElement]) -> Statement:
+        """A statement that is compiled once and kept under a key."""
+        statement = self._statements.get(key)
+        if statement is None:
+            statement = self._statements[key] = Statement(make(), self.driver.dialect)
+        return statement
+
+    async def run(self, statement: Statement, params: Sequence[Any]) -> Sequence[Record]:
+        """The rows of a statement that was compiled before."""
+        return statement.rows(await self.driver.fetch(self.raw, statement.sql, params))
 
     async def execute(self, clause: ClauseElement) -> int:
         """How many rows a statement has changed."""
@@ -86,6 +102,10 @@ class Access:
 
 
 Work = Callable[[Access], Awaitable[Any]]
+Batched = Callable[[Access, list[str | bytes]], Awaitable[Sequence[Row | None]]]
+
+#: Look-ups that go into one SELECT at most.
+BATCH = 256
 
 
 class Link:
@@ -98,7 +118,9 @@ class Link:
         timeout: seconds that anything may take.
     """
 
-    def __init__(self, database: Database, *, owned: bool, timeout: float) -> None:
+    def __init__(
+        self, database: Database, batched: Batched, *, owned: bool, timeout: float
+    ) -> None:
         self.database = database
         self.driver = driver_for(database)
         self._owned = owned
@@ -107,19 +129,20 @@ class Link:
         self._opening = asyncio.Lock()
         hold = owned or self.driver.hold
 
-        def lane() -> Lane[Access, Work, Any]:
-            return Lane(
-                self._acquire,
-                self._release,
-                _one,
-                passing=self.driver.passing,
-                batch=1,
-                hold=hold,
-                timeout=timeout,
-            )
-
+        self._statements: dict[Hashable, Statement] = {}
+        lane = partial(
+            Lane[Access, Any, Any],
+            self._acquire,
+            self._release,
+            passing=self.driver.passing,
+            hold=hold,
+            timeout=timeout,
+        )
         # Three, so that neither a slow list nor a write delays the look-up of a request.
-        self.lookups, self.writes, self.queries = lane(), lane(), lane()
+        self.lookups = lane(batched, batch=BATCH)
+        self.writes = lane(_one, batch=1)
+        self.queries = lane(_one, batch=1)
+        self.look_up: Callable[[str | bytes], asyncio.Future[Row | None]] = self.lookups.put
 
     async def open(self) -> None:
         """Connect unless somebody has."""
@@ -140,7 +163,7 @@ class Link:
         await self.open()
         connection = self.database.connection()
         await connection.__aenter__()
-        access = Access(connection, self.driver)
+        access = Access(connection, self.driver, self._statements)
         try:
             await self.driver.prepare(access.raw, owned=self._owned, timeout=self._timeout)
         except BaseException:
@@ -167,6 +190,8 @@ class Links:
     """
 
     def __init__(self, database: str | Database, *, timeout: float) -> None:
+        #: Answers many look-ups at once; set by the store, which has the SQL.
+        self.batched: Batched
         self._owned = not isinstance(database, Database)
         self._timeout = timeout
         self.first = database if isinstance(database, Database) else _make(database)
@@ -228,7 +253,9 @@ class Links:
                     "which works in any loop"
                 )
             database = self.first if first or not self._owned else _make(str(self.first.url))
-            link = self._links[loop] = Link(database, owned=self._owned, timeout=self._timeout)
+            link = self._links[loop] = Link(
+                database, self.batched, owned=self._owned, timeout=self._timeout
+            )
             return link
 
 

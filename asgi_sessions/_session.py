@@ -9,7 +9,7 @@ from typing import Literal
 Origin = Literal["login", "scope"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Session:
     """One person, one app, one device, from a start to an end. All times are aware UTC.
 

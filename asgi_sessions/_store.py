@@ -7,11 +7,23 @@ cannot be asked is `SessionsUnavailable`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, MetaData, and_, case, delete, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    MetaData,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
@@ -37,6 +49,7 @@ class Store:
         self, links: Links, table_name: str, lifetimes: Lifetimes, cap: int | None
     ) -> None:
         self.links = links
+        links.batched = self._look_up
         self.metadata = MetaData()
         self.table = sessions_table(table_name, self.metadata)
         self._lifetimes = lifetimes
@@ -83,19 +96,40 @@ class Store:
 
     # --- reads --------------------------------------------------------------------------------
 
-    async def by_sids(self, sids: Sequence[str]) -> dict[str, Row]:
-        """The rows of these sids, ended ones too."""
-
-        async def work(access: Access) -> dict[str, Row]:
-            rows = await self._read(access, self._c.id.in_(sids))
-            return {row.id: row for row in rows}
-
-        answer: dict[str, Row] = await self.links.here.lookups.put(work)
-        return answer
-
     async def by_sid(self, sid: str) -> Row | None:
         """The row of this sid, an ended one too."""
-        return (await self.by_sids([sid])).get(sid)
+        return await self.links.here.look_up(sid)
+
+    async def by_sids(self, sids: Iterable[str]) -> dict[str, Row]:
+        """The rows of these sids, ended ones too."""
+        answers = [self.links.here.look_up(sid) for sid in sids]
+        return {row.id: row for answer in answers if (row := await answer) is not None}
+
+    async def live_scope_row(self, keys: Iterable[bytes]) -> Row | None:
+        """The row of origin ``scope`` that a device uses, unless it has ended."""
+        for key in keys:
+            row = await self.links.here.look_up(key)
+            if row is not None:
+                return row
+        return None
+
+    async def _look_up(self, access: Access, keys: list[str | bytes]) -> list[Row | None]:
+        """Answer what many requests have asked for, in one SELECT for each kind of key."""
+        found: dict[str | bytes, Row] = {}
+        for kind, column in ((str, self._c.id), (bytes, self._c.live_device_key)):
+            asked = list({key for key in keys if type(key) is kind})
+            if asked:
+                size = 1 << (len(asked) - 1).bit_length()  # few statements for all numbers
+                statement = access.statement((kind, size), partial(self._in, column, size))
+                asked += asked[-1:] * (size - len(asked))
+                for record in await access.run(statement, asked):
+                    found[record[0]] = Row._make(record[-len(Row._fields) :])
+        return [found.get(key) for key in keys]
+
+    def _in(self, column: ColumnElement[Any], size: int) -> Select[Any]:
+        keys = [bindparam(f"key_{i}", None, type_=column.type) for i in range(size)]
+        first = [] if column is self._columns[0] else [column]
+        return select(*first, *self._columns).where(column.in_(keys))
 
     async def by_device(
         self, keys: Sequence[bytes], *, live: datetime | None = None, origin: str | None = None
@@ -112,7 +146,7 @@ class Store:
             rows = await self._read(access, *conditions, order=newest, limit=1)
             return rows[0] if rows else None
 
-        answer: Row | None = await self.links.here.lookups.put(work)
+        answer: Row | None = await self.links.here.queries.put(work)
         return answer
 
     async def listed(
@@ -302,7 +336,7 @@ class Store:
         limit: int | None = None,
     ) -> list[Row]:
         query = select(*self._columns).where(*conditions).order_by(*order).limit(limit)
-        return [Row.read(record) for record in await access.fetch(query)]
+        return [Row._make(record) for record in await access.fetch(query)]
 
     async def _ids(
         self, access: Access, condition: Condition, *, order: ColumnElement[Any], limit: int
@@ -314,7 +348,7 @@ class Store:
         self, access: Access, values: dict[str, Any], condition: Condition
     ) -> list[Row]:
         records = await access.update(self.table, values, condition, self._columns)
-        return [Row.read(record) for record in records]
+        return [Row._make(record) for record in records]
 
     async def _end(
         self, access: Access, now: datetime, reason: str, condition: Condition
