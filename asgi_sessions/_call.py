@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import Scope
 
+from ._errors import SessionsUnavailable
 from ._row import Row
 from ._session import Session
 from ._tokens import Token
@@ -42,10 +43,12 @@ class Call:
         undelivered: the sid of a login whose cookie is not on its way yet.
         responding: whether the response has begun, so that headers come too late.
         vary: whether the response depends on a session.
+        fault: why nobody knows whether there is a session.
     """
 
     __slots__ = (
         "clear",
+        "fault",
         "presented",
         "replaceable",
         "responding",
@@ -71,6 +74,7 @@ class Call:
         self.undelivered: str | None = None
         self.responding = False
         self.vary = False
+        self.fault: SessionsUnavailable | None = None
         self.session: Session | None = None
         self.state["sid"] = None
         self.state["session"] = None

@@ -41,9 +41,12 @@ class CookieSettings:
             raise ConfigurationError("; ".join(faults))
 
     def _faults(self) -> Iterator[str]:
-        if not _NAME.fullmatch(self.name):
+        if not _spells(_NAME, self.name):
             yield f"cookie_name={self.name!r} is no cookie name: use letters, digits, - and _"
-        if self.name.lower().startswith(("__host-", "__secure-")):
+        for flag in ("secure", "partitioned"):
+            if not isinstance(getattr(self, flag), bool):
+                yield f"cookie_{flag}={getattr(self, flag)!r}: use True or False"
+        if str(self.name).lower().startswith(("__host-", "__secure-")):
             yield f"cookie_name={self.name!r}: leave the prefix out, it is added where it holds"
         if self.samesite not in ("lax", "strict", "none"):
             yield f"cookie_samesite={self.samesite!r}: use 'lax', 'strict' or 'none'"
@@ -51,9 +54,9 @@ class CookieSettings:
             yield "cookie_samesite='none' needs cookie_secure=True: browsers drop it otherwise"
         if self.partitioned and not self.secure:
             yield "cookie_partitioned=True needs cookie_secure=True: browsers drop it otherwise"
-        if self.domain is not None and not _DOMAIN.fullmatch(self.domain):
+        if self.domain is not None and not _spells(_DOMAIN, self.domain):
             yield f"cookie_domain={self.domain!r} is no domain: use one like 'example.com', or None"
-        if not _PATH.fullmatch(self.path):
+        if not _spells(_PATH, self.path):
             yield f"cookie_path={self.path!r}: must start with '/', without spaces and ';'"
 
     @property
@@ -113,6 +116,10 @@ class CookieSettings:
         if vary:
             _merge_vary(written)
         return written
+
+
+def _spells(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _merge_vary(headers: list[tuple[bytes, bytes]]) -> None:

@@ -174,6 +174,8 @@ class Core:
     async def renew(self, row: Row, presented: bytes | None) -> Started | None:
         """A new secret for a live session; None if it is dead."""
         now = self.settings.now()
+        if row.renewed_lately(presented, now):
+            return Started(row, None)
         token = Token(row.id, new_secret(self._random))
         values = checked(
             secret_hash=digest(token.secret),

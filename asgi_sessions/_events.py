@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ._errors import ConfigurationError
 from ._session import Session
 
 logger = logging.getLogger("asgi_sessions")
@@ -37,9 +38,14 @@ class Events:
 
     Args:
         handler: called with each event; what it awaits runs beside the request.
+
+    Raises:
+        ConfigurationError: if the handler is none.
     """
 
     def __init__(self, handler: EventHandler | None) -> None:
+        if handler is not None and not callable(handler):
+            raise ConfigurationError(f"on_event={handler!r}: use a function of a SessionEvent")
         self._handler = handler
         self._tasks: set[asyncio.Task[Any]] = set()
         self._down = False

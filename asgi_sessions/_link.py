@@ -186,14 +186,14 @@ class Links:
 
     Args:
         database: a URL, or an app's own `databases.Database`, which stays in its loop.
-        timeout: seconds that anything may take.
     """
 
-    def __init__(self, database: str | Database, *, timeout: float) -> None:
+    def __init__(self, database: str | Database) -> None:
         #: Answers many look-ups at once; set by the store, which has the SQL.
         self.batched: Batched
         self._owned = not isinstance(database, Database)
-        self._timeout = timeout
+        #: Seconds that anything may take.
+        self.timeout = 5.0
         self.first = database if isinstance(database, Database) else _make(database)
         self._movable = self._owned or driver_for(self.first).hold
         if self.first.url.dialect == "sqlite":
@@ -228,7 +228,7 @@ class Links:
             SessionsUnavailable: if the database does not answer.
         """
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 await self.here.open()
         except Exception as fault:
             raise as_sessions_error(fault) from fault
@@ -254,7 +254,7 @@ class Links:
                 )
             database = self.first if first or not self._owned else _make(str(self.first.url))
             link = self._links[loop] = Link(
-                database, self.batched, owned=self._owned, timeout=self._timeout
+                database, self.batched, owned=self._owned, timeout=self.timeout
             )
             return link
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -61,9 +62,10 @@ class SessionMiddleware:
         except SessionsUnavailable as fault:
             self._core.events.unavailable(fault)
             if self._settings.on_unavailable == "error":
-                await _unavailable(scope, receive, send, fault)
+                await _unavailable(scope, send, fault)
                 return
             call.sign_out()  # nobody knows whether they have been revoked
+            call.fault = fault
         serve = self._serve_http if scope["type"] == "http" else self._serve_websocket
         try:
             await serve(call, receive, send)
@@ -105,9 +107,11 @@ class SessionMiddleware:
 
     async def _serve_http(self, call: Call, receive: Receive, send: Send) -> None:
         async def send_with_cookie(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = await self._answer(call, message)
-            await send(message)
+            if message["type"] != "http.response.start":
+                await send(message)
+                return
+            await send(await self._answer(call, message))
+            call.undelivered = None
 
         try:
             await self.app(call.scope, receive, send_with_cookie)
@@ -115,31 +119,40 @@ class SessionMiddleware:
             self._core.events.unavailable(fault)
             if call.responding:
                 raise
-            await _unavailable(call.scope, receive, send, fault)
+            await _unavailable(call.scope, send, fault)
 
     async def _serve_websocket(self, call: Call, receive: Receive, send: Send) -> None:
         socket = Socket(receive, send, lambda: self._touch_if_due(call))
-        watched: list[str] = []
+        watched: dict[str, Callable[[], None]] = {}
 
         def watch() -> None:
-            if call.session is not None and not watched:
-                watched.append(call.session.id)
-                self._core.sockets.add(call.session.id, socket.close)
+            session = call.session
+            if session is not None and session.id not in watched:
+                watched[session.id] = partial(_close, socket, call, session.id)
+                self._core.sockets.add(session.id, watched[session.id])
 
         async def send_with_cookie(message: Message) -> None:
-            if message["type"] in _STARTS:
-                message = await self._answer(call, message)
-                watch()
+            if message["type"] not in _STARTS:
+                await socket.send(message)
+                return
+            message = await self._answer(call, message)
+            watch()
             await socket.send(message)
+            call.undelivered = None
 
         watch()
         try:
             await self.app(call.scope, socket.receive, send_with_cookie)
         except SessionGone:
             pass  # the app has been told in the only way that reaches one that merely sends
+        except SessionsUnavailable as fault:
+            self._core.events.unavailable(fault)
+            if call.responding:
+                raise
+            await _unavailable(call.scope, send, fault)
         finally:
-            for sid in watched:
-                self._core.sockets.remove(sid, socket.close)
+            for sid, close in watched.items():
+                self._core.sockets.remove(sid, close)
             await socket.finish()
 
     async def _answer(self, call: Call, message: Message) -> Message:
@@ -157,7 +170,6 @@ class SessionMiddleware:
                 self._settings.keys.sign(call.token),
                 max_age=max(round(left.total_seconds()), 1) if call.session.remember else None,
             )
-            call.undelivered = None
         elif call.clear:
             cookie = self._settings.cookie.render("", max_age=0)
         if cookie is None and not call.vary:
@@ -201,13 +213,16 @@ class SessionMiddleware:
         return self._core.events.run(self._core.touch(row, seen=arrived))
 
 
-async def _unavailable(
-    scope: Scope, receive: Receive, send: Send, fault: SessionsUnavailable
-) -> None:
+def _close(socket: Socket, call: Call, sid: str) -> None:
+    # Not when a login over this session has given the socket another one.
+    if call.session is None or call.session.id == sid:
+        socket.close()
+
+
+async def _unavailable(scope: Scope, send: Send, fault: SessionsUnavailable) -> None:
     """503 in place of an answer; the cookie stays as it is (ASVS 16.5.2)."""
     prefix = ""
     if scope["type"] == "websocket":
-        await receive()  # the handshake
         if "websocket.http.response" not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
             return

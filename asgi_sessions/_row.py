@@ -97,6 +97,18 @@ class Row(NamedTuple):
         seen = self.secret_seen_at
         return "previous" if seen is None or now <= seen + GRACE else "superseded"
 
+    def renewed_lately(self, presented: bytes | None, now: datetime) -> bool:
+        """Whether this is the second click: the answer to the first may be on its way, and its
+        secret must stay the one that counts.
+        """
+        return (
+            presented is not None
+            and presented == self.previous_secret_hash
+            and self.secret_seen_at is None
+            and self.authenticated_at is not None
+            and now <= self.authenticated_at + GRACE
+        )
+
     def cookie(self, secret: Secret, now: datetime, lifetimes: Lifetimes) -> Cookie:
         """The row of the decision table for a cookie that leads here."""
         if not self.live(now, lifetimes):

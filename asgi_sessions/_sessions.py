@@ -94,30 +94,20 @@ class Sessions:
         socket_check_interval: timedelta = timedelta(seconds=5),
         timeout: timedelta = timedelta(seconds=5),
     ) -> None:
+        given = {
+            name: value for name, value in locals().items() if name not in ("self", "database")
+        }
+        links: list[Links] = []
         chosen = settings(
-            secret_key=secret_key,
-            old_secret_keys=old_secret_keys,
-            app_id=app_id,
-            lifetimes=lifetimes,
-            cookie_name=cookie_name,
-            cookie_secure=cookie_secure,
-            cookie_samesite=cookie_samesite,
-            cookie_domain=cookie_domain,
-            cookie_path=cookie_path,
-            cookie_partitioned=cookie_partitioned,
-            auto_start=auto_start,
-            store_ip=store_ip,
-            touch_interval=touch_interval,
-            max_sessions_per_person=max_sessions_per_person,
-            keep_ended=keep_ended,
-            on_unavailable=on_unavailable,
-            table_name=table_name,
-            clock=clock,
-            socket_check_interval=socket_check_interval,
-            timeout=timeout,
+            given,
+            lambda: Events(on_event),
+            lambda: links.append(Links(database)),
         )
-        self._links = Links(database, timeout=chosen.timeout.total_seconds())
-        store = Store(self._links, chosen.table_name, chosen.lifetimes, chosen.cap)
+        (self._links,) = links
+        self._links.timeout = chosen.timeout.total_seconds()
+        store = Store(
+            self._links, chosen.table_name, chosen.lifetimes, chosen.max_sessions_per_person
+        )
         self._core = Core(chosen, store, Events(on_event))
         # In the scope; two Sessions in one app do not get in each other's way.
         self._key = f"asgi_sessions.{id(self)}"
@@ -258,6 +248,8 @@ class Sessions:
     async def end_session(self, conn: Conn, *, reason: str = "logout") -> Session | None:
         """Log out: `update_session_end`, drop ``state.sid``, clear the cookie (ASVS 7.4.1)."""
         call = self._call(conn)
+        if call.fault is not None:
+            raise call.fault  # to say that it has ended would be a guess
         # Also one that is not in use because nobody vouches for its person just now.
         sid = call.state["sid"] or call.replaceable
         session = None if sid is None else await self.end_session_by_id(sid, reason=reason)

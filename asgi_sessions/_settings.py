@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ._changeset import checked
-from ._cookies import CookieSettings, SameSite
+from ._cookies import CookieSettings
 from ._device import StoreIP
 from ._errors import ConfigurationError, InvalidSession
 from ._lifetimes import LONGEST, Lifetimes
@@ -18,6 +18,7 @@ from ._tokens import Keys
 OnUnavailable = Literal["error", "anonymous"]
 AutoStart = bool | Callable[[Mapping[str, Any]], bool]
 Clock = Callable[[], datetime]
+Made = TypeVar("Made")
 
 # PostgreSQL cuts names at 63 bytes, and indexes are named after the table.
 _TABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,45}")
@@ -39,7 +40,7 @@ class Settings:
     auto_start: AutoStart
     store_ip: StoreIP
     touch_interval: timedelta
-    cap: int | None
+    max_sessions_per_person: int | None
     keep_ended: timedelta
     on_unavailable: OnUnavailable
     table_name: str
@@ -54,6 +55,8 @@ class Settings:
             ConfigurationError: if the clock gives a time without a zone.
         """
         now = self.clock()
+        if now.tzinfo is UTC:
+            return now
         if now.tzinfo is None:
             raise ConfigurationError(
                 "clock must return an aware datetime: use datetime.now(timezone.utc)"
@@ -61,117 +64,102 @@ class Settings:
         return now.astimezone(UTC)
 
 
-def settings(
-    *,
-    secret_key: str | bytes,
-    old_secret_keys: Iterable[str | bytes],
-    app_id: str,
-    lifetimes: Lifetimes,
-    cookie_name: str,
-    cookie_secure: bool,
-    cookie_samesite: SameSite,
-    cookie_domain: str | None,
-    cookie_path: str,
-    cookie_partitioned: bool,
-    auto_start: AutoStart,
-    store_ip: StoreIP,
-    touch_interval: timedelta,
-    max_sessions_per_person: int | None,
-    keep_ended: timedelta,
-    on_unavailable: OnUnavailable,
-    table_name: str,
-    clock: Clock,
-    socket_check_interval: timedelta,
-    timeout: timedelta,
-) -> Settings:
+def settings(given: Mapping[str, Any], *more: Callable[[], object]) -> Settings:
     """Check the options of `Sessions`.
+
+    Args:
+        given: the options by name.
+        more: what else raises `ConfigurationError` for options that cannot work.
 
     Raises:
         ConfigurationError: with every fault and its mend.
     """
-    faults: list[str] = []
+    faults = [
+        f"{name}={given[name]!r}: {mend}"
+        for name, (right, mend) in _CHECKS.items()
+        if not right(given[name])
+    ]
 
-    def attempt(make: Callable[[], Any]) -> Any:  # noqa: ANN401 -- whatever it makes
+    def attempt(make: Callable[[], Made]) -> Made | None:
         try:
             return make()
         except (ConfigurationError, InvalidSession) as fault:
             faults.append(str(fault))
             return None
 
-    app_id = attempt(lambda: checked(app_id=app_id).get("app_id"))
-    keys = attempt(lambda: Keys(secret_key, old_secret_keys, purpose=app_id or ""))
+    app_id = attempt(lambda: _app_id(given["app_id"]))
+    keys = attempt(
+        lambda: Keys(given["secret_key"], given["old_secret_keys"], purpose=app_id or "")
+    )
     cookie = attempt(
         lambda: CookieSettings(
-            name=cookie_name,
-            secure=cookie_secure,
-            samesite=cookie_samesite,
-            domain=cookie_domain,
-            path=cookie_path,
-            partitioned=cookie_partitioned,
+            **{field.name: given[f"cookie_{field.name}"] for field in fields(CookieSettings)}
         )
     )
-    faults += _faults(
-        (isinstance(lifetimes, Lifetimes), f"lifetimes={lifetimes!r}: use AAL1 or Lifetimes(...)"),
-        (
-            isinstance(auto_start, bool) or callable(auto_start),
-            f"auto_start={auto_start!r}: use True, False or a function of the scope",
-        ),
-        (
-            store_ip in ("full", "truncated", "none"),
-            f"store_ip={store_ip!r}: use 'full', 'truncated' or 'none'",
-        ),
-        (
-            max_sessions_per_person is None or _counts(max_sessions_per_person),
-            f"max_sessions_per_person={max_sessions_per_person!r}: use None or 1 and more",
-        ),
-        (
-            on_unavailable in ("error", "anonymous"),
-            f"on_unavailable={on_unavailable!r}: use 'error' or 'anonymous'",
-        ),
-        (
-            _TABLE_NAME.fullmatch(str(table_name)) is not None,
-            f"table_name={table_name!r}: use at most 46 letters, digits and _",
-        ),
-        (callable(clock), f"clock={clock!r}: use a function that returns an aware datetime"),
-        _duration("touch_interval", touch_interval),
-        _duration("keep_ended", keep_ended),
-        _duration("socket_check_interval", socket_check_interval),
-        _duration("timeout", timeout),
-    )
-    if not faults and touch_interval * 2 > lifetimes.idle:
-        # Somebody active must never look idle.
-        faults.append(
-            f"touch_interval={touch_interval} must be at most half of the idle timeout "
-            f"({lifetimes.idle}): pass a shorter touch_interval"
-        )
-    if faults:
+    attempt(lambda: _touch_often(given["touch_interval"], given["lifetimes"]))
+    for make in more:
+        attempt(make)
+    if faults or app_id is None or keys is None or cookie is None:
         raise ConfigurationError("; ".join(faults))
     return Settings(
-        keys=keys,
-        cookie=cookie,
-        app_id=app_id,
-        lifetimes=lifetimes,
-        auto_start=auto_start,
-        store_ip=store_ip,
-        touch_interval=touch_interval,
-        cap=max_sessions_per_person,
-        keep_ended=keep_ended,
-        on_unavailable=on_unavailable,
-        table_name=table_name,
-        clock=clock,
-        socket_check_interval=socket_check_interval,
-        timeout=timeout,
+        app_id=app_id, keys=keys, cookie=cookie, **{name: given[name] for name in _CHECKS}
     )
 
 
-def _duration(name: str, value: object) -> tuple[bool, str]:
-    right = isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST * 100
-    return right, f"{name}={value!r}: use a datetime.timedelta that is not negative"
+def _app_id(value: object) -> str:
+    app_id: str = checked(app_id="" if value is None else value)["app_id"]
+    return app_id
 
 
-def _counts(value: object) -> bool:
-    return isinstance(value, int) and value > 0
+def _touch_often(interval: object, lifetimes: object) -> None:
+    if (
+        isinstance(interval, timedelta)
+        and isinstance(lifetimes, Lifetimes)
+        and interval * 2 > lifetimes.idle
+    ):
+        # Somebody active must never look idle.
+        raise ConfigurationError(
+            f"touch_interval={interval} must be at most half of the idle timeout "
+            f"({lifetimes.idle}): pass a shorter touch_interval"
+        )
 
 
-def _faults(*checks: tuple[bool, str]) -> list[str]:
-    return [fault for right, fault in checks if not right]
+def _duration(value: object) -> bool:
+    return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST * 100
+
+
+def _one_of(*words: str) -> Callable[[object], bool]:
+    return lambda value: value in words
+
+
+def _count(value: object) -> bool:
+    return value is None or (type(value) is int and value > 0)
+
+
+def _table_name(value: object) -> bool:
+    return isinstance(value, str) and _TABLE_NAME.fullmatch(value) is not None
+
+
+_A_DURATION = (_duration, "use a datetime.timedelta that is not negative")
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lifetimes": (lambda v: isinstance(v, Lifetimes), "use AAL1 or Lifetimes(...)"),
+    "auto_start": (
+        lambda v: isinstance(v, bool) or callable(v),
+        "use True, False or a function of the scope",
+    ),
+    "store_ip": (_one_of("full", "truncated", "none"), "use 'full', 'truncated' or 'none'"),
+    "touch_interval": _A_DURATION,
+    "max_sessions_per_person": (_count, "use None or 1 and more"),
+    "keep_ended": _A_DURATION,
+    "on_unavailable": (_one_of("error", "anonymous"), "use 'error' or 'anonymous'"),
+    "table_name": (
+        _table_name,
+        "use at most 46 letters, digits and _, with the schema before a dot if it has one",
+    ),
+    "clock": (callable, "use a function that returns an aware datetime"),
+    "socket_check_interval": _A_DURATION,
+    "timeout": (
+        lambda v: _duration(v) and v > timedelta(0),
+        "use a datetime.timedelta of more than 0",
+    ),
+}

@@ -73,7 +73,7 @@ class Keys:
     def __init__(
         self, secret_key: str | bytes, old_secret_keys: Iterable[str | bytes], *, purpose: str
     ) -> None:
-        if isinstance(old_secret_keys, str | bytes):
+        if isinstance(old_secret_keys, str | bytes) or not _iterable(old_secret_keys):
             raise ConfigurationError("old_secret_keys takes a list of keys, not one key")
         keys = [secret_key, *old_secret_keys]
         if not all(map(_long_enough, keys)):
@@ -114,7 +114,13 @@ class Keys:
 
 
 def _long_enough(key: object) -> bool:
-    return isinstance(key, str | bytes) and len(key) >= KEY_LENGTH
+    if isinstance(key, str):
+        key = key.encode(errors="ignore")  # of what is no text, nothing counts
+    return isinstance(key, bytes) and len(key) >= KEY_LENGTH
+
+
+def _iterable(value: object) -> bool:
+    return isinstance(value, Iterable)
 
 
 def _signer(key: str | bytes, salt: str) -> Signer:
