@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
@@ -43,12 +44,14 @@ class Call:
         undelivered: the sid of a login whose cookie is not on its way yet.
         responding: whether the response has begun, so that headers come too late.
         vary: whether the response depends on a session.
+        now: when the session was looked up.
         fault: why nobody knows whether there is a session.
     """
 
     __slots__ = (
         "clear",
         "fault",
+        "now",
         "presented",
         "replaceable",
         "responding",
@@ -74,6 +77,7 @@ class Call:
         self.undelivered: str | None = None
         self.responding = False
         self.vary = False
+        self.now: datetime | None = None
         self.fault: SessionsUnavailable | None = None
         self.session: Session | None = None
         self.state["sid"] = None

@@ -55,8 +55,12 @@ class Core:
     # --- values -------------------------------------------------------------------------------
 
     def session(self, row: Row) -> Session:
-        """The public side of a row."""
-        return row.session(self.settings.lifetimes)
+        """The public side of a row; what has run out has ended, written down or not."""
+        session = row.session(self.settings.lifetimes)
+        if session.ended_at is None and not session.live(self.settings.now()):
+            up = row.deadline(self.settings.lifetimes)
+            return replace(session, ended_at=up, end_reason="expired")
+        return session
 
     def identify(self, person: object) -> Person:
         """The person with id and app as the table spells them.

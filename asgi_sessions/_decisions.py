@@ -62,7 +62,7 @@ class Decision(NamedTuple):
 REVOKING = frozenset({"revoked", "reuse", "limit"})
 
 _NO_SESSION = Decision(None, Then.NO_SESSION)
-_RESUME = Decision(None, Then.RESUME)
+RESUME = Decision(None, Then.RESUME)
 _FIND = Decision(None, Then.FIND)
 _START = Decision(None, Then.START)
 _SIGN_OUT = Decision(None, Then.SIGN_OUT)
@@ -71,14 +71,14 @@ BY_COOKIE: dict[Cookie, dict[Who, Decision]] = {
     Cookie.NONE: {Who.NOBODY: _NO_SESSION, Who.SAME: _FIND},
     Cookie.INVALID: {Who.NOBODY: _NO_SESSION, Who.SAME: _FIND},
     Cookie.LIVE_LOGIN: {
-        Who.NOBODY: _RESUME,
-        Who.SAME: _RESUME,
+        Who.NOBODY: RESUME,
+        Who.SAME: RESUME,
         Who.OTHER: Decision("person_changed", Then.FIND),
     },
     Cookie.LIVE_SCOPE: {
         # Whoever vouched for the person does so no longer.
         Who.NOBODY: _NO_SESSION,
-        Who.SAME: _RESUME,
+        Who.SAME: RESUME,
         Who.OTHER: Decision("person_changed", Then.FIND),
     },
     Cookie.SUPERSEDED: {
@@ -101,7 +101,7 @@ BY_COOKIE: dict[Cookie, dict[Who, Decision]] = {
 }
 
 BY_FINDING: dict[Found, dict[Who, Decision]] = {
-    Found.LIVE: {Who.SAME: _RESUME},
+    Found.LIVE: {Who.SAME: RESUME},
     Found.REVOKED: {Who.SAME: _SIGN_OUT, Who.SAME_SINCE: _START},
     # A token that names its session lives and dies with it.
     Found.DEAD_CLAIM: {Who.SAME: _SIGN_OUT, Who.SAME_SINCE: _START},

@@ -48,14 +48,15 @@ class Events:
             raise ConfigurationError(f"on_event={handler!r}: use a function of a SessionEvent")
         self._handler = handler
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._down = False
+        self.down = False
         self.touch_failures = 0
 
     def tell(self, kind: EventKind, session: Session) -> None:
         """Log the step and hand it to the handler."""
         level = logging.WARNING if kind == "reuse_detected" else logging.INFO
         facts = {"sid": session.id, "person_id": session.person_id, "reason": session.end_reason}
-        logger.log(level, "session %s: %s", kind.replace("_", " "), session.id, extra=facts)
+        why = f" ({session.end_reason})" if kind == "ended" else ""
+        logger.log(level, "session %s%s: %s", kind.replace("_", " "), why, session.id, extra=facts)
         if self._handler is None:
             return
         try:
@@ -80,14 +81,14 @@ class Events:
 
     def unavailable(self, fault: Exception) -> None:
         """The database did not answer: logged when an outage begins."""
-        if not self._down:
-            self._down = True
+        if not self.down:
+            self.down = True
             logger.error("sessions unavailable: %s", fault, exc_info=fault)
 
     def available(self) -> None:
         """The database answered: logged when an outage is over."""
-        if self._down:
-            self._down = False
+        if self.down:
+            self.down = False
             logger.warning("sessions available again")
 
     def touch_failed(self, fault: Exception) -> None:

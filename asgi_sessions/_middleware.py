@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,7 +12,7 @@ from ._call import Call
 from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
 from ._events import logger
 from ._person import Person, person_from_scope
-from ._resolve import look_up, resolve
+from ._resolve import resolve
 from ._sessions import Sessions
 from ._socket import SessionGone, Socket
 
@@ -53,44 +53,52 @@ class SessionMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] not in ("http", "websocket") or self._key in scope:
+        kind = scope["type"]
+        if (kind != "http" and kind != "websocket") or self._key in scope:  # noqa: PLR1714 -- fast
             await self.app(scope, receive, send)
             return
         call = scope[self._key] = Call(scope)
-        try:
-            await self._enter(call)
-        except SessionsUnavailable as fault:
-            self._core.events.unavailable(fault)
-            if self._settings.on_unavailable == "error":
-                await _unavailable(scope, send, fault)
-                return
-            call.sign_out()  # nobody knows whether they have been revoked
-            call.fault = fault
-        serve = self._serve_http if scope["type"] == "http" else self._serve_websocket
+        person = self._person(scope)
+        values = self._settings.cookie.read(scope.get("headers", ()))
+        if (person is not None or values) and not await self._enter(call, person, values, send):
+            return
+        serve = self._serve_http if kind == "http" else self._serve_websocket
         try:
             await serve(call, receive, send)
         finally:
-            await self._leave(call)
+            if call.undelivered is not None or call.row is not None:
+                await self._leave(call)
 
-    async def _enter(self, call: Call) -> None:
-        scope = call.scope
-        person = self._read_person(call)
-        values = self._settings.cookie.read(scope.get("headers", ()))
-        if person is None and not values:
-            return
-        tokens = [token for token in map(self._settings.keys.verify, values) if token]
-        if person is None and not tokens:
-            return
-        presented = await look_up(self._core, tokens, sent=bool(values))
-        await resolve(
-            self._core, call, presented, person, start=person is not None and self._starts(scope)
-        )
-        self._core.events.available()
+    async def _enter(self, call: Call, person: object, values: list[str], send: Send) -> bool:
+        """Find the session; False if the request has been refused."""
+        scope, core = call.scope, self._core
+        identified = None if person is None else self._identify(call, person)
+        verify = self._settings.keys.verify
+        tokens = [token for value in values if (token := verify(value)) is not None]
+        if identified is None and not tokens:
+            return True
+        try:
+            await resolve(
+                core,
+                call,
+                identified,
+                tokens,
+                sent=bool(values),
+                start=identified is not None and self._starts(scope),
+            )
+        except SessionsUnavailable as fault:
+            core.events.unavailable(fault)
+            if self._settings.on_unavailable == "error":
+                await _unavailable(scope, send, fault)
+                return False
+            call.sign_out()  # nobody knows whether they have been revoked
+            call.fault = fault
+        else:
+            if core.events.down:
+                core.events.available()
+        return True
 
-    def _read_person(self, call: Call) -> Person | None:
-        person = self._person(call.scope)
-        if person is None:
-            return None
+    def _identify(self, call: Call, person: object) -> Person | None:
         try:
             return self._core.identify(person)
         except InvalidSession as fault:
@@ -106,12 +114,12 @@ class SessionMiddleware:
         return auto_start if isinstance(auto_start, bool) else bool(auto_start(scope))
 
     async def _serve_http(self, call: Call, receive: Receive, send: Send) -> None:
-        async def send_with_cookie(message: Message) -> None:
-            if message["type"] != "http.response.start":
-                await send(message)
-                return
-            await send(await self._answer(call, message))
-            call.undelivered = None
+        def send_with_cookie(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start" and not call.responding:
+                if call.vary or call.clear or call.undelivered is not None:
+                    return self._start_response(call, message, send)
+                call.responding = True
+            return send(message)
 
         try:
             await self.app(call.scope, receive, send_with_cookie)
@@ -120,6 +128,10 @@ class SessionMiddleware:
             if call.responding:
                 raise
             await _unavailable(call.scope, send, fault)
+
+    async def _start_response(self, call: Call, message: Message, send: Send) -> None:
+        await send(await self._answer(call, message))
+        call.undelivered = None
 
     async def _serve_websocket(self, call: Call, receive: Receive, send: Send) -> None:
         socket = Socket(receive, send, lambda: self._touch_if_due(call))
@@ -132,13 +144,11 @@ class SessionMiddleware:
                 self._core.sockets.add(session.id, watched[session.id])
 
         async def send_with_cookie(message: Message) -> None:
-            if message["type"] not in _STARTS:
+            if message["type"] not in _STARTS or call.responding:
                 await socket.send(message)
                 return
-            message = await self._answer(call, message)
             watch()
-            await socket.send(message)
-            call.undelivered = None
+            await self._start_response(call, message, socket.send)
 
         watch()
         try:
@@ -157,8 +167,6 @@ class SessionMiddleware:
 
     async def _answer(self, call: Call, message: Message) -> Message:
         """The start of a response, with the cookie that it has to carry."""
-        if call.responding:
-            return message
         call.responding = True
         if message.get("status", 0) >= _SERVER_ERROR:
             call.token = None

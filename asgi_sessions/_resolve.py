@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from datetime import datetime
 
 from ._call import Call
 from ._core import Core
-from ._decisions import BY_COOKIE, Cookie, Then, Who
+from ._decisions import BY_COOKIE, RESUME, Cookie, Then, Who
 from ._person import Person
 from ._row import Row
 from ._tokens import Token, digest
@@ -15,50 +15,59 @@ from ._tokens import Token, digest
 _LIVE = (Cookie.LIVE_LOGIN, Cookie.LIVE_SCOPE)
 
 
-class Presented(NamedTuple):
-    """What the cookies of a request lead to."""
-
-    cookie: Cookie
-    row: Row | None = None
-    digest: bytes | None = None
-
-
 async def resolve(
-    core: Core, call: Call, presented: Presented, person: Person | None, *, start: bool
+    core: Core,
+    call: Call,
+    person: Person | None,
+    tokens: Sequence[Token],
+    *,
+    sent: bool,
+    start: bool,
 ) -> None:
     """Give the call its session, if it has one.
 
     Args:
-        presented: what the cookies lead to.
         person: whom another layer vouches for, as `Core.identify` spells them.
+        tokens: what the cookies say whose signature holds.
+        sent: whether the browser sent any cookie of ours at all.
         start: whether a session may be started for that person.
 
     Raises:
         SessionsUnavailable: if the database does not answer.
     """
-    cookie, row, secret = presented
-    if row is None:
-        who = Who.NOBODY if person is None else Who.SAME
-    else:
-        who = row.who(person, core.settings.now(), core.settings.lifetimes)
-    if cookie in _LIVE and row is not None:
-        call.replaceable = row.id
+    settings = core.settings
+    now = call.now = settings.now()
+    who = Who.NOBODY if person is None else Who.SAME
+    cookie, row, secret = Cookie.INVALID if sent else Cookie.NONE, None, None
+    if tokens:
+        call.vary = True  # whatever becomes of it, the answer depends on the cookie
+        cookie, row, secret = await _look_up(core, tokens, now)
+        if row is not None:
+            who = row.who(person, now, settings.lifetimes)
     decision = BY_COOKIE[cookie][who]
-    if cookie in (Cookie.REVOKED, Cookie.DEAD) and row is not None:
-        call.state["session_end_reason"] = row.reason()
-        if row.ended_at is None:
-            core.events.run(core.end(row.id, "expired"))
-    if decision.end is not None and row is not None:
-        await core.end(row.id, decision.end)
-        call.state["session_end_reason"] = decision.end
-        call.replaceable = None
-    if decision.then is Then.RESUME and row is not None:
-        call.use(row, core.session(row))
-        call.presented = secret
-    elif decision.then is Then.SIGN_OUT:
+    if row is not None:
+        if decision is RESUME:
+            call.use(row, row.session(settings.lifetimes))
+            call.presented = secret
+            return
+        await _settle(core, call, cookie, row, decision.end)
+    if decision.then is Then.SIGN_OUT:
         call.sign_out()
     elif decision.then is Then.FIND and person is not None:
         await _find(core, call, person, start=start)
+
+
+async def _settle(core: Core, call: Call, cookie: Cookie, row: Row, end: str | None) -> None:
+    """Put down what becomes of a row that is not resumed."""
+    if end is not None:
+        await core.end(row.id, end)
+        call.state["session_end_reason"] = end
+    elif cookie is Cookie.LIVE_SCOPE:
+        call.replaceable = row.id
+    else:
+        call.state["session_end_reason"] = row.reason()
+        if row.ended_at is None:
+            core.events.run(core.end(row.id, "expired"))
 
 
 async def _find(core: Core, call: Call, person: Person, *, start: bool) -> None:
@@ -72,23 +81,19 @@ async def _find(core: Core, call: Call, person: Person, *, start: bool) -> None:
         call.token = started.token
 
 
-async def look_up(core: Core, tokens: Sequence[Token], *, sent: bool) -> Presented:
-    """What verified tokens lead to: the first that is live, else the first.
-
-    Args:
-        sent: whether the browser sent any cookie of ours at all.
-    """
-    if not tokens:
-        return Presented(Cookie.INVALID if sent else Cookie.NONE)
-    rows = await core.store.by_sids([token.sid for token in tokens])
-    now = core.settings.now()
-    found: list[Presented] = []
+async def _look_up(
+    core: Core, tokens: Sequence[Token], now: datetime
+) -> tuple[Cookie, Row | None, bytes | None]:
+    """What verified tokens lead to: the first that is live, else the first."""
+    found: list[tuple[Cookie, Row | None, bytes | None]] = []
     for token in tokens:
-        row = rows.get(token.sid)
+        row = await core.store.by_sid(token.sid)
         if row is None:
-            found.append(Presented(Cookie.DEAD))
+            found.append((Cookie.DEAD, None, None))
             continue
         secret = digest(token.secret)
-        cookie = row.cookie(row.check(secret, now), now, core.settings.lifetimes)
-        found.append(Presented(cookie, row, secret))
-    return next((one for one in found if one.cookie in _LIVE), found[0])
+        cookie = row.cookie(secret, now, core.settings.lifetimes)
+        if cookie in _LIVE:
+            return cookie, row, secret
+        found.append((cookie, row, secret))
+    return found[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ._decisions import REVOKING, Cookie, Found, Who
 from ._lifetimes import Lifetimes
@@ -17,8 +17,6 @@ GRACE = timedelta(seconds=60)
 
 _new = object.__new__
 _set = object.__setattr__
-
-Secret = Literal["current", "previous", "superseded"]
 
 
 class Row(NamedTuple):
@@ -79,23 +77,24 @@ class Row(NamedTuple):
 
     def live(self, now: datetime, lifetimes: Lifetimes) -> bool:
         """The predicate of `Session.live`, and of `Store.live` in SQL."""
-        return self.ended_at is None and now < self.deadline(lifetimes)
+        return (
+            self.ended_at is None
+            and now < self.expires_at
+            and now < self.last_seen_at + lifetimes.idle
+        )
 
     def reason(self) -> str:
         """Why a row that is not live is not."""
         return self.end_reason or "expired"
 
-    def check(self, digest: bytes, now: datetime) -> Secret:
-        """Which secret of this row was presented, by its digest."""
+    def _good(self, digest: bytes, now: datetime) -> bool:
         if hmac.compare_digest(digest, self.secret_hash):
-            return "current"
+            return True
         # The signature held, so we issued it: what is neither current nor in its grace is old.
-        if self.previous_secret_hash is None or not hmac.compare_digest(
-            digest, self.previous_secret_hash
-        ):
-            return "superseded"
-        seen = self.secret_seen_at
-        return "previous" if seen is None or now <= seen + GRACE else "superseded"
+        previous, seen = self.previous_secret_hash, self.secret_seen_at
+        if previous is None or not hmac.compare_digest(digest, previous):
+            return False
+        return seen is None or now <= seen + GRACE
 
     def renewed_lately(self, presented: bytes | None, now: datetime) -> bool:
         """Whether this is the second click: the answer to the first may be on its way, and its
@@ -109,11 +108,11 @@ class Row(NamedTuple):
             and now <= self.authenticated_at + GRACE
         )
 
-    def cookie(self, secret: Secret, now: datetime, lifetimes: Lifetimes) -> Cookie:
-        """The row of the decision table for a cookie that leads here."""
+    def cookie(self, digest: bytes, now: datetime, lifetimes: Lifetimes) -> Cookie:
+        """The row of the decision table for a cookie that leads here, by its secret's digest."""
         if not self.live(now, lifetimes):
             return Cookie.REVOKED if self.reason() in REVOKING else Cookie.DEAD
-        if secret == "superseded":  # noqa: S105 -- a state, not a password
+        if not self._good(digest, now):
             return Cookie.SUPERSEDED
         return Cookie.LIVE_LOGIN if self.origin == "login" else Cookie.LIVE_SCOPE
 

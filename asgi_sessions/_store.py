@@ -7,7 +7,8 @@ cannot be asked is `SessionsUnavailable`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -96,14 +97,14 @@ class Store:
 
     # --- reads --------------------------------------------------------------------------------
 
-    async def by_sid(self, sid: str) -> Row | None:
+    def by_sid(self, sid: str) -> Awaitable[Row | None]:
         """The row of this sid, an ended one too."""
-        return await self.links.here.look_up(sid)
+        return self.links.here.look_up(sid)
 
     async def by_sids(self, sids: Iterable[str]) -> dict[str, Row]:
         """The rows of these sids, ended ones too."""
-        answers = [self.links.here.look_up(sid) for sid in sids]
-        return {row.id: row for answer in answers if (row := await answer) is not None}
+        rows = await asyncio.gather(*map(self.by_sid, sids))
+        return {row.id: row for row in rows if row is not None}
 
     async def live_scope_row(self, keys: Iterable[bytes]) -> Row | None:
         """The row of origin ``scope`` that a device uses, unless it has ended."""

@@ -6,7 +6,7 @@ import hmac
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import NamedTuple
 from uuid import UUID
@@ -26,6 +26,9 @@ _SHAPE = re.compile(rf"({_SID})\.([\w-]{{43}})\.[\w-]{{43}}", re.ASCII)
 #: What a sid looks like; nothing else is asked for in the database.
 SIDS = re.compile(_SID)
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 RandomBytes = Callable[[int], bytes]
 
 
@@ -42,10 +45,10 @@ class Token(NamedTuple):
 
 def new_sid(now: datetime, random: RandomBytes) -> str:
     """A UUIDv7 (RFC 9562, 5.7): time first, so that the primary key grows at its end."""
-    milliseconds = int(now.timestamp() * 1000)
-    tail = int.from_bytes(random(10), "big")
-    high, low = tail >> 64, tail & (1 << 62) - 1
-    return str(UUID(int=milliseconds << 80 | 7 << 76 | (high & 0xFFF) << 64 | 2 << 62 | low))
+    milliseconds, rest = divmod((now - _EPOCH) // _MICROSECOND, 1000)
+    fraction = rest * 4096 // 1000  # of the millisecond, in 12 bits (RFC 9562, 6.2, method 3)
+    tail = int.from_bytes(random(8), "big") & (1 << 62) - 1
+    return str(UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail))
 
 
 def new_secret(random: RandomBytes) -> str:
