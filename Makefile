@@ -30,7 +30,8 @@ check: $(VENV)/.dev  ## style, types, and the types that users see
 	@# It looks for the package where the first python of the PATH would.
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" pyright --verifytypes asgi_sessions --ignoreexternal
 
-clean:  ## remove what the other targets have made
+clean:  ## remove what the other targets have made, the demo's people and sessions too
+	rm -rf .demo-secret demo.db demo.db-shm demo.db-wal
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -43,7 +44,7 @@ $(VENV)/.%: pyproject.toml | $(VENV)/.ready
 	@touch $@
 
 $(VENV)/.ready:
-	@for candidate in $(candidates); do \
+	@found=; for candidate in $(candidates); do \
 	  if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
 	      >/dev/null 2>&1; then found=$$candidate; break; fi; \
 	done; \

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from threading import Thread, main_thread
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from databases import Database
 from sqlalchemy import ColumnElement, DateTime, Insert, Table
@@ -124,6 +126,10 @@ class Driver:
         """Whether a table or an index is there already."""
         return False
 
+    def leave(self, raw: Any) -> None:  # noqa: ANN401 -- as above
+        """Let go of a connection whose event loop is gone."""
+        self.abandon(raw)
+
     def abandon(self, raw: Any) -> None:  # noqa: ANN401 -- as above
         """Break a connection off without waiting for its other end."""
 
@@ -154,6 +160,30 @@ class SQLite(Driver):
             # Readers and the writer do not wait for one another. It stays with the file, so an
             # app's own database is left as it is.
             await raw.execute_fetchall("PRAGMA journal_mode = WAL")
+        _stop_at_exit(raw)
+
+    def leave(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+        raw.stop()
+
+
+def _stop_after_main() -> None:
+    main_thread().join()
+    for raw in tuple(_open):
+        with suppress(Exception):
+            raw.stop()
+
+
+_open: WeakSet[Any] = WeakSet()
+_exit = Thread(target=_stop_after_main, name="asgi_sessions exit", daemon=True)
+
+
+def _stop_at_exit(raw: Any) -> None:  # noqa: ANN401 -- aiosqlite has no stubs of its own
+    """Python waits at its end for the thread of an aiosqlite connection. If the loop was closed
+    without cancelling its tasks, nobody has closed the connection, and it would wait for ever.
+    """
+    if not _exit.is_alive():
+        _exit.start()
+    _open.add(raw)
 
 
 class PostgreSQL(Driver):

@@ -29,7 +29,11 @@ class InvalidSession(SessionsError, ValueError):
     """
 
     def __init__(self, errors: Mapping[str, Sequence[str]]) -> None:
-        self.errors = {field: list(messages) for field, messages in errors.items()}
+        self.errors: dict[str, list[str]] = {
+            field: list(messages) for field, messages in errors.items()
+        }
+            field: list(messages) for field, messages in errors.items()
+        }
         faults = (f"{field} {message}" for field, ms in self.errors.items() for message in ms)
         super().__init__("; ".join(faults))
 

@@ -36,6 +36,7 @@ class Lane(Generic[Held, Job, Answer]):
     Args:
         acquire: opens a connection.
         release: gives it back.
+        leave: lets go of it without waiting, when its event loop is gone.
         run: answers a batch, in its order. It may be called twice for the same jobs.
         passing: whether a fault asks to try again.
         batch: how many jobs are handed over together at most.
@@ -47,6 +48,7 @@ class Lane(Generic[Held, Job, Answer]):
         self,
         acquire: Callable[[], Awaitable[Held]],
         release: Release[Held],
+        leave: Callable[[Held], None],
         run: Callable[[Held, list[Job]], Awaitable[Sequence[Answer]]],
         *,
         passing: Callable[[Exception], bool],
@@ -56,6 +58,7 @@ class Lane(Generic[Held, Job, Answer]):
     ) -> None:
         self._acquire = acquire
         self._release = release
+        self._leave = leave
         self._run = run
         self._passing = passing
         self._batch = batch
@@ -83,6 +86,9 @@ class Lane(Generic[Held, Job, Answer]):
         elif self._task is None or self._task.done():
             # An empty context: what a request has set must not live on in the lane.
             self._task = self._loop.create_task(self._serve(), context=Context())
+            # As asyncio.gather does: a loop that is closed without a word (as tests do) is left in
+            # good order all the same.
+            setattr(self._task, "_log_destroy_pending", False)  # noqa: B010 -- in no stub
         return future
 
     async def close(self) -> None:
@@ -94,6 +100,12 @@ class Lane(Generic[Held, Job, Answer]):
         await self._idle.wait()
         self._task.cancel()
         await asyncio.wait([self._task])
+
+    def leave(self) -> None:
+        """The event loop was closed with this lane in it, so nothing can be awaited any more."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._leave(held)
 
     async def _serve(self) -> None:
         batch: list[tuple[Job, asyncio.Future[Answer], float]] = []
@@ -108,6 +120,9 @@ class Lane(Generic[Held, Job, Answer]):
                 if batch:
                     await self._answer(batch)
                     batch.clear()
+        except GeneratorExit:
+            self.leave()
+            raise
         finally:
             # Only a closing loop or `close` ends the task.
             self._task = self._sleeping = None

@@ -134,6 +134,7 @@ class Link:
             Lane[Access, Any, Any],
             self._acquire,
             self._release,
+            self._leave,
             passing=self.driver.passing,
             hold=hold,
             timeout=timeout,
@@ -158,6 +159,15 @@ class Link:
         if self._opened and self.database.is_connected:
             await self.database.disconnect()
         self._opened = False
+
+    def leave(self) -> None:
+        """Let go of everything: the event loop was closed without a word."""
+        for lane in (self.lookups, self.writes, self.queries):
+            lane.leave()
+
+    def _leave(self, access: Access) -> None:
+        with suppress(Exception):
+            self.driver.leave(access.raw)
 
     async def _acquire(self) -> Access:
         await self.open()
@@ -242,7 +252,7 @@ class Links:
     def _make_link(self, loop: asyncio.AbstractEventLoop) -> Link:
         with self._lock:
             for other in [other for other in self._links if other.is_closed()]:
-                del self._links[other]
+                self._links.pop(other).leave()
             first = self._first_loop is None
             if first:
                 self._first_loop = loop
@@ -267,6 +277,7 @@ async def _one(access: Access, jobs: Sequence[Work]) -> list[Any]:
 def _make(url: str) -> Database:
     try:
         database = Database(url)
+        _ = database.url.port  # what is no number raises here
         given = database.url.options
         options = {k: v for k, v in driver_for(database).pool.items() if k not in given}
         return Database(url, **options) if options else database
@@ -277,11 +288,12 @@ def _make(url: str) -> Database:
         ) from fault
     except ConfigurationError:
         raise
-    except Exception as fault:
+    except Exception:  # noqa: BLE001 -- KeyError, ValueError, AttributeError, ...
         raise ConfigurationError(
             "this is no database URL that `databases` knows; use one like "
-            "'sqlite:///sessions.db' or 'postgresql://user:password@host/name'"
-        ) from fault
+            "'sqlite:///sessions.db' or 'postgresql://user:password@host/name'; what has another "
+            "meaning in URLs, such as / in a password, is written as %2F"
+        ) from None  # the fault may quote the password
 
 
 def _refuse_memory(database: Database) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,7 +52,8 @@ class SessionMiddleware:
         self._settings = sessions._core.settings
         self._key = sessions._key
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # Any: the types of Starlette's and of Litestar's ASGI are not one another's.
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
         """Serve one connection."""
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or self._key in scope:  # noqa: PLR1714 -- fast

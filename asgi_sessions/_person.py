@@ -42,7 +42,12 @@ class Person:
             ConfigurationError: if there is no id; it says where it was looked for.
         """
         if isinstance(person, Person):
-            return replace(person, authenticated_at=_moment(person.authenticated_at))
+            return replace(
+                person,
+                auth_provider=_text(person.auth_provider) or None,
+                authenticated_at=_moment(person.authenticated_at),
+                sid=_text(person.sid),
+            )
         if isinstance(person, str | int | UUID) and not isinstance(person, bool):
             return cls(person)
         person_id = _first(person, *ID_NAMES)

@@ -140,7 +140,11 @@ def _table_name(value: object) -> bool:
     return isinstance(value, str) and _TABLE_NAME.fullmatch(value) is not None
 
 
-_A_DURATION = (_duration, "use a datetime.timedelta that is not negative")
+_A_DURATION = (_duration, "use a datetime.timedelta that is not negative (40,000 days at most)")
+_MORE_THAN_0 = (
+    lambda value: _duration(value) and value > timedelta(0),
+    "use a datetime.timedelta of more than 0",
+)
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lifetimes": (lambda v: isinstance(v, Lifetimes), "use AAL1 or Lifetimes(...)"),
     "auto_start": (
@@ -157,9 +161,6 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "use at most 46 letters, digits and _, with the schema before a dot if it has one",
     ),
     "clock": (callable, "use a function that returns an aware datetime"),
-    "socket_check_interval": _A_DURATION,
-    "timeout": (
-        lambda v: _duration(v) and v > timedelta(0),
-        "use a datetime.timedelta of more than 0",
-    ),
+    "socket_check_interval": _MORE_THAN_0,
+    "timeout": _MORE_THAN_0,
 }

@@ -82,8 +82,8 @@ class Keys:
         if not all(map(_long_enough, keys)):
             # The message must not tell the key.
             raise ConfigurationError(
-                f"secret_key and old_secret_keys take str of at least {KEY_LENGTH} characters; "
-                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                "secret_key and old_secret_keys take str or bytes of at least "
+                f"{KEY_LENGTH} characters; make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
         self._signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in keys]
         self._device_keys = [_signer(key, "asgi_sessions.device").derive_key() for key in keys]
