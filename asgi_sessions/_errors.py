@@ -32,8 +32,6 @@ class InvalidSession(SessionsError, ValueError):
         self.errors: dict[str, list[str]] = {
             field: list(messages) for field, messages in errors.items()
         }
-            field: list(messages) for field, messages in errors.items()
-        }
         faults = (f"{field} {message}" for field, ms in self.errors.items() for message in ms)
         super().__init__("; ".join(faults))
 

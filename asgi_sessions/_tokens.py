@@ -83,7 +83,8 @@ class Keys:
             # The message must not tell the key.
             raise ConfigurationError(
                 "secret_key and old_secret_keys take str or bytes of at least "
-                f"{KEY_LENGTH} characters; make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+                f"{KEY_LENGTH} characters; make one with:"
+                " python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
         self._signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in keys]
         self._device_keys = [_signer(key, "asgi_sessions.device").derive_key() for key in keys]
