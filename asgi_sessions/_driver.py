@@ -181,7 +181,7 @@ def _stop_at_exit(raw: Any) -> None:  # noqa: ANN401 -- aiosqlite has no stubs o
     """Python waits at its end for the thread of an aiosqlite connection. If the loop was closed
     without cancelling its tasks, nobody has closed the connection, and it would wait for ever.
     """
-    if not _exit.is_alive():
+    if _exit.ident is None:
         _exit.start()
     _open.add(raw)
 

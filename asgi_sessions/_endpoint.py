@@ -50,7 +50,7 @@ class EndSessionEndpoint:
     async def _respond(self, scope: Scope) -> Response:
         if scope.get("method") != "POST":
             return JSONResponse({"detail": "use POST"}, 405, headers={"Allow": "POST"})
-        if crosses_sites(Headers(scope=scope), same_site=self._same_site):
+        if crosses_sites(Headers(raw=list(scope.get("headers", ()))), same_site=self._same_site):
             return JSONResponse({"detail": "cross-site request refused"}, 403)
         await self._end_session(scope)
         if self._redirect_to is not None:
@@ -66,6 +66,7 @@ def crosses_sites(headers: Headers, *, same_site: bool) -> bool:
     if fetch_site is not None:
         return fetch_site not in ({"same-origin", "none"} | ({"same-site"} if same_site else set()))
     origin = headers.get("origin")
-    return (
-        origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
-    )
+    if origin is None:
+        return False
+    host = origin.partition("://")[2].lower()
+    return not host or host != headers.get("host", "").lower()

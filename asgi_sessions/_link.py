@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any, TypeVar
+from weakref import ref
 
 from databases import Database
 from databases.core import Connection
@@ -209,7 +210,7 @@ class Links:
         if self.first.url.dialect == "sqlite":
             _refuse_memory(self.first)
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}
-        self._first_loop: asyncio.AbstractEventLoop | None = None
+        self._first_loop: ref[asyncio.AbstractEventLoop] | None = None
         self._lock = threading.Lock()  # loops may run in several threads
 
     @property
@@ -253,10 +254,10 @@ class Links:
         with self._lock:
             for other in [other for other in self._links if other.is_closed()]:
                 self._links.pop(other).leave()
-            first = self._first_loop is None
-            if first:
-                self._first_loop = loop
-            elif not self._movable:
+            if self._first_loop is None:
+                self._first_loop = ref(loop)
+            first = self._first_loop() is loop
+            if not first and not self._movable:
                 raise ConfigurationError(
                     "the databases.Database given to Sessions belongs to another event loop: "
                     "use it in one loop (TestClient as a context manager), or give Sessions a URL, "
@@ -297,8 +298,8 @@ def _make(url: str) -> Database:
 
 
 def _refuse_memory(database: Database) -> None:
-    name = database.url.database
-    if name in ("", ":memory:") or "mode=memory" in str(database.url):
+    url = str(database.url)
+    if not database.url.database or ":memory:" in url or "mode=memory" in url:
         raise ConfigurationError(
             "an in-memory SQLite database is another one for each connection, so sessions would "
             "be lost at once: use a file, for instance 'sqlite:///sessions.db' "

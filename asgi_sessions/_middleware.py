@@ -147,6 +147,7 @@ class SessionMiddleware:
 
         async def send_with_cookie(message: Message) -> None:
             if message["type"] not in _STARTS or call.responding:
+                call.responding |= message["type"] == "websocket.close"
                 await socket.send(message)
                 return
             watch()
@@ -172,7 +173,8 @@ class SessionMiddleware:
         call.responding = True
         if message.get("status", 0) >= _SERVER_ERROR:
             call.token = None
-            await self._not_delivered(call)
+        if call.token is None:
+            await self._not_delivered(call)  # the app has failed, or has given up the login
         cookie = None
         if call.token is not None and call.session is not None:
             left = call.session.expires_at - self._settings.now()

@@ -27,6 +27,9 @@ from ._settings import AutoStart, Clock, OnUnavailable, settings, system_clock
 from ._store import Store
 from ._tokens import SIDS
 
+#: Rows that a statement is asked for at most: what each database takes.
+_MOST = 2**31 - 1
+
 
 class Sessions:
     """Login sessions in a SQL table: start, list, limit and end them.
@@ -328,7 +331,7 @@ class Sessions:
         rows = await self._core.store.listed(
             *self._ids(person_id, app_id),
             live=None if include_ended else self._core.settings.now(),
-            limit=limit,
+            limit=min(limit, _MOST),
             before=before,
         )
         return [self._core.session(row) for row in rows]
@@ -362,7 +365,7 @@ class Sessions:
         """
         rows = await self._core.store.end_all(
             *self._ids(person_id, app_id),
-            except_sid=except_sid,
+            except_sid=except_sid if SIDS.fullmatch(except_sid or "") else None,
             reason="revoked",
             now=self._core.settings.now(),
         )
@@ -379,7 +382,7 @@ class Sessions:
             raise ConfigurationError(f"batch_size={batch_size}: use 1 and more")
         settings = self._core.settings
         return await self._core.store.purge(
-            keep=settings.keep_ended, batch_size=batch_size, now=settings.now()
+            keep=settings.keep_ended, batch_size=min(batch_size, _MOST), now=settings.now()
         )
 
     # --- routes -----------------------------------------------------------------------------------

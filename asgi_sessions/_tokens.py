@@ -118,9 +118,9 @@ class Keys:
 
 
 def _long_enough(key: object) -> bool:
-    if isinstance(key, str):
-        key = key.encode(errors="ignore")  # of what is no text, nothing counts
-    return isinstance(key, bytes) and len(key) >= KEY_LENGTH
+    if isinstance(key, str) and len(key) != len(key.encode(errors="ignore").decode()):
+        return False  # it holds what is no text
+    return isinstance(key, str | bytes) and len(key) >= KEY_LENGTH
 
 
 def _iterable(value: object) -> bool:

@@ -1,0 +1,431 @@
+"""What the pages say is so: their code runs, their tables match, their links and tests exist."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import tomllib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+from anyio import to_thread
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import asgi_sessions
+from asgi_sessions import Lifetimes, Session, SessionMiddleware, Sessions
+
+from .support import KEY, Browser, set_cookies
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+# --- reading pages --------------------------------------------------------------------------------
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_TEST = re.compile(r"tests/(\w+\.py)::(\w+)")
+
+
+class Block(NamedTuple):
+    """A block of code on a page, and the line before it."""
+
+    language: str
+    line: int
+    source: str
+
+
+def blocks(page: Path, language: str) -> list[Block]:
+    """The blocks in a language."""
+    content = page.read_text()
+    found = (
+        Block(match[2], content.count("\n", 0, match.start()) + 1, textwrap.dedent(match[3]))
+        for match in _FENCE.finditer(content)
+    )
+    return [block for block in found if block.language == language]
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return _FENCE.sub("", page.read_text())
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands under a heading."""
+    (_, *rest) = re.split(rf"^#+ {re.escape(heading)}$", page.read_text(), flags=re.MULTILINE)
+    assert rest, f"{page.name} has no heading {heading!r}"
+    return re.split(r"^#+ ", rest[0], flags=re.MULTILINE)[0]
+
+
+def table(page: Path, heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its head."""
+    lines = [line for line in section(page, heading).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+class Reader:
+    """Somebody who types the Python of a page into one module, from top to bottom."""
+
+    def __init__(self, page: Path) -> None:
+        self.page = page
+        self.module = ModuleType(f"page_{page.stem}")
+        self.sessions: list[Sessions] = []
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self.module)[name]
+
+    async def run(self, *chosen: Block) -> None:
+        """Run these blocks, or all of the page."""
+        for block in chosen or blocks(self.page, "python"):
+            code = compile(
+                "\n" * block.line + block.source,
+                str(self.page),
+                "exec",
+                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+                dont_inherit=True,
+            )
+            result = FunctionType(code, vars(self.module))()
+            if inspect.iscoroutine(result):
+                await result
+            made = [value for value in vars(self.module).values() if isinstance(value, Sessions)]
+            self.sessions += [sessions for sessions in made if sessions not in self.sessions]
+
+
+@pytest.fixture
+async def reader(
+    anyio_backend: str, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Reader]:
+    """A reader of a page, in an empty directory, with a key in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    reader = Reader(page)
+    monkeypatch.setitem(sys.modules, reader.module.__name__, reader.module)
+    yield reader
+    for sessions in reader.sessions:
+        await sessions.disconnect()
+
+
+# --- the code of the pages ------------------------------------------------------------------------
+
+
+@each_page
+async def test_the_code_of_a_page_runs(reader: Reader) -> None:
+    await reader.run()
+
+
+@pytest.mark.parametrize("page", [README])
+async def test_each_app_of_the_readme_logs_in_and_out(reader: Reader) -> None:
+    frameworks = []
+    for block in blocks(README, "python"):
+        await reader.run(block)
+        app: ASGIApp = reader["app"]
+        sessions: Sessions = reader["sessions"]
+        await sessions.create_tables()
+        frameworks.append(type(app).__name__)
+
+        browser = Browser(app)
+        login = await browser.post("/login")
+        (session,) = await sessions.list_sessions("ada")
+        (cookie,) = set_cookies(login)
+        assert cookie.partition("=")[2].startswith(session.sid)
+        if login.status_code == 303:
+            assert (await browser.get(login.headers["location"])).text == f"sid: {session.sid}"
+        else:
+            assert login.json() == {"sid": session.sid}
+
+        replay = Browser(app)
+        replay.cookies.update(browser.cookies)
+        assert (await browser.post("/logout")).json() == {"message": "session ended"}
+        assert not browser.cookies
+        assert await sessions.list_sessions("ada") == []
+        if login.status_code == 303:
+            assert (await browser.get("/")).text == "sid: None"
+            assert (await replay.get("/")).text == "sid: None"
+    assert frameworks == ["Starlette", "FastAPI", "Litestar"]
+
+
+def shell(commands: str, directory: Path) -> str:
+    """What commands print in a directory where README's app is main.py."""
+    (directory / "main.py").write_text(blocks(README, "python")[0].source)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        ["sh", "-euc", commands],
+        cwd=directory,
+        env={**os.environ, "SECRET_KEY": KEY, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_the_commands_of_the_pages_make_the_table_and_purge_it(tmp_path: Path) -> None:
+    (make,) = [block.source for block in blocks(README, "sh") if "create_tables" in block.source]
+    (purge,) = [block.source for block in blocks(DOCS / "sessions.md", "sh")]
+    assert shell(make, tmp_path) == ""
+    assert shell(purge, tmp_path) == "0\n"
+    with closing(sqlite3.connect(tmp_path / "sessions.db")) as database:
+        assert database.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("page", [DOCS / "sessions.md"])
+async def test_the_app_of_the_how_to_does_what_it_says(reader: Reader) -> None:
+    await reader.run()
+    app, sessions = reader["app"], reader["sessions"]
+    ada = {"name": "ada", "password": "analytical"}
+    here, phone, grace = Browser(app), Browser(app, agent="Phone"), Browser(app)
+
+    # logging in, and what a handler sees
+    assert (await here.post("/login", json={**ada, "password": "wrong"})).status_code == 401
+    assert (await here.get("/")).json() == {"sid": None, "reason": None}
+    assert (await here.get("/devices")).status_code == 401
+    sid = (await here.post("/login", json=ada)).json()["sid"]
+    lost = (await phone.post("/login", json=ada)).json()["sid"]
+    assert (await here.get("/")).json() == {"sid": sid, "person_id": "ada"}
+
+    # the list, and the lost phone
+    devices = {device["sid"]: device for device in (await here.get("/devices")).json()}
+    assert devices.keys() == {sid, lost}
+    assert devices[lost]["device"] == "Phone"
+    assert [devices[sid]["this_device"], devices[lost]["this_device"]] == [True, False]
+    await grace.post("/login", json={"name": "grace", "password": "compiler"})
+    assert (await grace.delete(f"/devices/{lost}")).status_code == 404
+    assert (await phone.delete(f"/devices/{lost}1")).status_code == 404
+    assert (await here.delete(f"/devices/{lost}")).status_code == 204
+    assert (await phone.get("/")).json() == {"sid": None, "reason": "revoked"}
+    assert (await phone.delete(f"/devices/{sid}")).status_code == 401
+
+    # the password: asked for again, and changed
+    assert (await phone.post("/confirm", json=ada)).status_code == 401
+    assert (await phone.put("/password", json={"password": "new"})).status_code == 403
+    await phone.post("/login", json=ada)
+    confirmed = await here.post("/confirm", json=ada)
+    assert confirmed.status_code == 204
+    assert set_cookies(confirmed)
+    assert (await here.put("/password", json={"password": "new"})).status_code == 204
+    assert (await phone.get("/")).json() == {"sid": None, "reason": "revoked"}
+    assert (await here.get("/")).json()["sid"] == sid
+    assert (await phone.post("/login", json=ada)).status_code == 401
+
+    # logging out, in a thread too
+    assert (await here.post("/logout")).json() == {"message": "session ended"}
+    app.router.routes.append(Route("/thread", reader["log_out_in_a_thread"], methods=["POST"]))
+    assert (await grace.post("/thread")).status_code == 204
+    assert not grace.cookies
+
+    # the test at the end of the page, in a thread because it is not async
+    await to_thread.run_sync(reader["test_login"])
+    (everybody,) = [
+        block for block in blocks(reader.page, "python") if "distinct()" in block.source
+    ]
+    assert len(await sessions.list_sessions("ada")) == 1
+    await reader.run(everybody)
+    assert await sessions.list_sessions("ada") == []
+
+
+@pytest.mark.parametrize("page", [DOCS / "sessions.md"])
+async def test_a_token_that_names_its_session_dies_with_it(reader: Reader) -> None:
+    await reader.run()
+    reader["app"].router.routes.append(Route("/token", reader["issue_token"], methods=["POST"]))
+    claims = (await Browser(reader["app"]).post("/token")).json()
+
+    async def with_claims(scope: Scope, receive: Receive, send: Send) -> None:
+        await reader["with_tokens"]({**scope, "claims": claims}, receive, send)
+
+    client = Browser(with_claims, agent="whatever")
+    assert (await client.get("/")).json() == {"sid": claims["sid"], "person_id": "ada"}
+    await reader["sessions"].end_session_by_id(claims["sid"])
+    assert (await client.get("/")).json() == {"sid": None, "reason": "revoked"}
+    assert (await Browser(reader["with_tokens"]).get("/")).json()["sid"] is None
+
+
+# --- the tables of the pages ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("documented", [Sessions, SessionMiddleware])
+def test_the_options_and_their_defaults_are_those_of_the_signature(
+    documented: type[Sessions | SessionMiddleware],
+) -> None:
+    rows = table(DOCS / "options.md", documented.__name__)
+    parameters = inspect.signature(documented).parameters
+    assert [option for option, _, _ in rows] == [f"`{name}`" for name in parameters]
+    known = {**vars(asgi_sessions), "timedelta": timedelta}
+    for (_, default, why), parameter in zip(rows, parameters.values(), strict=True):
+        assert why.endswith(".")
+        if default == "required":
+            assert parameter.default is parameter.empty
+        elif default == "the system's":
+            assert parameter.default().utcoffset() == timedelta(0)
+        else:
+            code = compile(default.strip("`"), default, "eval")
+            assert FunctionType(code, known)() == parameter.default, parameter.name
+
+
+def test_the_presets_are_those_of_the_code() -> None:
+    shown = {
+        name.strip("`"): Lifetimes(absolute=duration(absolute), idle=duration(idle))
+        for name, absolute, idle, _ in table(DOCS / "options.md", "Lifetimes")
+    }
+    presets = {k: v for k, v in vars(asgi_sessions).items() if isinstance(v, Lifetimes)}
+    assert shown == presets
+
+
+def duration(words: str) -> timedelta:
+    """What "30 days" are."""
+    number, unit = words.split()
+    return timedelta(**{unit.removesuffix("s") + "s": int(number)})
+
+
+@each_page
+def test_each_test_that_a_page_names_exists(page: Path) -> None:
+    for name, test in _TEST.findall(page.read_text()):
+        assert re.search(
+            rf"^(async )?def {test}\(", (ROOT / "tests" / name).read_text(), re.MULTILINE
+        ), f"{page.name} names {name}::{test}"
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [("security.md", "test_security.py"), ("auth_session.md", "test_auth_session.py")],
+)
+def test_each_test_of_the_file_is_named_on_its_page(page: str, file: str) -> None:
+    tests = re.findall(
+        r"^(?:async )?def (test_\w+)\(", (ROOT / "tests" / file).read_text(), re.MULTILINE
+    )
+    named = {test for name, test in _TEST.findall((DOCS / page).read_text()) if name == file}
+    assert named == set(tests)
+
+
+def test_each_threat_has_a_defence_and_a_test() -> None:
+    never = table(DOCS / "security.md", "What must never happen")
+    threats = table(DOCS / "security.md", "Threats")
+    assert len(never) == 8
+    for threat, defence, tests in never + threats:
+        assert threat
+        assert defence.endswith(".")
+        assert _TEST.search(tests), threat
+
+
+def test_asvs_v7_is_answered_in_full() -> None:
+    rows = table(DOCS / "security.md", "OWASP ASVS 5.0, chapter V7")
+    numbers = {1: 3, 2: 4, 3: 2, 4: 5, 5: 3, 6: 2}
+    ids = [f"7.{part}.{n}" for part, count in numbers.items() for n in range(1, count + 1)]
+    assert len(ids) == 19
+    assert [row[0] for row in rows] == ids
+    for _, level, asks, who, where in rows:
+        assert level in {"1", "2", "3"}
+        assert asks
+        assert who in {"done", "hook", "yours"}
+        assert where
+        if who == "done":
+            assert _TEST.search(where)
+
+
+def test_auth_session_is_mapped_in_full() -> None:
+    page = DOCS / "auth_session.md"
+    functions = table(page, "The seven functions")
+    assert len(functions) == 7
+    for _, here, _, test in functions:
+        name = re.search(r"(\w+)\(", here)
+        assert name
+        assert hasattr(Sessions, name[1]) or hasattr(asgi_sessions, name[1])
+        assert _TEST.search(test)
+    headings = ("Lookup and start", "User-Agent and address", "Validity", "Ending")
+    faults = [row for heading in headings for row in table(page, heading)]
+    assert [row[0] for row in faults] == [f"L{n}" for n in range(1, 30)]
+    for number, _, here, tests in faults:
+        if "Does not apply" not in here:
+            assert f"::test_{number.lower()}_" in tests
+
+
+def test_the_reasons_of_an_end_are_those_of_the_code() -> None:
+    shown = [reason.strip("`") for reason, _, _ in table(DOCS / "sessions.md", "Why sessions end")]
+    documented = (inspect.getdoc(Session) or "").partition("end_reason:")[2].partition(":")[0]
+    assert shown == re.findall(r"``(\w+)``", documented)
+    assert len(shown) == 8
+
+
+# --- links, versions, manners ---------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> Iterator[tuple[str, str]]:
+    """Path and fragment of each link into the repository."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if not target.startswith(("https://", "http://")):
+            path, _, fragment = target.partition("#")
+            yield path, fragment
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=lambda page: page.stem
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for path, fragment in links(page):
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file(), f"{page.name}: {path}"
+        assert not fragment or fragment in anchors(target), f"{page.name}: {path}#{fragment}"
+
+
+def test_the_readme_leads_to_each_page() -> None:
+    linked = {(ROOT / path).resolve() for path, _ in links(README)}
+    assert set(PAGES) - {README} <= linked
+
+
+def test_the_readme_is_short_and_plain() -> None:
+    text = README.read_text()
+    assert len(text.splitlines()) <= 120
+    assert "![" not in text
+    assert text.replace("·", "").isascii()
+
+
+def test_the_names_and_versions_agree() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(\d[^\]]*)\]", changes, re.MULTILINE)
+    assert versions[0] == project["version"]
+    assert f"pip install {project['name']}\n" in README.read_text()
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    machine = re.compile(r"(?<![\w.])/(?:work|root|home|Users|tmp)/\w|\.\./shared")
+    for path in files(ROOT):
+        found = machine.search(path.read_text())
+        assert not found, f"{path.relative_to(ROOT)}: {found}"
+
+
+def files(directory: Path) -> Iterator[Path]:
+    """The texts of the repository, without what tools have made."""
+    for path in directory.iterdir():
+        if path.is_dir():
+            made = path.name.startswith(".") or path.name in {"__pycache__", "build", "dist"}
+            if not made or path.name in {".ci", ".github"}:
+                yield from files(path)
+        elif path.suffix in {".py", ".md", ".toml", ".yml", ".ini"} or path.name in {
+            "Makefile",
+            "LICENSE",
+            "run",
+        }:
+            yield path

@@ -1,0 +1,264 @@
+"""What users write, checked by mypy and pyright; never run.
+
+``type: ignore`` marks what must not type-check: an unused one is an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, assert_type
+from uuid import UUID
+
+import fastapi
+import litestar
+import starlette.websockets
+from databases import Database
+from litestar.handlers import asgi
+from litestar.middleware import DefineMiddleware
+from sqlalchemy import MetaData, Table
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgi_sessions import (
+    AAL2,
+    Changeset,
+    ConfigurationError,
+    InvalidSession,
+    Lifetimes,
+    Person,
+    Session,
+    SessionEvent,
+    SessionMiddleware,
+    Sessions,
+    SessionsError,
+    SessionsUnavailable,
+    changeset,
+    person_from_scope,
+)
+
+KEY = "the key that signs in the tests, 32+"
+logger = logging.getLogger(__name__)
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def on_weekdays(scope: Mapping[str, Any]) -> bool:
+    return bool(scope["type"] == "http")
+
+
+def tell(event: SessionEvent) -> None:
+    assert_type(event.kind, Literal["started", "ended", "renewed", "reuse_detected"])
+    assert_type(event.session, Session)
+    logger.info("%s", event.session.end_reason)
+
+
+async def tell_later(event: SessionEvent) -> None:
+    tell(event)
+
+
+sessions = Sessions("sqlite:///sessions.db", secret_key=KEY)
+everything = Sessions(
+    Database("sqlite:///sessions.db"),
+    secret_key=KEY.encode(),
+    old_secret_keys=[KEY, KEY.encode()],
+    app_id="shop",
+    lifetimes=Lifetimes(idle=timedelta(hours=1), absolute=timedelta(days=1)),
+    cookie_name="login",
+    cookie_secure=True,
+    cookie_samesite="none",
+    cookie_domain="example.com",
+    cookie_path="/app",
+    cookie_partitioned=True,
+    auto_start=on_weekdays,
+    store_ip="truncated",
+    touch_interval=timedelta(seconds=30),
+    max_sessions_per_person=5,
+    keep_ended=timedelta(days=30),
+    on_unavailable="anonymous",
+    on_event=tell,
+    table_name="logins",
+    clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+    socket_check_interval=timedelta(seconds=1),
+    timeout=timedelta(seconds=1),
+)
+assert_type(sessions, Sessions)
+assert_type(sessions.database, Database)
+assert_type(sessions.metadata, MetaData)
+assert_type(sessions.table, Table)
+assert_type(sessions.cookie_name, str)
+
+Sessions("sqlite:///sessions.db", secret_key=KEY, on_event=tell_later, lifetimes=AAL2)
+Sessions("sqlite:///sessions.db", secret_key=KEY, old_secret_keys=(KEY,), auto_start=False)
+
+Sessions("sqlite:///sessions.db")  # type: ignore[call-arg]
+Sessions("sqlite:///sessions.db", KEY)  # type: ignore[call-arg]
+Sessions("sqlite:///sessions.db", secret_key=KEY, cookie_samesite="Lax")  # type: ignore[arg-type]
+Sessions("sqlite:///sessions.db", secret_key=KEY, store_ip="some")  # type: ignore[arg-type]
+Sessions("sqlite:///sessions.db", secret_key=KEY, on_unavailable="503")  # type: ignore[arg-type]
+Sessions("sqlite:///sessions.db", secret_key=KEY, touch_interval=60)  # type: ignore[arg-type]
+Sessions("sqlite:///sessions.db", secret_key=KEY, lifetimes=3600)  # type: ignore[arg-type]
+Lifetimes(timedelta(hours=1), timedelta(days=1))  # type: ignore[call-arg]
+AAL2.idle = timedelta(days=1)  # type: ignore[misc]
+
+# --- people ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Account:
+    """A row of an app's own table of people."""
+
+    id: int
+
+
+def bearer(scope: Scope) -> Person | None:
+    """Who the app says it is."""
+    user = scope.get("user")
+    return None if user is None else Person(id=user["id"], auth_provider="google")
+
+
+def anything(scope: Scope) -> object:
+    return scope.get("user")
+
+
+assert_type(person_from_scope({"type": "http"}), Person | None)
+assert_type(Person.of({"sub": "ada"}), Person)
+assert_type(Person("ada").authenticated_at, datetime | None)
+Person(7, app_id="shop", authenticated_at=datetime(2026, 1, 1, tzinfo=UTC), sid="...")
+Person()  # type: ignore[call-arg]
+
+# --- in handlers ----------------------------------------------------------------------------------
+
+
+async def login(request: Request) -> Response:
+    assert_type(await sessions.start_session(request, {"id": 7}), Session)
+    assert_type(await sessions.start_session(request, Account(7), remember=False), Session)
+    await sessions.start_session(request, 7)
+    await sessions.start_session(request, UUID(int=7))
+    await sessions.start_session(request, 7, False)  # type: ignore[call-arg]
+    await sessions.start_session(7, request)  # type: ignore[arg-type]
+    return Response()
+
+
+async def on_a_request(request: Request) -> None:
+    assert_type(await sessions.insert(request, "ada"), Session)
+    assert_type(await sessions.get(request), Session | None)
+    assert_type(await sessions.get_by_id(request), Session | None)
+    assert_type(await sessions.get_by_id("a sid"), Session | None)
+    assert_type(await sessions.get_by_id(request.state.sid), Session | None)
+    assert_type(await sessions.update_session_end(request, reason="bored"), Session | None)
+    assert_type(await sessions.end_session(request), Session | None)
+    assert_type(await sessions.renew_session(request), Session | None)
+    assert_type(sessions.is_fresh(request, timedelta(minutes=5)), bool)
+    assert_type(await sessions.end_other_sessions(request), int)
+    await sessions.update_session_end(request)  # type: ignore[call-arg]
+    sessions.is_fresh(request, 300)  # type: ignore[arg-type]
+
+
+async def on_anything_with_a_scope(  # noqa: PLR0917 -- one of each
+    websocket: starlette.websockets.WebSocket,
+    fastapi_request: fastapi.Request,
+    fastapi_websocket: fastapi.WebSocket,
+    litestar_request: litestar.Request[Any, Any, Any],
+    litestar_websocket: litestar.WebSocket[Any, Any, Any],
+    scope: Scope,
+    mapping: Mapping[str, Any],
+) -> None:
+    await sessions.start_session(websocket, "ada")
+    await sessions.start_session(fastapi_request, "ada")
+    await sessions.start_session(fastapi_websocket, "ada")
+    await sessions.start_session(litestar_request, "ada")
+    await sessions.start_session(litestar_websocket, "ada")
+    await sessions.start_session(scope, "ada")
+    await sessions.start_session(mapping, "ada")
+
+
+async def on_people() -> None:
+    assert_type(await sessions.list_sessions("ada"), list[Session])
+    assert_type(await sessions.list_sessions(7, app_id="shop", limit=10), list[Session])
+    await sessions.list_sessions(UUID(int=7), include_ended=True, before="a sid")
+    assert_type(await sessions.end_session_by_id("a sid"), Session | None)
+    assert_type(await sessions.end_session_by_id("a sid", person_id=7), Session | None)
+    assert_type(await sessions.end_all_sessions(7, except_sid="a sid"), int)
+    assert_type(await sessions.purge(batch_size=100), int)
+    await sessions.list_sessions("ada", "shop")  # type: ignore[call-arg]
+
+
+def on_a_session(session: Session, now: datetime) -> None:
+    assert_type(session.id, str)
+    assert_type(session.sid, str)
+    assert_type(session.origin, Literal["login", "scope"])
+    assert_type(session.ip_address, str | None)
+    assert_type(session.started_at, datetime)
+    assert_type(session.ended_at, datetime | None)
+    assert_type(session.live(now), bool)
+    session.ended_at = now  # type: ignore[misc]
+    session.sid = "another"  # type: ignore[misc]
+
+
+def on_a_changeset(session: Session | None) -> None:
+    made = changeset(session, {"person_id": 7})
+    assert_type(made, Changeset)
+    assert_type(made.valid, bool)
+    assert_type(made.changes, dict[str, Any])
+    assert_type(made.errors, dict[str, list[str]])
+
+
+async def on_errors(request: Request) -> None:
+    try:
+        await sessions.start_session(request, "ada")
+    except InvalidSession as fault:
+        assert_type(fault.errors, dict[str, list[str]])
+    except SessionsUnavailable as fault:
+        assert_type(fault.retry_after, int)
+    except (ConfigurationError, SessionsError):
+        raise
+
+
+# --- in apps --------------------------------------------------------------------------------------
+
+
+async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app of no framework."""
+
+
+async def by_hand() -> None:
+    async with sessions as connected:
+        assert_type(connected, Sessions)
+    await sessions.create_tables()
+    while_it_runs: AbstractAsyncContextManager[None] = sessions.lifespan(plain)
+    async with while_it_runs:
+        await sessions.connect()
+    await sessions.disconnect()
+
+
+wrapped: ASGIApp = SessionMiddleware(plain, sessions=sessions)
+SessionMiddleware(app=plain, sessions=sessions, person=bearer)
+SessionMiddleware(plain, sessions=sessions, person=anything)
+SessionMiddleware(plain)  # type: ignore[call-arg]
+SessionMiddleware(plain, sessions)  # type: ignore[call-arg]
+
+endpoint: ASGIApp = sessions.end_session_endpoint(redirect_to="/")
+logout = Route("/logout", sessions.end_session_endpoint())
+
+starlette_app = Starlette(routes=[logout], lifespan=sessions.lifespan)
+starlette_app.add_middleware(SessionMiddleware, sessions=sessions)
+Starlette(middleware=[Middleware(SessionMiddleware, sessions=sessions, person=bearer)])
+
+fastapi_app = fastapi.FastAPI(lifespan=sessions.lifespan)
+fastapi_app.add_middleware(SessionMiddleware, sessions=sessions)
+fastapi_app.router.routes.append(logout)
+
+litestar_app = litestar.Litestar(
+    route_handlers=[asgi("/logout")(sessions.end_session_endpoint())],
+    lifespan=[sessions.lifespan],
+    # Litestar types its scopes and events more narrowly than Starlette does.
+    middleware=[DefineMiddleware(SessionMiddleware, sessions=sessions)],  # type: ignore[arg-type]
+)
