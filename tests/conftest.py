@@ -56,7 +56,7 @@ async def make_sessions(
     """A factory of `Sessions` on this test's table; several of them are several processes."""
     made: list[Sessions] = []
 
-    async def make(**options: Any) -> Sessions:  # noqa: ANN401 -- those of Sessions
+    async def make(**options: Any) -> Sessions:
         options = {"secret_key": KEY, "clock": clock, "table_name": table_name, **options}
         sessions = Sessions(options.pop("database", database_url), **options)
         made.append(sessions)

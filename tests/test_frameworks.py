@@ -296,7 +296,7 @@ FRAMEWORKS = {
 }
 
 
-@pytest.fixture(params=FRAMEWORKS.values(), ids=FRAMEWORKS.keys())
+@pytest.fixture(params=FRAMEWORKS.values(), ids=list(FRAMEWORKS))
 def framework(request: pytest.FixtureRequest) -> Framework:
     """Each of the three."""
     framework: Framework = request.param
@@ -566,7 +566,7 @@ def test_litestar_is_told_how_to_answer_an_outage(
     app = litestar.Litestar(
         [login],
         middleware=[DefineMiddleware(SessionMiddleware, sessions=sessions)],
-        exception_handlers={SessionsUnavailable: unavailable},  # type: ignore[dict-item]
+        exception_handlers={SessionsUnavailable: unavailable},
         openapi_config=None,
     )
     monkeypatch.setattr(sessions._core.store, "insert", gone)
@@ -748,7 +748,7 @@ def test_litestar_answers_an_unknown_path_before_it_asks_any_middleware(
 
 
 def test_litestar_may_be_wrapped_from_outside_as_well(sessions: Sessions) -> None:
-    app: Any = SessionMiddleware(litestar_app(sessions, authentication="none"), sessions=sessions)  # type: ignore[arg-type]
+    app: Any = SessionMiddleware(litestar_app(sessions, authentication="none"), sessions=sessions)
     with TestClient(app, base_url="https://test") as client:
         sid = client.post("/login?person=ann").json()["sid"]
         assert client.get("/").json()["sid"] == sid

@@ -259,6 +259,5 @@ fastapi_app.router.routes.append(logout)
 litestar_app = litestar.Litestar(
     route_handlers=[asgi("/logout")(sessions.end_session_endpoint())],
     lifespan=[sessions.lifespan],
-    # Litestar types its scopes and events more narrowly than Starlette does.
-    middleware=[DefineMiddleware(SessionMiddleware, sessions=sessions)],  # type: ignore[arg-type]
+    middleware=[DefineMiddleware(SessionMiddleware, sessions=sessions)],
 )
