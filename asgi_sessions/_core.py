@@ -145,7 +145,7 @@ class Core:
         """
         settings, now = self.settings, self.settings.now()
         row, claimed = None, False
-        if person.sid is not None and SIDS.fullmatch(person.sid):
+        if isinstance(person.sid, str) and SIDS.fullmatch(person.sid):
             row = await self.store.by_sid(person.sid)
             claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:

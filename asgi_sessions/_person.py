@@ -60,7 +60,7 @@ class Person:
             )
         return cls(
             person_id,
-            app_id=_first(person, "app_id"),
+            app_id=_text(_first(person, "app_id")),
             auth_provider=_text(_first(person, "auth_provider")) or None,
             authenticated_at=_moment(_first(person, "authenticated_at", "auth_time", "iat")),
             sid=_text(_first(person, "sid")),
@@ -103,11 +103,11 @@ def _first(person: object, *names: str) -> Any:  # noqa: ANN401 -- anything a fo
     return None
 
 
-def _text(value: object) -> str | None:
+def _text(value: object) -> Any:  # noqa: ANN401 -- text, or what will be refused
     try:
         return None if value is None else str(value)
     except ValueError:
-        return None  # an integer of more digits than Python spells
+        return value  # an integer of more digits than Python spells
 
 
 def _moment(value: object) -> datetime | None:

@@ -190,7 +190,7 @@ class Store:
                 await access.execute(access.driver.insert_once(self.table).values(values))
                 ended += await self._enforce_cap(access, values, now)
                 (row,) = await self._read(access, self._c.id == values["id"])
-                return row, ended
+            return row, ended + await self._enforce_cap_again(access, values, now)
 
         answer: tuple[Row, list[Row]] = await self.links.here.writes.put(work)
         return answer
@@ -212,9 +212,12 @@ class Store:
                 if ended:  # the device's last one had run out
                     await access.execute(once)
                 (row, *_) = await self._read(access, mine)
-                if row.id == values["id"]:
+                mine_now = row.id == values["id"]
+                if mine_now:
                     ended += await self._enforce_cap(access, values, now)
-                return row, ended
+            if mine_now:
+                ended += await self._enforce_cap_again(access, values, now)
+            return row, ended
 
         answer: tuple[Row, list[Row]] = await self.links.here.writes.put(work)
         return answer
@@ -380,14 +383,26 @@ class Store:
         """End what the new row is too many of: the least recently seen, never the new one."""
         if self._cap is None:
             return []
-        others = and_(
-            *self._of(values["person_id"], values["app_id"]),
-            self._c.id != values["id"],
-            self.live(now),
-        )
+        others = [*self._of(values["person_id"], values["app_id"]), self._c.id != values["id"]]
+        return await self._end_surplus(access, others, self._cap - 1, now)
+
+    async def _enforce_cap_again(
+        self, access: Access, values: dict[str, Any], now: datetime
+    ) -> list[Row]:
+        """Once the row is there for all to see: logins at the same moment did not see one
+        another. They agree on the order, so that no two of them end each other.
+        """
+        if self._cap is None:
+            return []
+        everyone = self._of(values["person_id"], values["app_id"])
+        return await self._end_surplus(access, everyone, self._cap, now)
+
+    async def _end_surplus(
+        self, access: Access, conditions: list[Condition], keep: int, now: datetime
+    ) -> list[Row]:
         latest = (self._c.last_seen_at.desc(), self._c.id.desc())
-        rows = await self._read(access, others, order=latest)
-        surplus = [row.id for row in rows[self._cap - 1 :]]
+        rows = await self._read(access, *conditions, self.live(now), order=latest)
+        surplus = [row.id for row in rows[keep:]]
         if not surplus:
             return []
         return await self._end(access, now, "limit", self._c.id.in_(surplus))

@@ -65,6 +65,7 @@ async def make_sessions(
 
     yield make
     if made and not database_url.startswith("sqlite"):
+        await made[0].connect()  # the test may have disconnected it
         await made[0].database.execute(DropTable(made[0].table, if_exists=True))
     for sessions in made:
         await sessions.disconnect()
