@@ -197,7 +197,7 @@ def test_a_test_client_in_a_with_block_uses_one_loop(url: str, make: Make) -> No
     loops, before = Loops(), connection_threads()
     with make_client(make_app(Sessions(url, secret_key=KEY), loops)) as client:
         whole_story(client)
-        assert connection_threads() > before  # held
+        assert connection_threads() - before  # held
     assert len(set(loops.seen)) == 1
     for thread in connection_threads() - before:  # let go by the lifespan
         thread.join(SECONDS)

@@ -38,7 +38,7 @@ EXAMPLES = 10
 STEPS = 50
 
 IDLE = timedelta(hours=1)
-ABSOLUTE = timedelta(hours=6)
+ABSOLUTE = timedelta(minutes=90)
 KEEP = timedelta(days=2)
 TOUCH = GRACE = timedelta(seconds=60)
 #: Each request takes that long, so that no two rows have the same time.
@@ -363,7 +363,8 @@ class Lives(RuleBasedStateMachine):
         """Any cookie; most often an old one of a live session."""
         issued = self.model.issued.items()
         old = [value for value, life in issued if life.live(self.now) and value != life.current]
-        pool = old * 5 + list(self.model.issued)
+        graced = [value for value in old if self.model.issued[value].arrived]
+        pool = graced * 10 + old * 3 + list(self.model.issued)
         return pool[number % len(pool)]
 
     # --- one request ---------------------------------------------------------------------------
@@ -501,15 +502,25 @@ class Lives(RuleBasedStateMachine):
     ) -> None:
         self.ask(self.client(who), f"/login?person={person}", person=vouched_for, lost=lost)
 
-    @rule(who=number, person=maybe_somebody, ago=since, lost=seldom, unused=seldom)
+    @rule(
+        who=number,
+        person=maybe_somebody,
+        ago=since,
+        answers=st.sampled_from(["arrives", "arrives", "unused", "lost", "lost, lost"]),
+    )
     def a_client_renews(
-        self, *, who: int, person: str | None, ago: timedelta | None, lost: bool, unused: bool
+        self, *, who: int, person: str | None, ago: timedelta | None, answers: str
     ) -> None:
+        """And uses what it got; or does not get it, not even when it tries again."""
         client = self.client(who)
         if person is None and (life := self.model.issued.get(client.cookie or "")):
             person = None if life.origin == "login" else life.person
+        lost = answers.startswith("lost")
         self.ask(client, "/renew", person=person, ago=ago, lost=lost)
-        if not unused:
+        if answers == "lost, lost":
+            self.clock.turn(GRACE)
+            self.ask(client, "/renew", person=person, ago=ago, lost=lost)
+        if answers != "unused":
             self.ask(client, method="GET", person=person, ago=ago)
 
     @precondition(lambda self: self.model.issued)
