@@ -10,6 +10,7 @@ from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import Scope
 
 from ._errors import SessionsUnavailable
+from ._person import Person
 from ._row import Row
 from ._session import Session
 from ._tokens import Token
@@ -38,6 +39,7 @@ class Call:
         session: the session in use.
         row: its row as last read.
         presented: the digest of the secret that the browser sent for it.
+        person: whom another layer vouches for.
         replaceable: the live session that the browser's cookie names, in use or not.
         token: what to set the cookie to.
         clear: whether to clear the cookie.
@@ -52,6 +54,7 @@ class Call:
         "clear",
         "fault",
         "now",
+        "person",
         "presented",
         "replaceable",
         "responding",
@@ -71,6 +74,7 @@ class Call:
         self.state: dict[str, Any] = scope["state"]
         self.row: Row | None = None
         self.presented: bytes | None = None
+        self.person: Person | None = None
         self.replaceable: str | None = None
         self.token: Token | None = None
         self.clear = False

@@ -179,7 +179,9 @@ class Core:
         """A new secret for a live session; None if it is dead."""
         now = self.settings.now()
         if row.renewed_lately(presented, now):
-            return Started(row, None)
+            current = await self.store.by_sid(row.id)
+            alive = current is not None and current.live(now, self.settings.lifetimes)
+            return Started(current, None) if current is not None and alive else None
         token = Token(row.id, new_secret(self._random))
         values = checked(
             secret_hash=digest(token.secret),
@@ -207,6 +209,15 @@ class Core:
         if ended and row is not None:
             self.ended([row])
         return (None if row is None else self.session(row)), ended
+
+    async def holds(self, token: Token) -> bool:
+        """Whether a token is still good: its session may have ended since it was made."""
+        try:
+            row = await self.store.by_sid(token.sid)
+        except SessionsError:
+            return True  # it was a moment ago, and an outage logs nobody out
+        live = row is not None and row.live(self.settings.now(), self.settings.lifetimes)
+        return live and row is not None and row.secret_hash == digest(token.secret)
 
     async def touch(self, row: Row, *, seen: bool) -> None:
         """Note a use; a failure is counted and harms nothing."""

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from ._errors import ConfigurationError
 
 # A path of this site, or an absolute URL that the developer wrote out.
-_TARGET = re.compile(r"(/(?![/\\])|https?://[^/\\]+)[!-\[\]-~]*")
+_TARGET = re.compile(r"(/(?![/\\])|https?://[!-.0-\[\]-~]+)[!-\[\]-~]*")
 
 
 class EndSessionEndpoint:

@@ -74,7 +74,7 @@ class SessionMiddleware:
     async def _enter(self, call: Call, person: object, values: list[str], send: Send) -> bool:
         """Find the session; False if the request has been refused."""
         scope, core = call.scope, self._core
-        identified = None if person is None else self._identify(call, person)
+        identified = call.person = None if person is None else self._identify(call, person)
         verify = self._settings.keys.verify
         tokens = [token for value in values if (token := verify(value)) is not None]
         if identified is None and not tokens:
@@ -171,7 +171,9 @@ class SessionMiddleware:
     async def _answer(self, call: Call, message: Message) -> Message:
         """The start of a response, with the cookie that it has to carry."""
         call.responding = True
-        if message.get("status", 0) >= _SERVER_ERROR:
+        failed = message.get("status", 0) >= _SERVER_ERROR
+        # A late answer must not bring back the cookie of what has ended meanwhile.
+        if call.token is not None and (failed or not await self._core.holds(call.token)):
             call.token = None
         if call.token is None:
             await self._not_delivered(call)  # the app has failed, or has given up the login

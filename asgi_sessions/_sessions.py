@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from databases import Database
 from sqlalchemy import MetaData, Table
@@ -21,7 +22,7 @@ from ._errors import ConfigurationError, InvalidSession
 from ._events import EventHandler, Events
 from ._lifetimes import AAL1, Lifetimes
 from ._link import Links
-from ._person import person_from_scope
+from ._person import Person, person_from_scope
 from ._session import Session
 from ._settings import AutoStart, Clock, OnUnavailable, settings, system_clock
 from ._store import Store
@@ -203,7 +204,7 @@ class Sessions:
             InvalidSession: if an attribute cannot be stored.
         """
         core, call = self._core, self._call(conn)
-        self._before_response(call)
+        self._may_change(call)
         started = await core.start(
             call.scope,
             core.identify(person),
@@ -218,18 +219,25 @@ class Sessions:
         return session
 
     async def get(self, conn: Conn) -> Session | None:
-        """The live session of the scope's person in this app on this device; the newest."""
+        """The live session of the connection's person in this app on this device; the newest.
+
+        The person is whom the middleware has found in the scope, else whose session it is.
+        """
         core, scope = self._core, scope_of(conn)
-        person = person_from_scope(scope)
+        call = scope.get(self._key)
+        person: object = call.person if isinstance(call, Call) else person_from_scope(scope)
+        session = scope.get("state", {}).get("session")
+        if person is None and session is not None:
+            person = Person(session.person_id, app_id=session.app_id)
         if person is None:
             return None
         row = await core.newest(scope, core.identify(person))
         return None if row is None else core.session(row)
 
-    async def get_by_id(self, sid_or_conn: str | Conn | None) -> Session | None:
+    async def get_by_id(self, sid_or_conn: str | UUID | Conn | None) -> Session | None:
         """The session of a sid, or of the connection's ``state.sid``; an ended one too."""
-        if sid_or_conn is None or isinstance(sid_or_conn, str):
-            sid = sid_or_conn
+        if sid_or_conn is None or isinstance(sid_or_conn, str | UUID):
+            sid = None if sid_or_conn is None else str(sid_or_conn)
         else:
             sid = scope_of(sid_or_conn).get("state", {}).get("sid")
         if sid is None or not SIDS.fullmatch(sid):
@@ -272,7 +280,7 @@ class Sessions:
             ConfigurationError: if the response has begun.
         """
         core, call = self._core, self._call(conn)
-        self._before_response(call)
+        self._may_change(call)
         if call.row is None:
             return None
         renewed = await core.renew(call.row, call.presented)
@@ -337,7 +345,7 @@ class Sessions:
         return [self._core.session(row) for row in rows]
 
     async def end_session_by_id(
-        self, sid: str, *, person_id: object = None, reason: str = "revoked"
+        self, sid: str | UUID, *, person_id: object = None, reason: str = "revoked"
     ) -> Session | None:
         """End one session: the lost phone. It holds at the very next request, in every process.
 
@@ -348,10 +356,10 @@ class Sessions:
             reason: what to write down; the first end wins.
         """
         owner = None if person_id is None else self._ids(person_id, None)[0]
-        if not SIDS.fullmatch(sid):
+        if not SIDS.fullmatch(str(sid)):
             checked(end_reason=reason)
             return None
-        return (await self._core.end(sid, reason, person_id=owner))[0]
+        return (await self._core.end(str(sid), reason, person_id=owner))[0]
 
     async def end_all_sessions(
         self, person_id: object, *, app_id: str | None = None, except_sid: str | None = None
@@ -414,7 +422,9 @@ class Sessions:
         return call
 
     @staticmethod
-    def _before_response(call: Call) -> None:
+    def _may_change(call: Call) -> None:
+        if call.fault is not None:
+            raise call.fault  # the session that this browser has would be left behind
         if call.responding:
             raise ConfigurationError(
                 "the response has begun, so its cookie could not be sent: start or renew a "

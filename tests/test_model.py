@@ -33,7 +33,7 @@ from .support import KEY, Browser, Clock, make_app, set_cookies, vouched
 
 #: Lives that are run, and steps of each: of each seed so few that hypothesis makes up each of
 #: them afresh; later it would vary what it had.
-SEEDS = 12
+SEEDS = 10
 EXAMPLES = 10
 STEPS = 50
 
@@ -353,19 +353,21 @@ class Lives(RuleBasedStateMachine):
         pool = good * 3 + clients
         return pool[number % len(pool)]
 
+    def needed(self, client: Client) -> str | None:
+        """Who has to be vouched for, so that the cookie is good for something."""
+        life = self.model.issued.get(client.cookie or "")
+        return None if life is None or life.origin == "login" else life.person
+
     def life(self, number: int | None) -> Life | None:
         """Any of them; most often a live one."""
         live = [life for life in self.model.lives if life.live(self.now)]
         pool = live * 3 + self.model.lives
         return pool[number % len(pool)] if pool and number is not None else None
 
-    def issued(self, number: int) -> str:
-        """Any cookie; most often an old one of a live session."""
+    def superseded(self) -> list[str]:
+        """The old cookies of live sessions."""
         issued = self.model.issued.items()
-        old = [value for value, life in issued if life.live(self.now) and value != life.current]
-        graced = [value for value in old if self.model.issued[value].arrived]
-        pool = graced * 10 + old * 3 + list(self.model.issued)
-        return pool[number % len(pool)]
+        return [value for value, life in issued if life.live(self.now) and value != life.current]
 
     # --- one request ---------------------------------------------------------------------------
 
@@ -513,8 +515,7 @@ class Lives(RuleBasedStateMachine):
     ) -> None:
         """And uses what it got; or does not get it, not even when it tries again."""
         client = self.client(who)
-        if person is None and (life := self.model.issued.get(client.cookie or "")):
-            person = None if life.origin == "login" else life.person
+        person = person or self.needed(client)
         lost = answers.startswith("lost")
         self.ask(client, "/renew", person=person, ago=ago, lost=lost)
         if answers == "lost, lost":
@@ -523,21 +524,46 @@ class Lives(RuleBasedStateMachine):
         if answers != "unused":
             self.ask(client, method="GET", person=person, ago=ago)
 
+    @rule(who=number, early=st.booleans(), asks=st.booleans())
+    def a_browser_stays_as_long_as_it_may(self, *, who: int, early: bool, asks: bool) -> None:
+        """Until the session is over, or all but over, however busy."""
+        client = self.client(who, keeps=True)
+        life = self.model.issued.get(client.cookie or "")
+        if life is None or not life.live(self.now):
+            return
+        end = life.started + ABSOLUTE
+        while self.now + IDLE / 2 < end:
+            self.clock.turn(IDLE / 2)
+            self.ask(client, method="GET", person=self.needed(client))
+        self.clock.now = max(self.now, end - (MOMENT if early else timedelta(0)))
+        if asks:
+            self.ask(client, method="GET", person=self.needed(client))
+
     @precondition(lambda self: self.model.issued)
+    @rule(which=number, person=somebody, path=st.sampled_from(["/", "/", "/renew", "/logout"]))
+    def a_thief_replays_a_cookie(self, which: int, person: str | None, path: str) -> None:
+        issued = list(self.model.issued)
+        self.replay(issued[which % len(issued)], person, path)
+
+    @precondition(lambda self: self.superseded())
     @rule(
         which=number,
         person=somebody,
         path=st.sampled_from(["/", "/", "/renew", "/logout"]),
         late=st.sampled_from([None, timedelta(0), MOMENT, MOMENT]),
     )
-    def a_thief_replays_a_cookie(
+    def a_thief_replays_a_cookie_from_before_it_was_renewed(
         self, *, which: int, person: str | None, path: str, late: timedelta | None
     ) -> None:
-        """At once, or when the grace of an old one is all but over, or is over."""
-        cookie = self.issued(which)
+        """At once, or when its grace is all but over, or is over."""
+        old = self.superseded()
+        cookie = old[which % len(old)]
         arrived = self.model.issued[cookie].arrived
         if arrived is not None and late is not None:
             self.clock.now = max(self.now, arrived + GRACE + late)
+        self.replay(cookie, person, path)
+
+    def replay(self, cookie: str, person: str | None, path: str) -> None:
         method = "GET" if path == "/" else "POST"
         self.ask(self.thief, path, method=method, cookie=cookie, person=person)
 

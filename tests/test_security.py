@@ -559,7 +559,8 @@ async def test_the_cookie_is_out_of_reach_for_scripts_networks_and_other_hosts(
     assert pair.startswith("__Host-sid=")
     assert len(pair) < 200
     assert set(attributes) == {"HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=2592000"}
-    for impossible in ({"cookie_samesite": "none"}, {"cookie_partitioned": True}):
+    refused: list[dict[str, Any]] = [{"cookie_samesite": "none"}, {"cookie_partitioned": True}]
+    for impossible in refused:
         with pytest.raises(ConfigurationError):
             Sessions("sqlite:///x.db", secret_key=KEY, cookie_secure=False, **impossible)
 

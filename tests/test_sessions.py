@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
+from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,7 +20,9 @@ from asgi_sessions import (
     Lifetimes,
     Session,
     SessionEvent,
+    SessionMiddleware,
     Sessions,
+    SessionsUnavailable,
 )
 
 from .conftest import MakeSessions
@@ -526,3 +530,110 @@ async def test_the_row_holds_no_secret(sessions: Sessions) -> None:
     text = repr([[row[column.name] for column in sessions.table.c] for row in rows])
     assert secret not in text
     assert renewed not in text
+
+
+# --- late answers -----------------------------------------------------------------------------
+
+
+async def test_a_late_answer_does_not_bring_back_the_cookie_of_an_ended_session(
+    sessions: Sessions,
+) -> None:
+    renewed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        await sessions.renew_session(request)
+        renewed.set()
+        await go_on.wait()
+        return JSONResponse({})
+
+    app = make_app(sessions, Route("/slow", slow, methods=["POST"]))
+    browser, tab = Browser(app), Browser(app)
+    await browser.login("ann")
+    tab.cookies.update(browser.cookies)
+    answer = asyncio.create_task(tab.post("/slow"))
+    await renewed.wait()
+    await browser.login("ann")
+    go_on.set()
+    assert not set_cookies(await answer)
+
+
+async def test_a_login_that_is_revoked_before_its_answer_sets_no_cookie(
+    sessions: Sessions,
+) -> None:
+    async def login(request: Request) -> Response:
+        await sessions.start_session(request, {"id": "ann"})
+        await sessions.end_all_sessions("ann")
+        return JSONResponse({})
+
+    browser = Browser(make_app(sessions, Route("/both", login)))
+    assert not set_cookies(await browser.get("/both"))
+
+
+async def test_a_second_renewal_of_an_ended_session_finds_it_dead(sessions: Sessions) -> None:
+    app_is_in, go_on = asyncio.Event(), asyncio.Event()
+
+    async def late(request: Request) -> Response:
+        app_is_in.set()
+        await go_on.wait()
+        return JSONResponse((await sessions.renew_session(request)) is None)
+
+    app = make_app(sessions, Route("/late", late))
+    browser, tab = Browser(app), Browser(app)
+    sid = await browser.login("ann")
+    tab.cookies.update(browser.cookies)
+    await browser.post("/renew")
+    answer = asyncio.create_task(tab.get("/late"))
+    await app_is_in.wait()
+    await sessions.end_session_by_id(UUID(sid))
+    go_on.set()
+    assert (await answer).json() is True
+    assert await sessions.get_by_id(UUID(sid)) == await sessions.get_by_id(sid)
+
+
+async def test_get_asks_for_the_person_of_the_middleware_or_of_the_session(
+    sessions: Sessions,
+) -> None:
+    async def mine(request: Request) -> Response:
+        session = await sessions.get(request)
+        return JSONResponse(session and session.sid)
+
+    app = make_app(sessions, Route("/mine", mine))
+    named = SessionMiddleware(
+        Starlette(routes=[Route("/", mine)]), sessions=sessions, person=lambda _: "bob"
+    )
+    assert (await Browser(app).get("/mine")).json() is None
+    browser = Browser(app)
+    assert (await browser.get("/mine")).json() is None
+    sid = await browser.login("ann")
+    assert (await browser.get("/mine")).json() == sid
+    (bob,) = [(await Browser(named).get("/")).json()]
+    assert (await get(sessions, bob)).person_id == "bob"
+
+
+async def test_a_login_waits_until_the_old_session_of_the_browser_is_known(
+    make_sessions: MakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = await make_sessions(on_unavailable="anonymous")
+    browser = Browser(make_app(sessions))
+    sid = await browser.login("ann")
+
+    def fail(_: str) -> None:
+        raise SessionsUnavailable("gone")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(sessions._core.store, "by_sid", fail)
+        assert (await browser.post("/login?person=ann")).status_code == 503
+    assert (await browser.see())["sid"] == sid
+
+
+async def test_an_outage_between_login_and_answer_does_not_lose_the_cookie(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise SessionsUnavailable("gone")
+
+    browser = Browser(make_app(sessions))
+    with monkeypatch.context() as outage:
+        outage.setattr(sessions._core.store, "by_sid", fail)
+        sid = await browser.login("ann")
+    assert (await browser.see())["sid"] == sid
