@@ -258,8 +258,9 @@ class MySQL(Driver):
         return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
 
     def passing(self, fault: Exception) -> bool:
-        # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (Galera's certification conflicts, too)
-        return fault.args[:1] in {(1205,), (1213,)}
+        # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (a certification conflict of Galera, too);
+        # ER_UNKNOWN_COM_ERROR, ER_ERROR_DURING_COMMIT: a node that is not in its cluster
+        return fault.args[:1] in {(1047,), (1180,), (1205,), (1213,)}
 
     def made_already(self, fault: Exception) -> bool:
         return fault.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME

@@ -484,30 +484,32 @@ async def test_first_requests_that_fail_do_not_add_up_to_rows(sessions: Sessions
     assert await reasons(sessions) == [None]
 
 
-async def test_a_login_that_the_app_gave_up_on_is_not_delivered(sessions: Sessions) -> None:
-    waiting = asyncio.Event()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        login = asyncio.create_task(sessions.start_session(scope, {"id": "ann"}))
-        await waiting.wait()
-        login.cancel()  # as a timeout of the app's own does
-        await asyncio.wait([login])
-        await respond(send, 200, b"try again later")
-
+@pytest.mark.parametrize("before", [False, True], ids=["only login", "second login"])
+async def test_a_login_that_the_app_gave_up_on_is_not_delivered(
+    sessions: Sessions, *, before: bool
+) -> None:
+    written = asyncio.Event()
     insert = sessions._core.store.insert
 
-    async def slow_insert(*arguments: Any, **options: Any) -> Any:
-        answer = await insert(*arguments, **options)
-        waiting.set()
-        await asyncio.Event().wait()
-        return answer
+    async def answered_too_late(*arguments: Any, **options: Any) -> Any:
+        await insert(*arguments, **options)
+        written.set()
+        await asyncio.Future()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sessions._core.store, "insert", slow_insert)
-        sent = await call(SessionMiddleware(app, sessions=sessions), http("POST"))
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if before:
+            await sessions.start_session(scope, {"id": "ann"})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sessions._core.store, "insert", answered_too_late)
+            login = asyncio.create_task(sessions.start_session(scope, {"id": "ann"}))
+            await written.wait()
+            login.cancel()  # as a timeout of the app's own does
+            await asyncio.wait([login])
+        await respond(send, 200, b"try again later")
+
+    sent = await call(SessionMiddleware(app, sessions=sessions), http("POST"))
     assert sent[0]["status"] == 200
-    assert cookies(sent) == []
-    assert await reasons(sessions) == ["not_delivered"]
+    assert await reasons(sessions) == ["not_delivered", *(["replaced"] if before else [])]
 
 
 async def test_a_login_that_was_not_delivered_is_the_end_even_if_the_row_cannot_be_ended(

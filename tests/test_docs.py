@@ -274,7 +274,7 @@ def test_the_options_and_their_defaults_are_those_of_the_signature(
         elif default == "the system's":
             assert parameter.default().utcoffset() == timedelta(0)
         else:
-            code = compile(default.strip("`"), default, "eval")
+            code = compile(default.strip("`"), "<options>", "eval")
             assert FunctionType(code, known)() == parameter.default, parameter.name
 
 

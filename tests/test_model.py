@@ -524,18 +524,19 @@ class Lives(RuleBasedStateMachine):
         if answers != "unused":
             self.ask(client, method="GET", person=person, ago=ago)
 
-    @rule(who=number, early=st.booleans(), asks=st.booleans())
-    def a_browser_stays_as_long_as_it_may(self, *, who: int, early: bool, asks: bool) -> None:
-        """Until the session is over, or all but over, however busy."""
+    @rule(who=number, busy=st.booleans(), early=st.booleans(), asks=st.booleans())
+    def a_browser_comes_back_at_the_end(
+        self, *, who: int, busy: bool, early: bool, asks: bool
+    ) -> None:
+        """When its session is over, or all but over: of idleness, or however busy it was."""
         client = self.client(who, keeps=True)
         life = self.model.issued.get(client.cookie or "")
         if life is None or not life.live(self.now):
             return
-        end = life.started + ABSOLUTE
-        while self.now + IDLE / 2 < end:
+        while busy and self.now + IDLE / 2 < life.started + ABSOLUTE:
             self.clock.turn(IDLE / 2)
             self.ask(client, method="GET", person=self.needed(client))
-        self.clock.now = max(self.now, end - (MOMENT if early else timedelta(0)))
+        self.clock.now = max(self.now, life.over() - (MOMENT if early else timedelta(0)))
         if asks:
             self.ask(client, method="GET", person=self.needed(client))
 
