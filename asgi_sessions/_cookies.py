@@ -105,12 +105,15 @@ class CookieSettings:
         """
         written = list(headers)
         if cookie is not None:
-            ours = self.wire_name.encode("ascii") + b"="
+            ours = self.wire_name.encode("ascii")
             written = [
                 (name, value)
                 for name, value in written
                 if name.lower() != b"cache-control"
-                and not (name.lower() == b"set-cookie" and value.lstrip().startswith(ours))
+                and not (
+                    # As browsers read it (RFC 6265bis, 5.6).
+                    name.lower() == b"set-cookie" and value.partition(b"=")[0].strip(b" \t") == ours
+                )
             ]
             written += [(b"set-cookie", cookie), (b"cache-control", b"no-store")]
         if vary:

@@ -7,6 +7,7 @@ row count. Everything a driver needs to know about values, SQLAlchemy's dialect 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -163,7 +164,14 @@ class SQLite(Driver):
         _stop_at_exit(raw)
 
     def leave(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
-        raw.stop()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raw.stop()
+        else:
+            # From a thread without an event loop: it would report to the one that runs here,
+            # which may have ended by then.
+            Thread(target=raw.stop).start()
 
 
 def _stop_after_main() -> None:

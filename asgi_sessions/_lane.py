@@ -69,6 +69,7 @@ class Lane(Generic[Held, Job, Answer]):
         self._waiting: deque[tuple[Job, asyncio.Future[Answer], float]] = deque()
         self._held: Held | None = None
         self._task: asyncio.Task[None] | None = None
+        self._serving = False
         self._sleeping: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
 
@@ -83,7 +84,8 @@ class Lane(Generic[Held, Job, Answer]):
         if self._sleeping is not None:
             self._sleeping.set_result(None)
             self._sleeping = None
-        elif self._task is None or self._task.done():
+        elif not self._serving:
+            self._serving = True
             # An empty context: what a request has set must not live on in the lane.
             self._task = self._loop.create_task(self._serve(), context=Context())
             # As asyncio.gather does: a loop that is closed without a word (as tests do) is left in
@@ -93,13 +95,17 @@ class Lane(Generic[Held, Job, Answer]):
 
     async def close(self) -> None:
         """Finish what waits, then give the connection back."""
-        if self._task is None or self._task.done():
-            return
-        if self._waiting:
-            self._idle.clear()
-        await self._idle.wait()
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        if self._serving and self._task is not None:
+            if self._waiting:
+                self._idle.clear()
+            await self._idle.wait()
+            self._task.cancel()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait until the connection has been given back."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     def leave(self) -> None:
         """The event loop was closed with this lane in it, so nothing can be awaited any more."""
@@ -125,7 +131,7 @@ class Lane(Generic[Held, Job, Answer]):
             raise
         finally:
             # Only a closing loop or `close` ends the task.
-            self._task = self._sleeping = None
+            self._serving, self._sleeping = False, None
             _refuse((*batch, *self._waiting), SessionsUnavailable("the event loop is closing"))
             self._waiting.clear()
             self._idle.set()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 from weakref import ref
@@ -126,7 +127,7 @@ class Link:
         self.driver = driver_for(database)
         self._owned = owned
         self._timeout = timeout
-        self._opened = False
+        self._keeper: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         hold = owned or self.driver.hold
 
@@ -144,26 +145,41 @@ class Link:
         self.lookups = lane(batched, batch=BATCH)
         self.writes = lane(_one, batch=1)
         self.queries = lane(_one, batch=1)
+        self._lanes = (self.lookups, self.writes, self.queries)
         self.look_up: Callable[[str | bytes], asyncio.Future[Row | None]] = self.lookups.put
 
     async def open(self) -> None:
-        """Connect unless somebody has."""
+        """Connect unless somebody has; then disconnect when the event loop ends."""
         async with self._opening:
             if not self.database.is_connected:
                 await self.database.connect()
-                self._opened = True
+                loop = asyncio.get_running_loop()
+                self._keeper = loop.create_task(self._keep(), context=Context())
+                setattr(self._keeper, "_log_destroy_pending", False)  # noqa: B010 -- as Lane
+                await asyncio.sleep(0)  # a task that has not begun is cancelled without a word
+
+    async def _keep(self) -> None:
+        """Do nothing until `close` or the end of the loop cancels it, then disconnect."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            for lane in self._lanes:
+                await lane.ended()
+            with suppress(Exception):  # it is gone anyway
+                async with asyncio.timeout(self._timeout):
+                    await self.database.disconnect()
 
     async def close(self) -> None:
         """Finish what waits; disconnect what `open` connected."""
-        for lane in (self.lookups, self.writes, self.queries):
+        for lane in self._lanes:
             await lane.close()
-        if self._opened and self.database.is_connected:
-            await self.database.disconnect()
-        self._opened = False
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
 
     def leave(self) -> None:
         """Let go of everything: the event loop was closed without a word."""
-        for lane in (self.lookups, self.writes, self.queries):
+        for lane in self._lanes:
             lane.leave()
 
     def _leave(self, access: Access) -> None:

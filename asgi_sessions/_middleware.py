@@ -59,8 +59,8 @@ class SessionMiddleware:
         if (kind != "http" and kind != "websocket") or self._key in scope:  # noqa: PLR1714 -- fast
             await self.app(scope, receive, send)
             return
-        call = scope[self._key] = Call(scope)
         person = self._person(scope)
+        call = scope[self._key] = Call(scope)
         values = self._settings.cookie.read(scope.get("headers", ()))
         if (person is not None or values) and not await self._enter(call, person, values, send):
             return

@@ -81,7 +81,8 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
     if person is not None:
         return Person.of(person, where='scope["state"]["person"]')
     user = scope.get("user")
-    if user is None or not _get(user, "is_authenticated", default=True):
+    authenticated = _get(user, "is_authenticated", default=True)
+    if user is None or not (authenticated() if callable(authenticated) else authenticated):
         return None
     return Person.of(user, where='scope["user"]')
 

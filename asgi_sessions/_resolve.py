@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from ._call import Call
 from ._core import Core
 from ._decisions import BY_COOKIE, RESUME, Cookie, Then, Who
+from ._errors import SessionsError
 from ._person import Person
 from ._row import Row
 from ._tokens import Token, digest
@@ -67,7 +69,8 @@ async def _settle(core: Core, call: Call, cookie: Cookie, row: Row, end: str | N
     else:
         call.state["session_end_reason"] = row.reason()
         if row.ended_at is None:
-            core.events.run(core.end(row.id, "expired"))
+            with suppress(SessionsError):  # it is written down another time
+                await core.end(row.id, "expired")
 
 
 async def _find(core: Core, call: Call, person: Person, *, start: bool) -> None:
@@ -86,8 +89,9 @@ async def _look_up(
 ) -> tuple[Cookie, Row | None, bytes | None]:
     """What verified tokens lead to: the first that is live, else the first."""
     found: list[tuple[Cookie, Row | None, bytes | None]] = []
+    rows = await core.store.by_sids([token.sid for token in tokens]) if len(tokens) > 1 else None
     for token in tokens:
-        row = await core.store.by_sid(token.sid)
+        row = await core.store.by_sid(token.sid) if rows is None else rows.get(token.sid)
         if row is None:
             found.append((Cookie.DEAD, None, None))
             continue

@@ -485,7 +485,8 @@ def test_a_pool_of_the_apps_own_may_be_opened_again_in_its_loop() -> None:
 # --- the end --------------------------------------------------------------------------------------
 
 SETTING = """
-import asyncio, sys, threading
+import asyncio, logging, sys, threading
+logging.getLogger("asyncio").setLevel("ERROR")  # not how slow this machine is
 from asgi_sessions import SessionMiddleware, Sessions, SessionsUnavailable
 
 async def app(scope, receive, send):
