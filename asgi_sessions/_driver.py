@@ -8,6 +8,7 @@ row count. Everything a driver needs to know about values, SQLAlchemy's dialect 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -89,7 +90,7 @@ def _utc_from_text(value: str | None) -> datetime | None:
     return None if value is None else datetime.fromisoformat(value + "+00:00")
 
 
-class Driver:
+class Driver(ABC):
     """One kind of database. `raw` is the driver's own connection."""
 
     #: Whether UPDATE tells the rows that it changed.
@@ -100,19 +101,19 @@ class Driver:
     hold: ClassVar[bool] = False
     dialect: Dialect
 
+    @abstractmethod
     async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- each driver's own
         """The rows of a statement."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as above
         """How many rows a statement changed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def insert_once(self, table: Table) -> Insert:
         """An INSERT that does nothing where a unique column is taken."""
-        raise NotImplementedError
 
-    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ASYNC109 -- as above
+    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, B027, ASYNC109 -- as above
         """Make a new connection ready."""
 
     async def ddl_dialect(self, raw: Any) -> Dialect:  # noqa: ANN401, ARG002 -- as above
@@ -131,7 +132,7 @@ class Driver:
         """Let go of a connection whose event loop is gone."""
         self.abandon(raw)
 
-    def abandon(self, raw: Any) -> None:  # noqa: ANN401 -- as above
+    def abandon(self, raw: Any) -> None:  # noqa: ANN401, B027 -- as above
         """Break a connection off without waiting for its other end."""
 
 

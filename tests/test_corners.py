@@ -1,0 +1,190 @@
+"""What happens at the edges of lanes, drivers and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from databases import Database, DatabaseURL
+from starlette.applications import Starlette
+
+from asgi_sessions import (
+    ConfigurationError,
+    SessionMiddleware,
+    Sessions,
+    SessionsError,
+    SessionsUnavailable,
+)
+from asgi_sessions._driver import MySQL, PostgreSQL, SQLite, driver_for
+from asgi_sessions._lane import Lane
+
+from .support import KEY
+
+
+class Fault(Exception):
+    """A driver's."""
+
+    sqlstate = "42P07"
+
+
+class Bench:
+    """A lane whose connection is a word and whose jobs are functions."""
+
+    def __init__(self, *, hold: bool = True) -> None:
+        self.log: list[str] = []
+        self.lane: Lane[str, Any, Any] = Lane(
+            self.acquire,
+            self.release,
+            lambda held: self.log.append(f"left {held}"),
+            self.run,
+            passing=lambda fault: "again" in str(fault),
+            batch=2,
+            hold=hold,
+            timeout=5,
+        )
+
+    async def acquire(self) -> str:
+        self.log.append("acquired")
+        return "it"
+
+    async def release(self, held: str, *, broken: bool) -> None:
+        self.log.append("broken" if broken else "released")
+
+    async def run(self, held: str, jobs: list[Any]) -> Sequence[Any]:
+        return [job() for job in jobs]
+
+
+def failing(*faults: Exception) -> Any:
+    left = list(faults)
+
+    def job() -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    return job
+
+
+async def test_a_lane_that_is_closed_finishes_what_waits() -> None:
+    bench = Bench()
+    answers = [bench.lane.put(lambda: 1), bench.lane.put(lambda: 2), bench.lane.put(lambda: 3)]
+    await bench.lane.close()
+    assert [await answer for answer in answers] == [1, 2, 3]
+    assert bench.log == ["acquired", "released"]
+    await bench.lane.close()  # once more does no harm
+    again = bench.lane.put(lambda: 4)
+    assert await again == 4
+    waiting = bench.lane.put(lambda: 5)
+    await bench.lane.close()
+    assert await waiting == 5
+
+
+async def test_a_lane_that_was_never_used_is_closed() -> None:
+    bench = Bench()
+    await bench.lane.close()
+    bench.lane.leave()
+    assert bench.log == []
+
+
+async def test_a_lane_that_does_not_hold_gives_back_when_it_is_idle() -> None:
+    bench = Bench(hold=False)
+    assert await bench.lane.put(lambda: 1) == 1
+    await asyncio.sleep(0)
+    assert bench.log == ["acquired", "released"]
+    await bench.lane.close()
+
+
+async def test_a_lane_can_be_left_with_its_connection() -> None:
+    bench = Bench()
+    assert await bench.lane.put(lambda: 1) == 1
+    bench.lane.leave()
+    assert bench.log == ["acquired", "left it"]
+    await bench.lane.close()
+
+
+async def test_a_fault_is_tried_once_more_and_longer_if_it_asks_for_it() -> None:
+    bench = Bench()
+    assert await bench.lane.put(failing(Fault())) == "done"
+    assert await bench.lane.put(failing(Fault("again"), Fault("again"), Fault("again"))) == "done"
+    with pytest.raises(SessionsUnavailable, match="Fault"):
+        await bench.lane.put(failing(Fault(), Fault()))
+    await bench.lane.close()
+
+
+async def test_an_error_of_ours_is_told_as_it_is() -> None:
+    bench = Bench()
+    ours = SessionsError("ours")
+    for job in (failing(ours), failing(Fault(), ours)):
+        with pytest.raises(SessionsError) as caught:
+            await bench.lane.put(job)
+        assert caught.value is ours
+    await bench.lane.close()
+
+
+async def test_an_asker_that_has_gone_is_not_answered() -> None:
+    bench = Bench()
+    gone, stays = bench.lane.put(lambda: 1), bench.lane.put(lambda: 2)
+    gone.cancel()
+    assert await stays == 2
+    failed = bench.lane.put(failing(Fault(), Fault()))
+    failed.cancel()
+    await bench.lane.close()
+
+
+class Raw:
+    """A driver's connection that only notes what is done to it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def terminate(self) -> None:
+        self.done.append("terminated")
+
+    def close(self) -> None:
+        self.done.append("closed")
+
+    def escape(self, value: bytes) -> None:
+        raise TypeError(value)
+
+
+async def test_a_connection_whose_loop_is_gone_is_broken_off() -> None:
+    raw = Raw()
+    PostgreSQL().leave(raw)
+    MySQL().leave(raw)
+    SQLite().abandon(raw)
+    assert raw.done == ["terminated", "closed"]
+
+
+async def test_a_pymysql_that_does_not_fit_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="PyMySQL<1"):
+        await MySQL().prepare(Raw(), owned=True, timeout=5)
+
+
+def test_faults_are_told_apart() -> None:
+    assert PostgreSQL().made_already(Fault())
+    assert not SQLite().made_already(Fault())
+    assert not SQLite().passing(Fault())
+    assert MySQL().passing(Fault(1213, "Deadlock found"))
+    assert not MySQL().passing(Fault())
+
+
+def test_a_driver_that_is_not_supported_is_refused() -> None:
+    database = SimpleNamespace(url=DatabaseURL("postgresql+aiopg://host/name"))
+    with pytest.raises(ConfigurationError, match="not supported"):
+        driver_for(cast(Database, database))
+
+
+def test_the_middleware_asks_for_sessions() -> None:
+    with pytest.raises(ConfigurationError, match="pass the Sessions of your app"):
+        SessionMiddleware(Starlette(), sessions=None)  # type: ignore[arg-type]
+
+
+async def test_tables_that_cannot_be_made_are_an_outage() -> None:
+    database = Database("sqlite:////nowhere/at/all.db")
+    sessions = Sessions(database, secret_key=KEY)
+    with pytest.raises(SessionsUnavailable):
+        await sessions.create_tables()
+    await sessions.disconnect()
