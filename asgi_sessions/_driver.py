@@ -99,6 +99,8 @@ class Driver(ABC):
     pool: ClassVar[Mapping[str, Any]] = {}
     #: Whether connections of an app's own database may be held: where no pool waits for them.
     hold: ClassVar[bool] = False
+    #: Seconds in which a connection that could not be opened has its last word.
+    last_word: ClassVar[float] = 0
     dialect: Dialect
 
     @abstractmethod
@@ -140,6 +142,7 @@ class SQLite(Driver):
     """aiosqlite."""
 
     hold = True
+    last_word = 0.01
 
     def __init__(self) -> None:
         self.dialect = pysqlite.dialect(paramstyle="qmark")

@@ -189,7 +189,13 @@ class Link:
     async def _acquire(self) -> Access:
         await self.open()
         connection = self.database.connection()
-        await connection.__aenter__()
+        try:
+            await connection.__aenter__()
+        except Exception:
+            # The thread of an aiosqlite connection that failed still reports its end to this
+            # loop, which had better be there.
+            await asyncio.sleep(self.driver.last_word)
+            raise
         access = Access(connection, self.driver, self._statements)
         try:
             await self.driver.prepare(access.raw, owned=self._owned, timeout=self._timeout)
