@@ -1,0 +1,1 @@
+"""Servers of the tests' own, on loopback: databases, pools, proxies, to be cut and killed."""
