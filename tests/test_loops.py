@@ -560,6 +560,17 @@ ENDINGS = {
         thread = threading.Thread(target=asyncio.run, args=(story(),))
         thread.start()
     """,
+    "a thread that outlives the main one": """
+        async def late():
+            await story()
+            while threading.main_thread().is_alive():
+                await asyncio.sleep(0.01)
+            for _ in range(30):
+                await sessions.insert({"type": "http", "headers": []}, "ann")
+                await asyncio.sleep(0.01)
+        thread = threading.Thread(target=asyncio.run, args=(late(),))
+        thread.start()
+    """,
     "a loop that was closed without a word": """
         loop = asyncio.new_event_loop()
         loop.run_until_complete(story())

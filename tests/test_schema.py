@@ -317,8 +317,9 @@ async def test_requests_without_a_session_open_no_connection_at_all(
     assert not file.exists()
 
 
+@pytest.mark.parametrize("step", ["see", "login", "logout", "end"])
 async def test_a_connection_that_broke_is_opened_anew(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+    file: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     opened = await connections_opened(monkeypatch)
     async with make(file) as sessions:
@@ -326,11 +327,22 @@ async def test_a_connection_that_broke_is_opened_anew(
         async with Browser(make_app(sessions)) as browser:
             sid = await browser.login("ann")
             await browser.see()
-            for connection in opened:
-                await connection.close()
-            assert (await browser.see())["sid"] == sid
-            await browser.post("/logout")
-            assert (await browser.see())["sid"] is None
+            await sessions.list_sessions("ann")
+            for _ in range(2):
+                for connection in opened:
+                    await connection.close()
+                match step:
+                    case "see":
+                        assert (await browser.see())["sid"] == sid
+                    case "login":
+                        sid = await browser.login("ann")
+                    case "logout":
+                        await browser.post("/logout")
+                    case "end":
+                        await sessions.end_all_sessions("ann")
+            expected = sid if step in ("see", "login") else None
+            assert (await browser.see())["sid"] == expected
+            assert len(await sessions.list_sessions("ann")) == (expected is not None)
 
 
 # --- no file at all -------------------------------------------------------------------------------
