@@ -209,6 +209,9 @@ class Link:
             if broken:
                 self.driver.abandon(access.raw)
             await access.release()
+        if broken:
+            # `databases` keeps the connection of a task whose BEGIN has failed.
+            self.database._connection = None  # noqa: SLF001 -- there is no other way
 
 
 class Links:

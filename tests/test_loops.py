@@ -561,8 +561,10 @@ ENDINGS = {
         thread.start()
     """,
     "a thread that outlives the main one": """
+        ready = threading.Event()
         async def late():
             await story()
+            ready.set()
             while threading.main_thread().is_alive():
                 await asyncio.sleep(0.01)
             for _ in range(30):
@@ -570,6 +572,7 @@ ENDINGS = {
                 await asyncio.sleep(0.01)
         thread = threading.Thread(target=asyncio.run, args=(late(),))
         thread.start()
+        ready.wait()
     """,
     "a loop that was closed without a word": """
         loop = asyncio.new_event_loop()
