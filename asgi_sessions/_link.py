@@ -205,9 +205,11 @@ class Link:
         return access
 
     async def _release(self, access: Access, *, broken: bool) -> None:
-        with suppress(Exception):  # it is lost anyway; the fault before it counts
-            if broken:
+        # It is lost anyway; the fault before it counts.
+        if broken:
+            with suppress(Exception):
                 self.driver.abandon(access.raw)
+        with suppress(Exception):
             await access.release()
         if broken:
             # `databases` keeps the connection of a task whose BEGIN has failed.
