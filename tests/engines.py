@@ -1,0 +1,139 @@
+"""A database as somebody else sees it: other connections, with drivers that the package does not
+use; its locks, and who waits for them.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from databases import DatabaseURL
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+
+_WAITING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity"
+    " WHERE wait_event_type = 'Lock' AND (query LIKE :query OR wait_event = 'advisory')",
+    "mariadb": "SELECT count(*) FROM information_schema.INNODB_TRX"
+    " WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE :query",
+}
+_WAITING["mysql"] = _WAITING["mariadb"]
+
+#: Seconds between two questions who waits: InnoDB tells the same for 0.1 s after it was asked.
+POLL = 0.11
+
+
+def kind(url: str) -> str:
+    """``sqlite``, ``postgresql`` or ``mysql``, the last for MariaDB, too."""
+    return url.partition(":")[0].partition("+")[0]
+
+
+def sync_engine(url: str) -> Engine:
+    """An engine as an app's Alembic has it, each statement committed by itself."""
+    place = make_url(url)
+    drivers = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+    engine = _engine(str(place.set(drivername=drivers[kind(url)])))
+    if kind(url) != "mysql":
+        return engine
+    with engine.connect() as connection:
+        version = connection.scalar(text("SELECT VERSION()"))
+    if "MariaDB" not in str(version):
+        return engine
+    engine.dispose()
+    # The two name their collations differently, and SQLAlchemy tells them apart by the URL.
+    return _engine(str(place.set(drivername="mariadb+pymysql")))
+
+
+def _engine(url: str) -> Engine:
+    return create_engine(url, isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def own_database(url: str, directory: Path) -> Iterator[str]:
+    """The URL of an empty database on the same server, or of a file in the directory."""
+    name = f"space_{uuid.uuid4().hex[:12]}"
+    if kind(url) == "sqlite":
+        yield f"sqlite:///{directory}/{name}.db"
+        return
+    engine = sync_engine(url)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield str(DatabaseURL(url).replace(database=name))
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name}")
+    engine.dispose()
+
+
+class Onlooker:
+    """Somebody else's connection to the table of a test.
+
+    Args:
+        url: the database.
+        table: the table's name.
+    """
+
+    def __init__(self, url: str, table: str) -> None:
+        self.engine = sync_engine(url)
+        self.table = table
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def run(self, statement: str) -> None:
+        """Run a statement; ``{}`` in it is the table."""
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql(statement.format(self.table))
+
+    def count(self, condition: str = "1 = 1") -> int:
+        """How many rows there are."""
+        with self.engine.connect() as connection:
+            found = connection.scalar(
+                text(f"SELECT count(*) FROM {self.table} WHERE {condition}")  # noqa: S608 -- a test's
+            )
+        return int(found or 0)
+
+    def cut(self, connections: Iterable[int]) -> None:
+        """Close connections of others, by the server's numbers for them."""
+        postgresql = self.engine.dialect.name == "postgresql"
+        with self.engine.connect() as connection:
+            for number in connections:
+                connection.exec_driver_sql(
+                    f"SELECT pg_terminate_backend({number})" if postgresql else f"KILL {number}"
+                )
+
+    @contextmanager
+    def locked(self) -> Iterator[Callable[[int], None]]:
+        """Hold the locks of all rows. Gives a function that returns when so many wait for them;
+        SQLite does not tell, so there it returns at once.
+        """
+        sqlite = self.engine.dialect.name == "sqlite"
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else "BEGIN")
+            try:
+                if not sqlite:
+                    connection.exec_driver_sql(f"SELECT id FROM {self.table} FOR UPDATE")  # noqa: S608 -- as above
+                yield self._until_waiting
+            finally:
+                connection.exec_driver_sql("ROLLBACK")
+
+    def waiting(self) -> int:
+        """How many statements on the table wait for a lock."""
+        with self.engine.connect() as connection:
+            return self._waiting(connection)
+
+    def _waiting(self, connection: Connection) -> int:
+        query = _WAITING.get(self.engine.dialect.name)
+        if query is None:
+            return 0
+        return int(connection.scalar(text(query), {"query": f"%{self.table}%"}) or 0)
+
+    def _until_waiting(self, number: int) -> None:
+        if self.engine.dialect.name == "sqlite":
+            return
+        until = time.monotonic() + 5  # seconds
+        with self.engine.connect() as connection:
+            while (waiting := self._waiting(connection)) < number:
+                assert time.monotonic() < until, f"{waiting} wait for a lock, not {number}"
+                time.sleep(POLL)
