@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Protocol
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
@@ -46,47 +45,29 @@ class Call:
         undelivered: the sid of a login whose cookie is not on its way yet.
         responding: whether the response has begun, so that headers come too late.
         vary: whether the response depends on a session.
-        now: when the session was looked up.
         fault: why nobody knows whether there is a session.
     """
 
-    __slots__ = (
-        "clear",
-        "fault",
-        "now",
-        "person",
-        "presented",
-        "replaceable",
-        "responding",
-        "row",
-        "scope",
-        "session",
-        "state",
-        "token",
-        "undelivered",
-        "vary",
-    )
+    # Defaults of the class: most calls change none of them, and need not be slowed down by all.
+    row: Row | None = None
+    presented: bytes | None = None
+    person: Person | None = None
+    replaceable: str | None = None
+    token: Token | None = None
+    clear = False
+    undelivered: str | None = None
+    responding = False
+    vary = False
+    fault: SessionsUnavailable | None = None
+    session: Session | None = None
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        if not isinstance(scope.get("state"), dict):
-            scope["state"] = {}
-        self.state: dict[str, Any] = scope["state"]
-        self.row: Row | None = None
-        self.presented: bytes | None = None
-        self.person: Person | None = None
-        self.replaceable: str | None = None
-        self.token: Token | None = None
-        self.clear = False
-        self.undelivered: str | None = None
-        self.responding = False
-        self.vary = False
-        self.now: datetime | None = None
-        self.fault: SessionsUnavailable | None = None
-        self.session: Session | None = None
-        self.state["sid"] = None
-        self.state["session"] = None
-        self.state["session_end_reason"] = None
+        state = scope.get("state")
+        if type(state) is not dict and not isinstance(state, dict):
+            state = scope["state"] = {}
+        self.state: dict[str, Any] = state
+        state["sid"] = state["session"] = state["session_end_reason"] = None
 
     def use(self, row: Row, session: Session) -> None:
         """Make this the session of the call."""

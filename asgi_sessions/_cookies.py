@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 #: Bytes of a value that is looked at; ours have 124.
 VALUE_LENGTH = 512
 
+_VARY = (b"vary", b"Cookie")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
 _DOMAIN = re.compile(r"\.?[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
 _PATH = re.compile(r"/[!-:<-~]*")
@@ -67,17 +68,24 @@ class CookieSettings:
         host_only = self.domain is None and self.path == "/"
         return f"__Host-{self.name}" if host_only else f"__Secure-{self.name}"
 
-    def read(self, headers: Headers) -> list[str]:
-        """Every value of our name, in the order sent, each once; over-long ones left out."""
+    def reader(self) -> Callable[[Headers], list[str]]:
+        """A function that reads every value of our name from a request's headers, in the order
+        sent, each once; over-long ones left out.
+        """
         name = self.wire_name.encode("ascii")
-        values: dict[str, None] = {}
-        for header, line in headers:
-            if header == b"cookie" and name in line:
-                for pair in line.split(b";"):
-                    key, _, value = pair.strip(b" \t").partition(b"=")
-                    if key == name and 0 < len(value) <= VALUE_LENGTH:
-                        values[value.decode("latin-1")] = None
-        return list(values)
+        pairs = re.compile(rb"(?:^|;)[ \t]*" + re.escape(name) + rb"=([^;]*)")
+
+        def read(headers: Headers) -> list[str]:
+            values: dict[str, None] = {}
+            for header, line in headers:
+                if header == b"cookie" and name in line:
+                    for given in pairs.findall(line):
+                        value = given.rstrip(b" \t").decode("latin-1")
+                        if 0 < len(value) <= VALUE_LENGTH:
+                            values[value] = None
+            return list(values)
+
+        return read
 
     def render(self, value: str, *, max_age: int | None) -> bytes:
         """A Set-Cookie value. `max_age` in seconds; None ends with the browser, 0 clears."""
@@ -116,22 +124,25 @@ class CookieSettings:
                 )
             ]
             written += [(b"set-cookie", cookie), (b"cache-control", b"no-store")]
-        if vary:
-            _merge_vary(written)
-        return written
+        return add_vary(written) if vary else written
 
 
 def _spells(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _merge_vary(headers: list[tuple[bytes, bytes]]) -> None:
-    lines = [(i, value) for i, (name, value) in enumerate(headers) if name.lower() == b"vary"]
-    fields = {field.strip().lower() for _, value in lines for field in value.split(b",")}
-    if fields & {b"cookie", b"*"}:
-        return
-    if lines:
-        index, value = lines[0]
-        headers[index] = (headers[index][0], value + b", Cookie")
+def add_vary(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The headers with ``Vary: Cookie``, merged with what the app has set (RFC 9110, 12.5.5)."""
+    varied, place = list(headers), None
+    for index, (name, value) in enumerate(varied):
+        if len(name) == 4 and name.lower() == b"vary":  # noqa: PLR2004 -- its length, which is fast
+            fields = {field.strip().lower() for field in value.split(b",")}
+            if fields & {b"cookie", b"*"}:
+                return varied
+            place = index if place is None else place
+    if place is None:
+        varied.append(_VARY)
     else:
-        headers.append((b"vary", b"Cookie"))
+        name, value = varied[place]
+        varied[place] = (name, value + b", Cookie")
+    return varied

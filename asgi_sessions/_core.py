@@ -222,7 +222,10 @@ class Core:
     async def touch(self, row: Row, *, seen: bool) -> None:
         """Note a use; a failure is counted and harms nothing."""
         try:
-            await self.store.touch(row, now=self.settings.now(), seen=seen)
+            now = self.settings.now()
+            if seen:
+                await self.store.arrived(row, now=now)
+            await self.store.touch(row.id, now=now)
         except SessionsError as fault:
             self.events.touch_failed(fault)
 

@@ -9,85 +9,36 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from threading import Thread, main_thread
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
 from databases import Database
-from sqlalchemy import ColumnElement, DateTime, Insert, Table
+from sqlalchemy import ColumnElement, Insert, Table, any_, bindparam
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.dialects.mysql import aiomysql
 from sqlalchemy.dialects.sqlite import pysqlite
 from sqlalchemy.engine import Dialect, make_url
-from sqlalchemy.sql import ClauseElement
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from ._errors import ConfigurationError
-
-Record = Sequence[Any]
-
-
-class Statement:
-    """A statement in a dialect's words, with what its values and its rows go through."""
-
-    __slots__ = ("_binds", "_names", "_results", "_values", "sql")
-
-    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
-        compiled = clause.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-        assert isinstance(compiled, SQLCompiler)  # noqa: S101 -- for the type checker: no DDL here
-        self.sql = compiled.string
-        self._values: Mapping[str, Any] = compiled.construct_params()
-        self._names = list(compiled.positiontup or ())
-        self._binds = [
-            compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
-            if name in compiled.binds
-            else None
-            for name in self._names
-        ]
-        columns: Iterable[ColumnElement[Any]] = getattr(clause, "exported_columns", ())
-        self._results = [
-            (index, process)
-            for index, column in enumerate(columns)
-            if (process := _reader(column, dialect)) is not None
-        ]
-
-    def params(self, values: Mapping[str, Any] | None = None) -> list[Any]:
-        """The values in the order of the statement."""
-        given = self._values if values is None else {**self._values, **values}
-        return [
-            given[name] if process is None else process(given[name])
-            for name, process in zip(self._names, self._binds, strict=True)
-        ]
-
-    def rows(self, records: Sequence[Record]) -> Sequence[Record]:
-        """The rows with values as SQLAlchemy gives them."""
-        if not self._results:
-            return records
-        rows = [list(record) for record in records]
-        for row in rows:
-            for index, process in self._results:
-                row[index] = process(row[index])
-        return rows
+from ._statement import Record
 
 
-def _reader(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    """What makes a driver's value ours: as SQLAlchemy has it, and times aware."""
-    process = column.type.dialect_impl(dialect).result_processor(dialect, None)
-    if not isinstance(column.type, DateTime) or dialect.name == "postgresql":
-        return process
-    return _utc_from_text if dialect.name == "sqlite" else _utc
+class Keys(NamedTuple):
+    """Some values of a column, asked for in one of few shapes, so that few statements serve all.
 
+    Attributes:
+        shape: what tells one shape from another.
+        match: that the column is one of them.
+        values: the values of its parameters.
+    """
 
-def _utc(value: datetime | None) -> datetime | None:
-    # What keeps no time zone has kept UTC.
-    return None if value is None else value.replace(tzinfo=UTC)
-
-
-def _utc_from_text(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value + "+00:00")
+    shape: Hashable
+    match: Callable[[], ColumnElement[bool]]
+    values: Mapping[str, Any]
 
 
 class Driver(ABC):
@@ -95,6 +46,8 @@ class Driver(ABC):
 
     #: Whether UPDATE tells the rows that it changed.
     returning: ClassVar[bool] = True
+    #: Whether one transaction writes at a time, so that none has to lock what it reads.
+    serial: ClassVar[bool] = False
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
     #: Whether connections of an app's own database may be held: where no pool waits for them.
@@ -114,6 +67,18 @@ class Driver(ABC):
     @abstractmethod
     def insert_once(self, table: Table) -> Insert:
         """An INSERT that does nothing where a unique column is taken."""
+
+    def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> Keys:
+        """That a column is one of these: as many parameters as the next power of two."""
+        given = list(keys)
+        size = 1 << (len(given) - 1).bit_length()
+        given += given[-1:] * (size - len(given))
+        names = [f"p_{column.name}_{i}" for i in range(size)]
+        return Keys(
+            (column.name, size),
+            lambda: column.in_([bindparam(name, type_=column.type) for name in names]),
+            dict(zip(names, given, strict=True)),
+        )
 
     async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, B027, ASYNC109 -- as above
         """Make a new connection ready."""
@@ -142,6 +107,7 @@ class SQLite(Driver):
     """aiosqlite."""
 
     hold = True
+    serial = True
     last_word = 0.01
 
     def __init__(self) -> None:
@@ -213,6 +179,12 @@ class PostgreSQL(Driver):
     async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
         status: str = await raw.execute(sql, *params)  # "UPDATE 3"
         return int(status.rpartition(" ")[2])
+
+    def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> Keys:
+        """One parameter for all of them, an array."""
+        name = f"p_{column.name}_any"
+        given = bindparam(name, type_=postgresql.ARRAY(column.type))
+        return Keys(column.name, lambda: column == any_(given), {name: list(keys)})
 
     def insert_once(self, table: Table) -> Insert:
         return postgresql.insert(table).on_conflict_do_nothing()

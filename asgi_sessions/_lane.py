@@ -1,8 +1,8 @@
-"""A lane: one task, one held connection, jobs in order.
+"""A lane: one task, one held connection, jobs of several kinds.
 
 Whoever asks waits for an answer, not for a connection: a request that is cancelled leaves its
-job to the lane, so no statement is cut in half and no connection is lost. Jobs that arrive
-while the lane works are taken together next time; nothing waits for a timer.
+job to the lane, so no statement is cut in half and no connection is lost. Jobs of a kind that
+arrive while the lane works are taken together next time; nothing waits for a timer.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from ._errors import SessionsError, SessionsUnavailable
 
 Held = TypeVar("Held")
-Job = TypeVar("Job")
-Answer = TypeVar("Answer")
-
-
 Held_contra = TypeVar("Held_contra", contravariant=True)
+Run = Callable[[Held, list[Any]], Awaitable[Sequence[Any]]]
+#: A job, the future of its answer, and the time until which that must be there.
+Waiting = tuple[Any, asyncio.Future[Any], float]
 
 
 class Release(Protocol[Held_contra]):
@@ -30,16 +29,16 @@ class Release(Protocol[Held_contra]):
     async def __call__(self, held: Held_contra, /, *, broken: bool) -> None: ...
 
 
-class Lane(Generic[Held, Job, Answer]):
-    """Runs jobs on a connection of its own.
+class Lane(Generic[Held]):
+    """Runs jobs on a connection of its own, the kinds in turn.
 
     Args:
         acquire: opens a connection.
         release: gives it back.
         leave: lets go of it without waiting, when its event loop is gone.
-        run: answers a batch, in its order. It may be called twice for the same jobs.
+        kinds: by the name of a kind, what answers a batch of its jobs, in their order, and how
+            many it takes at most. It may be called again for the same jobs.
         passing: whether a fault asks to try again.
-        batch: how many jobs are handed over together at most.
         hold: keep the connection while there is nothing to do.
         timeout: seconds that an answer may take, from the asking.
     """
@@ -49,38 +48,38 @@ class Lane(Generic[Held, Job, Answer]):
         acquire: Callable[[], Awaitable[Held]],
         release: Release[Held],
         leave: Callable[[Held], None],
-        run: Callable[[Held, list[Job]], Awaitable[Sequence[Answer]]],
+        kinds: dict[str, tuple[Run[Held], int]],
         *,
         passing: Callable[[Exception], bool],
-        batch: int,
         hold: bool,
         timeout: float,
     ) -> None:
         self._acquire = acquire
         self._release = release
         self._leave = leave
-        self._run = run
         self._passing = passing
-        self._batch = batch
         self._hold = hold
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        # Job, future, and the time until which the answer must be there.
-        self._waiting: deque[tuple[Job, asyncio.Future[Answer], float]] = deque()
+        self._now = self._loop.time
+        self._kinds = kinds
+        self._waiting: dict[str, deque[Waiting]] = {kind: deque() for kind in kinds}
+        self._batch: list[Waiting] = []
         self._held: Held | None = None
         self._task: asyncio.Task[None] | None = None
+        self._reached = False
         self._serving = False
         self._sleeping: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
 
-    def put(self, job: Job) -> asyncio.Future[Answer]:
+    def put(self, kind: str, job: object) -> asyncio.Future[Any]:
         """Queue a job; the future brings the answer.
 
         Raises (through the future):
             SessionsUnavailable: if the database does not answer.
         """
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting.append((job, future, self._loop.time() + self._timeout))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting[kind].append((job, future, self._now() + self._timeout))
         if self._sleeping is not None:
             self._sleeping.set_result(None)
             self._sleeping = None
@@ -96,7 +95,7 @@ class Lane(Generic[Held, Job, Answer]):
     async def close(self) -> None:
         """Finish what waits, then give the connection back."""
         if self._serving and self._task is not None:
-            if self._waiting:
+            if any(self._waiting.values()):
                 self._idle.clear()
             await self._idle.wait()
             self._task.cancel()
@@ -114,77 +113,74 @@ class Lane(Generic[Held, Job, Answer]):
             self._leave(held)
 
     async def _serve(self) -> None:
-        batch: list[tuple[Job, asyncio.Future[Answer], float]] = []
         try:
             while True:
-                if not self._waiting:
+                for kind, waiting in self._waiting.items():
+                    if waiting:
+                        run, most = self._kinds[kind]
+                        while waiting and len(self._batch) < most:
+                            self._batch.append(waiting.popleft())
+                        await self._answer(run, self._batch)
+                        self._batch.clear()
+                if not any(self._waiting.values()):
                     if not self._hold:
                         await self._drop(broken=False)
                     await self._sleep()
-                while self._waiting and len(batch) < self._batch:
-                    batch.append(self._waiting.popleft())
-                if batch:
-                    await self._answer(batch)
-                    batch.clear()
         except GeneratorExit:
             self.leave()
             raise
         finally:
             # Only a closing loop or `close` ends the task.
             self._serving, self._sleeping = False, None
-            _refuse((*batch, *self._waiting), SessionsUnavailable("the event loop is closing"))
-            self._waiting.clear()
+            closing = SessionsUnavailable("the event loop is closing")
+            for refused in (self._batch, *self._waiting.values()):
+                _refuse(refused, closing)
+                refused.clear()
             self._idle.set()
             await self._drop(broken=False)
 
     async def _sleep(self) -> None:
-        if not self._waiting:
+        if not any(self._waiting.values()):
             self._idle.set()
             self._sleeping = self._loop.create_future()
             await self._sleeping
             self._idle.clear()
 
-    async def _answer(self, batch: list[tuple[Job, asyncio.Future[Answer], float]]) -> None:
+    async def _answer(self, run: Run[Held], batch: list[Waiting]) -> None:
         jobs = [job for job, _, _ in batch]
         until = batch[0][2]  # nobody has waited longer
         try:
-            try:
-                answers = await self._try(jobs, until)
-            except SessionsError:
-                raise
-            except Exception as fault:  # noqa: BLE001 -- whatever a driver raises
-                answers = await self._try_again(jobs, until, fault)
+            answers = await self._try_often(run, jobs, until)
         except Exception as fault:  # noqa: BLE001 -- the askers get it
-            _refuse(batch, fault)
+            if len(batch) == 1 or not self._reached or self._now() >= until:
+                _refuse(batch, fault)
+            else:  # the database is there, so it is one of them that it cannot answer
+                for one in batch:
+                    await self._answer(run, [one])
             return
         for (_, future, _), answer in zip(batch, answers, strict=True):
             if not future.done():  # else the one who asked has gone
                 future.set_result(answer)
 
-    async def _try(self, jobs: list[Job], until: float) -> Sequence[Answer]:
-        try:
-            async with asyncio.timeout_at(until):
-                if self._held is None:
-                    self._held = await self._acquire()
-                return await self._run(self._held, jobs)
-        except Exception:
-            await self._drop(broken=True)  # who knows what state it is in
-            raise
-
-    async def _try_again(self, jobs: list[Job], until: float, fault: Exception) -> Sequence[Answer]:
-        """Once more, on a fresh connection: the held one may have died while it was idle. And as
-        long as the database itself asks for it.
+    async def _try_often(self, run: Run[Held], jobs: list[Any], until: float) -> Sequence[Any]:
+        """Once more after a fault, on a fresh connection: the held one may have died while it was
+        idle. And as long as the database itself asks for it.
         """
-        first = True
-        while self._loop.time() < until and (first or self._passing(fault)):
-            first = False
+        again = False
+        while True:
             try:
-                return await self._try(jobs, until)
-            except SessionsError:
-                raise
-            except Exception as again:  # noqa: BLE001 -- whatever a driver raises
-                fault = again
-        raise fault
+                async with asyncio.timeout_at(until):
+                    if self._held is None:
+                        self._held = await self._acquire()
+                    return await run(self._held, jobs)
+            except Exception as fault:
+                self._reached = self._held is not None
+                await self._drop(broken=True)  # who knows what state it is in
+                if isinstance(fault, SessionsError) or self._now() >= until:
+                    raise
+                if again and not self._passing(fault):
+                    raise
+                again = True
 
     async def _drop(self, *, broken: bool) -> None:
         held, self._held = self._held, None
@@ -194,7 +190,7 @@ class Lane(Generic[Held, Job, Answer]):
                     await self._release(held, broken=broken)
 
 
-def _refuse(batch: Sequence[tuple[object, asyncio.Future[Any], float]], fault: Exception) -> None:
+def _refuse(batch: Sequence[Waiting] | deque[Waiting], fault: Exception) -> None:
     for _, future, _ in batch:
         if not future.done():
             future.set_exception(as_sessions_error(fault))

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._call import Call
+from ._cookies import add_vary
 from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
 from ._events import logger
 from ._person import Person, person_from_scope
@@ -51,6 +52,8 @@ class SessionMiddleware:
         self._core = sessions._core
         self._settings = sessions._core.settings
         self._key = sessions._key
+        self._read = self._settings.cookie.reader()
+        self._verify = self._settings.keys.verify
 
     # Any: the types of Starlette's and of Litestar's ASGI are not one another's.
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
@@ -61,8 +64,8 @@ class SessionMiddleware:
             return
         person = self._person(scope)
         call = scope[self._key] = Call(scope)
-        values = self._settings.cookie.read(scope.get("headers", ()))
-        if (person is not None or values) and not await self._enter(call, person, values, send):
+        values = self._read(scope.get("headers", ()))
+        if (values or person is not None) and not await self._enter(call, person, values, send):
             return
         serve = self._serve_http if kind == "http" else self._serve_websocket
         try:
@@ -75,8 +78,7 @@ class SessionMiddleware:
         """Find the session; False if the request has been refused."""
         scope, core = call.scope, self._core
         identified = call.person = None if person is None else self._identify(call, person)
-        verify = self._settings.keys.verify
-        tokens = [token for value in values if (token := verify(value)) is not None]
+        tokens = [token for value in values if (token := self._verify(value)) is not None]
         if identified is None and not tokens:
             return True
         try:
@@ -118,9 +120,12 @@ class SessionMiddleware:
     async def _serve_http(self, call: Call, receive: Receive, send: Send) -> None:
         def send_with_cookie(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and not call.responding:
-                if call.vary or call.clear or call.undelivered is not None:
+                if call.clear or call.token is not None or call.undelivered is not None:
                     return self._start_response(call, message, send)
                 call.responding = True
+                if call.vary:
+                    headers = add_vary(message.get("headers", ()))
+                    return send({**message, "headers": headers})
             return send(message)
 
         try:

@@ -77,12 +77,15 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
         ConfigurationError: if somebody is there but has no id.
     """
     state = scope.get("state")
-    person = state.get("person") if isinstance(state, Mapping) else None
-    if person is not None:
-        return Person.of(person, where='scope["state"]["person"]')
+    if state is not None and (type(state) is dict or isinstance(state, Mapping)):
+        person = state.get("person")
+        if person is not None:
+            return Person.of(person, where='scope["state"]["person"]')
     user = scope.get("user")
+    if user is None:
+        return None
     authenticated = _get(user, "is_authenticated", default=True)
-    if user is None or not (authenticated() if callable(authenticated) else authenticated):
+    if not (authenticated() if callable(authenticated) else authenticated):
         return None
     return Person.of(user, where='scope["user"]')
 

@@ -38,7 +38,7 @@ async def resolve(
         SessionsUnavailable: if the database does not answer.
     """
     settings = core.settings
-    now = call.now = settings.now()
+    now = settings.now()
     who = Who.NOBODY if person is None else Who.SAME
     cookie, row, secret = Cookie.INVALID if sent else Cookie.NONE, None, None
     if tokens:

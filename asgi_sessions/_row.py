@@ -39,6 +39,7 @@ class Row(NamedTuple):
     ended_at: datetime | None
     end_reason: str | None
     remember: bool
+    live_device_key: bytes | None
 
     def __repr__(self) -> str:
         """Without the hashes: nothing of a secret reaches a log."""

@@ -21,7 +21,7 @@ from ._endpoint import EndSessionEndpoint
 from ._errors import ConfigurationError, InvalidSession
 from ._events import EventHandler, Events
 from ._lifetimes import AAL1, Lifetimes
-from ._link import Links
+from ._links import Links
 from ._person import Person, person_from_scope
 from ._session import Session
 from ._settings import AutoStart, Clock, OnUnavailable, settings, system_clock

@@ -1,4 +1,4 @@
-"""Every SQL statement. Reads answer with rows or None; writes with the rows they changed.
+"""The rows. Reads answer with rows or None; writes with the rows they changed.
 
 Each write is conditional on the row being live, so that none can bring an ended session back,
 and tells by its answer whether it took place. A missing row is never an error; a database that
@@ -10,30 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    MetaData,
-    Select,
-    and_,
-    bindparam,
-    case,
-    delete,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Integer, MetaData, bindparam, delete, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
+from ._access import Access
+from ._ends import Ends
 from ._lifetimes import Lifetimes
-from ._link import Access, Links
+from ._link import Work
+from ._links import Links
 from ._row import Row
+from ._sql import Clauses, Condition, values
+from ._starts import Start, Started, Starts
 from ._tables import sessions_table
 
-Condition = ColumnElement[bool]
+_LIMIT = bindparam("p_limit", type_=Integer())
 
 
 class Store:
@@ -50,13 +43,12 @@ class Store:
         self, links: Links, table_name: str, lifetimes: Lifetimes, cap: int | None
     ) -> None:
         self.links = links
-        links.batched = self._look_up
         self.metadata = MetaData()
         self.table = sessions_table(table_name, self.metadata)
-        self._lifetimes = lifetimes
-        self._cap = cap
-        self._c = self.table.c
-        self._columns = [self._c[name] for name in Row._fields]
+        self._sql = Clauses(self.table, lifetimes)
+        self._ends = Ends(self._sql, lifetimes)
+        starts = Starts(self._sql, self._ends, cap)
+        links.batched = {"look-up": self._look_up, "start": starts.run, "touch": self._touch}
 
     def ddl(self, dialect: Dialect) -> list[str]:
         """The statements that make the table and its indexes, in a dialect."""
@@ -74,32 +66,13 @@ class Store:
             for statement in self.ddl(await access.ddl_dialect()):
                 await access.create(statement)
 
-        await self.links.here.writes.put(work)
-
-    # --- what "live" means, once --------------------------------------------------------------
-
-    def live(self, now: datetime) -> Condition:
-        """`Row.live` in SQL."""
-        return and_(
-            self._c.ended_at.is_(None),
-            self._c.expires_at > now,
-            self._c.last_seen_at > self._lifetimes.idle_since(now),
-        )
-
-    def _overdue(self, now: datetime) -> Condition:
-        return and_(
-            self._c.ended_at.is_(None),
-            or_(
-                self._c.expires_at <= now,
-                self._c.last_seen_at <= self._lifetimes.idle_since(now),
-            ),
-        )
+        await self._write(work)
 
     # --- reads --------------------------------------------------------------------------------
 
     def by_sid(self, sid: str) -> Awaitable[Row | None]:
         """The row of this sid, an ended one too."""
-        return self.links.here.look_up(sid)
+        return self.links.here.lookups.put("look-up", sid)
 
     async def by_sids(self, sids: Iterable[str]) -> dict[str, Row]:
         """The rows of these sids, ended ones too."""
@@ -109,45 +82,51 @@ class Store:
     async def live_scope_row(self, keys: Iterable[bytes]) -> Row | None:
         """The row of origin ``scope`` that a device uses, unless it has ended."""
         for key in keys:
-            row = await self.links.here.look_up(key)
+            row: Row | None = await self.links.here.lookups.put("look-up", key)
             if row is not None:
                 return row
         return None
 
     async def _look_up(self, access: Access, keys: list[str | bytes]) -> list[Row | None]:
         """Answer what many requests have asked for, in one SELECT for each kind of key."""
+        c = self.table.c
         found: dict[str | bytes, Row] = {}
-        for kind, column in ((str, self._c.id), (bytes, self._c.live_device_key)):
-            asked = list({key for key in keys if type(key) is kind})
-            if asked:
-                size = 1 << (len(asked) - 1).bit_length()  # few statements for all numbers
-                statement = access.statement((kind, size), partial(self._in, column, size))
-                asked += asked[-1:] * (size - len(asked))
-                for record in await access.run(statement, asked):
-                    found[record[0]] = Row._make(record[-len(Row._fields) :])
+        sids = {key for key in keys if type(key) is str}
+        if sids:
+            for row in await self._read_among(access, c.id, sids):
+                found[row.id] = row
+        if len(sids) < len(keys):
+            devices = {key for key in keys if type(key) is bytes}
+            if devices:
+                for row in await self._read_among(access, c.live_device_key, devices):
+                    found[row.live_device_key or b""] = row
         return [found.get(key) for key in keys]
-
-    def _in(self, column: ColumnElement[Any], size: int) -> Select[Any]:
-        keys = [bindparam(f"key_{i}", None, type_=column.type) for i in range(size)]
-        first = [] if column is self._columns[0] else [column]
-        return select(*first, *self._columns).where(column.in_(keys))
 
     async def by_device(
         self, keys: Sequence[bytes], *, live: datetime | None = None, origin: str | None = None
     ) -> Row | None:
         """The newest row of a device: of those live at a moment, of one origin, or of all."""
-        conditions: list[Condition] = [self._c.device_key.in_(keys)]
+        sql = self._sql
+        given: dict[str, Any] = {}
+        conditions: list[Condition] = []
         if live is not None:
-            conditions.append(self.live(live))
+            conditions.append(sql.live)
+            given |= sql.at(live)
         if origin is not None:
-            conditions.append(self._c.origin == origin)
+            conditions.append(sql.equals("origin"))
+            given |= values(origin=origin)
 
         async def work(access: Access) -> Row | None:
-            newest = (self._c.started_at.desc(), self._c.id.desc())
-            rows = await self._read(access, *conditions, order=newest, limit=1)
+            device = access.driver.among(self.table.c.device_key, keys)
+            newest = (self.table.c.started_at.desc(), self.table.c.id.desc())
+            rows = await access.select(
+                ("device", live is None, origin is None, device.shape),
+                lambda: sql.rows.where(device.match(), *conditions).order_by(*newest).limit(1),
+                {**given, **device.values},
+            )
             return rows[0] if rows else None
 
-        answer: Row | None = await self.links.here.queries.put(work)
+        answer: Row | None = await self._query(work)
         return answer
 
     async def listed(
@@ -160,67 +139,43 @@ class Store:
         before: str | None,
     ) -> list[Row]:
         """A person's rows, newest first, from `before` (a sid) on; all or those live."""
-        conditions = self._of(person_id, app_id)
+        sql = self._sql
+        mine, given = self._of(person_id, app_id)
+        given["p_limit"] = limit
         if live is not None:
-            conditions.append(self.live(live))
+            mine &= sql.live
+            given |= sql.at(live)
         if before is not None:
-            conditions.append(self._c.id < before)
+            mine &= self.table.c.id < sql.param("id")
+            given |= values(id=before)
+        key = ("listed", app_id is None, live is None, before is None)
+        newest = self.table.c.id.desc()
 
         async def work(access: Access) -> list[Row]:
-            return await self._read(access, *conditions, order=(self._c.id.desc(),), limit=limit)
+            return await access.select(
+                key, lambda: sql.rows.where(mine).order_by(newest).limit(_LIMIT), given
+            )
 
-        answer: list[Row] = await self.links.here.queries.put(work)
+        answer: list[Row] = await self._query(work)
         return answer
 
     # --- writes -------------------------------------------------------------------------------
 
-    async def insert(
-        self, values: dict[str, Any], *, replaces: str | None, now: datetime
-    ) -> tuple[Row, list[Row]]:
+    async def insert(self, row: dict[str, Any], *, replaces: str | None, now: datetime) -> Started:
         """A new row of origin ``login``, and the rows that it ended: the one it replaces, and
         those over the cap. All of it or nothing.
         """
-
-        async def work(access: Access) -> tuple[Row, list[Row]]:
-            async with access.transaction():
-                ended: list[Row] = []
-                if replaces is not None:
-                    ended += await self._end(access, now, "replaced", self._c.id == replaces)
-                # Once, in case that it is tried again after its answer was lost.
-                await access.execute(access.driver.insert_once(self.table).values(values))
-                ended += await self._enforce_cap(access, values, now)
-                (row,) = await self._read(access, self._c.id == values["id"])
-            return row, ended + await self._enforce_cap_again(access, values, now)
-
-        answer: tuple[Row, list[Row]] = await self.links.here.writes.put(work)
-        return answer
+        started: Started = await self.links.here.writes.put("start", Start(row, (), replaces, now))
+        return started
 
     async def insert_once(
-        self, values: dict[str, Any], keys: Sequence[bytes], *, now: datetime
-    ) -> tuple[Row, list[Row]]:
+        self, row: dict[str, Any], keys: Sequence[bytes], *, now: datetime
+    ) -> Started:
         """The one live row of origin ``scope`` that this device has: a new one, or the one that
         another request or process was first to make; and the rows that it ended.
         """
-
-        async def work(access: Access) -> tuple[Row, list[Row]]:
-            async with access.transaction():
-                mine = self._c.live_device_key.in_(keys)
-                once = access.driver.insert_once(self.table).values(values)
-                # First a write: SQLite refuses one after a read if others wrote in between.
-                await access.execute(once)
-                ended = await self._expire(access, now, mine)
-                if ended:  # the device's last one had run out
-                    await access.execute(once)
-                (row, *_) = await self._read(access, mine)
-                mine_now = row.id == values["id"]
-                if mine_now:
-                    ended += await self._enforce_cap(access, values, now)
-            if mine_now:
-                ended += await self._enforce_cap_again(access, values, now)
-            return row, ended
-
-        answer: tuple[Row, list[Row]] = await self.links.here.writes.put(work)
-        return answer
+        started: Started = await self.links.here.writes.put("start", Start(row, keys, None, now))
+        return started
 
     async def end(
         self,
@@ -233,19 +188,22 @@ class Store:
         """End one session, of this person if one is given: its row, and whether it ended now.
         The first end wins; one whose time was up has ended by that.
         """
-        mine = self._c.id == sid
+        sql = self._sql
+        mine, given = sql.sid, values(id=sid)
         if person_id is not None:
-            mine &= self._c.person_id == person_id
+            mine &= sql.person
+            given |= values(person_id=person_id)
+        key = ("one", person_id is None)
 
         async def work(access: Access) -> tuple[Row | None, bool]:
-            ended = await self._end(access, now, reason, mine)
+            ended = await self._ends.end(access, key, mine, given, reason=reason, now=now)
             if ended:
                 return ended[0], True
-            expired = await self._expire(access, now, mine)
-            rows = expired or await self._read(access, mine)
-            return (rows[0] if rows else None), bool(expired)
+            rows = await access.select(key, lambda: sql.rows.where(mine), given)
+            expired = await self._ends.expire(access, rows, now)
+            return (*expired, *rows, None)[0], bool(expired)
 
-        answer: tuple[Row | None, bool] = await self.links.here.writes.put(work)
+        answer: tuple[Row | None, bool] = await self._write(work)
         return answer
 
     async def end_all(
@@ -258,151 +216,125 @@ class Store:
         now: datetime,
     ) -> list[Row]:
         """End a person's live sessions but one."""
-        conditions = self._of(person_id, app_id)
+        mine, given = self._of(person_id, app_id)
         if except_sid is not None:
-            conditions.append(self._c.id != except_sid)
+            mine &= self.table.c.id != self._sql.param("id")
+            given |= values(id=except_sid)
+        key = ("all", app_id is None, except_sid is None)
 
         async def work(access: Access) -> list[Row]:
-            return await self._end(access, now, reason, and_(*conditions))
+            return await self._ends.end(access, key, mine, given, reason=reason, now=now)
 
-        answer: list[Row] = await self.links.here.writes.put(work)
+        answer: list[Row] = await self._write(work)
         return answer
 
-    async def renew(self, row: Row, values: dict[str, Any], *, now: datetime) -> Row | None:
+    async def renew(self, row: Row, changed: dict[str, Any], *, now: datetime) -> Row | None:
         """Write a new secret unless the session is dead (None) or another request has renewed it
         since `row` was read (then its row as it is now).
         """
-        mine = self._c.id == row.id
-        unchanged = and_(mine, self._c.secret_hash == row.secret_hash, self.live(now))
+        sql = self._sql
+        old = bindparam("p_old_hash", type_=self.table.c.secret_hash.type)
+        unchanged = sql.sid & sql.live & (self.table.c.secret_hash == old)
+        given = {**sql.at(now), **values(id=row.id, old_hash=row.secret_hash, **changed)}
 
         async def work(access: Access) -> Row | None:
-            rows = await self._update(access, values, unchanged) or await self._read(
-                access, mine, self.live(now)
-            )
+            rows = await access.update(
+                "renew", sql, lambda: unchanged, changes=sql.given(*changed), values=given
+            ) or await access.select("live one", lambda: sql.rows.where(sql.sid, sql.live), given)
             return rows[0] if rows else None
 
-        answer: Row | None = await self.links.here.writes.put(work)
+        answer: Row | None = await self._write(work)
         return answer
 
-    async def touch(self, row: Row, *, now: datetime, seen: bool) -> None:
-        """Note that a live session was used; with `seen`, that its new secret has arrived."""
-        used = self._c.last_seen_at
-        values: dict[str, Any] = {"last_seen_at": case((used < now, now), else_=used)}
-        if seen:
-            values["secret_seen_at"] = now
-        mine = and_(self._c.id == row.id, self._c.secret_hash == row.secret_hash, self.live(now))
+    async def touch(self, sid: str, *, now: datetime) -> None:
+        """Note that a live session was used."""
+        await self.links.here.writes.put("touch", (sid, now))
+
+    async def _touch(self, access: Access, jobs: list[tuple[str, datetime]]) -> list[None]:
+        """One UPDATE for all that have been used since the last; the time of the earliest."""
+        sql, c = self._sql, self.table.c
+        now = min(now for _, now in jobs)
+        mine = access.driver.among(c.id, {sid for sid, _ in jobs})
+        await access.execute(
+            ("touch", mine.shape),
+            lambda: (
+                update(self.table)
+                .where(mine.match(), sql.live, c.last_seen_at < sql.now)
+                .values(last_seen_at=sql.now)
+            ),
+            {**sql.at(now), **mine.values},
+        )
+        return [None] * len(jobs)
+
+    async def arrived(self, row: Row, *, now: datetime) -> None:
+        """Note that the secret of a row has been seen: its predecessor's grace begins."""
+        sql = self._sql
+        mine = sql.sid & sql.live & sql.equals("secret_hash")
+        given = {**sql.at(now), **values(id=row.id, secret_hash=row.secret_hash)}
 
         async def work(access: Access) -> None:
-            await access.execute(update(self.table).where(mine).values(values))
+            await access.execute(
+                "arrived",
+                lambda: update(self.table).where(mine).values(secret_seen_at=sql.now),
+                given,
+            )
 
-        await self.links.here.writes.put(work)
+        await self._write(work)
 
     async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
         """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""
+        sql, c = self._sql, self.table.c
 
         async def mark(access: Access) -> int:
             # By `expires_at` alone: what is merely idle is found when its time is up, too.
-            ids = await self._ids(
-                access,
-                and_(self._c.ended_at.is_(None), self._c.expires_at <= now),
-                order=self._c.expires_at,
-                limit=batch_size,
+            over = c.ended_at.is_(None) & (c.expires_at <= sql.now)
+            rows = await access.select(
+                "over",
+                lambda: sql.rows.where(over).order_by(c.expires_at).limit(_LIMIT),
+                {"p_now": now, "p_limit": batch_size},
             )
-            return len(await self._expire(access, now, self._c.id.in_(ids))) if ids else 0
+            return len(await self._ends.expire(access, rows, now))
 
         async def remove(access: Access) -> int:
-            ids = await self._ids(
-                access, self._c.ended_at < now - keep, order=self._c.ended_at, limit=batch_size
+            old = c.ended_at < sql.param("ended_at")
+            ids = await access.ids(
+                "old",
+                lambda: sql.ids.where(old).order_by(c.ended_at).limit(_LIMIT),
+                {"p_ended_at": now - keep, "p_limit": batch_size},
             )
             if not ids:
                 return 0
-            return await access.execute(delete(self.table).where(self._c.id.in_(ids)))
+            mine = access.driver.among(c.id, ids)
+            return await access.execute(
+                ("delete", mine.shape),
+                lambda: delete(self.table).where(mine.match()),
+                mine.values,
+            )
 
         removed = 0
         for step in (mark, remove):
-            while count := await self.links.here.writes.put(step):
+            while count := await self._write(step):
                 removed += count if step is remove else 0
         return removed
 
     # --- pieces -------------------------------------------------------------------------------
 
-    def _of(self, person_id: str, app_id: str | None) -> list[Condition]:
-        conditions: list[Condition] = [self._c.person_id == person_id]
-        if app_id is not None:
-            conditions.append(self._c.app_id == app_id)
-        return conditions
+    def _write(self, work: Work) -> asyncio.Future[Any]:
+        return self.links.here.writes.put("other", work)
 
-    async def _read(
-        self,
-        access: Access,
-        *conditions: Condition,
-        order: Sequence[ColumnElement[Any]] = (),
-        limit: int | None = None,
+    def _query(self, work: Work) -> asyncio.Future[Any]:
+        return self.links.here.queries.put("other", work)
+
+    def _of(self, person_id: str, app_id: str | None) -> tuple[Condition, dict[str, Any]]:
+        if app_id is None:
+            return self._sql.person, values(person_id=person_id)
+        both = self._sql.person & self._sql.app
+        return both, values(person_id=person_id, app_id=app_id)
+
+    async def _read_among(
+        self, access: Access, column: ColumnElement[Any], keys: Iterable[Any]
     ) -> list[Row]:
-        query = select(*self._columns).where(*conditions).order_by(*order).limit(limit)
-        return [Row._make(record) for record in await access.fetch(query)]
-
-    async def _ids(
-        self, access: Access, condition: Condition, *, order: ColumnElement[Any], limit: int
-    ) -> list[str]:
-        query = select(self._c.id).where(condition).order_by(order).limit(limit)
-        return [record[0] for record in await access.fetch(query)]
-
-    async def _update(
-        self, access: Access, values: dict[str, Any], condition: Condition
-    ) -> list[Row]:
-        records = await access.update(self.table, values, condition, self._columns)
-        return [Row._make(record) for record in records]
-
-    async def _end(
-        self, access: Access, now: datetime, reason: str, condition: Condition
-    ) -> list[Row]:
-        values = {"ended_at": now, "end_reason": reason, "live_device_key": None}
-        return await self._update(access, values, and_(condition, self.live(now)))
-
-    async def _expire(self, access: Access, now: datetime, condition: Condition) -> list[Row]:
-        """Write down the end of what has run out: at the moment when it did."""
-        rows = await self._read(access, condition, self._overdue(now))
-        if not rows:
-            return []
-        ended: list[Row] = []
-        async with access.transaction():
-            for row in rows:
-                values = {
-                    "ended_at": row.deadline(self._lifetimes),
-                    "end_reason": "expired",
-                    "live_device_key": None,
-                }
-                mine = and_(self._c.id == row.id, self._overdue(now))
-                ended += await self._update(access, values, mine)
-        return ended
-
-    async def _enforce_cap(
-        self, access: Access, values: dict[str, Any], now: datetime
-    ) -> list[Row]:
-        """End what the new row is too many of: the least recently seen, never the new one."""
-        if self._cap is None:
-            return []
-        others = [*self._of(values["person_id"], values["app_id"]), self._c.id != values["id"]]
-        return await self._end_surplus(access, others, self._cap - 1, now)
-
-    async def _enforce_cap_again(
-        self, access: Access, values: dict[str, Any], now: datetime
-    ) -> list[Row]:
-        """Once the row is there for all to see: logins at the same moment did not see one
-        another. They agree on the order, so that no two of them end each other.
-        """
-        if self._cap is None:
-            return []
-        everyone = self._of(values["person_id"], values["app_id"])
-        return await self._end_surplus(access, everyone, self._cap, now)
-
-    async def _end_surplus(
-        self, access: Access, conditions: list[Condition], keep: int, now: datetime
-    ) -> list[Row]:
-        latest = (self._c.last_seen_at.desc(), self._c.id.desc())
-        rows = await self._read(access, *conditions, self.live(now), order=latest)
-        surplus = [row.id for row in rows[keep:]]
-        if not surplus:
-            return []
-        return await self._end(access, now, "limit", self._c.id.in_(surplus))
+        mine = access.driver.among(column, keys)
+        return await access.select(
+            mine.shape, lambda: self._sql.rows.where(mine.match()), mine.values
+        )

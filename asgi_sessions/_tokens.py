@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -26,6 +27,7 @@ _SHAPE = re.compile(rf"({_SID})\.([\w-]{{43}})\.[\w-]{{43}}", re.ASCII)
 #: What a sid looks like; nothing else is asked for in the database.
 SIDS = re.compile(_SID)
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -86,26 +88,34 @@ class Keys:
                 f"{KEY_LENGTH} characters; make one with:"
                 " python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
-        self._signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in keys]
+        signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in keys]
+        self._signer = signers[0]
+        # With the key already in: half of an HMAC's work.
+        self._verifying = [hmac.new(signer.derive_key(), digestmod="sha256") for signer in signers]
         self._device_keys = [_signer(key, "asgi_sessions.device").derive_key() for key in keys]
 
     def __repr__(self) -> str:
         """Without the keys."""
-        return f"<{len(self._signers)} keys>"
+        return f"<{len(self._verifying)} keys>"
 
     def sign(self, token: Token) -> str:
         """The cookie's value."""
-        return self._signers[0].sign(f"{token.sid}.{token.secret}").decode("ascii")
+        return self._signer.sign(f"{token.sid}.{token.secret}").decode("ascii")
 
     def verify(self, value: str) -> Token | None:
         """The token of a value that one of the keys signed; None for anything else."""
         match = _SHAPE.fullmatch(value)
         if match is None:
             return None
-        signed, given = value[: match.end(2)], value.encode("ascii")
-        for signer in self._signers:
+        given = value.encode("ascii")
+        end = match.end(2)
+        for key in self._verifying:
+            # What `Signer.verify_signature` does, in a third of its time.
+            mac = key.copy()
+            mac.update(given[:end])
+            right = b2a_base64(mac.digest(), newline=False).translate(_URL_SAFE, b"=")
             # The text is compared, not what it decodes to: one token has one spelling.
-            if hmac.compare_digest(signer.sign(signed), given):
+            if hmac.compare_digest(right, given[end + 1 :]):
                 return Token(match[1], match[2])
         return None
 

@@ -1153,7 +1153,7 @@ def test_a_cookie_that_is_written_is_read(
     assert {b"HttpOnly", b"Secure", b"Path=" + cookie.path.encode()} <= set(attributes)
     assert (b"Max-Age=%d" % (max_age or 0) in attributes) is (max_age is not None)
     line = b"; ".join((around[0], pair, around[1]))
-    assert value in cookie.read([(b"accept", b"*/*"), (b"cookie", line)])
+    assert value in cookie.reader()([(b"accept", b"*/*"), (b"cookie", line)])
 
 
 @MANY
@@ -1165,7 +1165,7 @@ def test_what_is_read_is_each_value_of_our_name_once_and_none_that_is_too_long(
 ) -> None:
     pairs = [pair.strip(b" \t") for line in lines for pair in line.split(b";")]
     sent = [pair[len(NAME) + 1 :] for pair in pairs if pair.startswith(NAME + b"=")]
-    read = CookieSettings().read([(b"cookie", line) for line in lines])
+    read = CookieSettings().reader()([(b"cookie", line) for line in lines])
     assert read == list(
         dict.fromkeys(value.decode("latin-1") for value in sent if 0 < len(value) <= 512)
     )

@@ -139,11 +139,11 @@ def test_all_faults_of_a_cookie_come_in_one_message() -> None:
 )
 def test_every_value_of_our_name_is_read_once(lines: list[bytes], values: list[str]) -> None:
     headers = [(b"host", b"test"), *((b"cookie", line) for line in lines)]
-    assert CookieSettings().read(headers) == values
+    assert CookieSettings().reader()(headers) == values
 
 
 def test_only_cookies_are_read() -> None:
-    assert CookieSettings().read([(b"x-cookie", b"__Host-sid=a")]) == []
+    assert CookieSettings().reader()([(b"x-cookie", b"__Host-sid=a")]) == []
 
 
 # --- rendered -------------------------------------------------------------------------------------

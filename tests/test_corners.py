@@ -35,16 +35,18 @@ class Bench:
 
     def __init__(self, *, hold: bool = True) -> None:
         self.log: list[str] = []
-        self.lane: Lane[str, Any, Any] = Lane(
+        self.lane: Lane[str] = Lane(
             self.acquire,
             self.release,
             lambda held: self.log.append(f"left {held}"),
-            self.run,
+            {"job": (self.run, 2)},
             passing=lambda fault: "again" in str(fault),
-            batch=2,
             hold=hold,
             timeout=5,
         )
+
+    def put(self, job: Any) -> asyncio.Future[Any]:
+        return self.lane.put("job", job)
 
     async def acquire(self) -> str:
         self.log.append("acquired")
@@ -70,14 +72,14 @@ def failing(*faults: Exception) -> Any:
 
 async def test_a_lane_that_is_closed_finishes_what_waits() -> None:
     bench = Bench()
-    answers = [bench.lane.put(lambda: 1), bench.lane.put(lambda: 2), bench.lane.put(lambda: 3)]
+    answers = [bench.put(lambda: 1), bench.put(lambda: 2), bench.put(lambda: 3)]
     await bench.lane.close()
     assert [await answer for answer in answers] == [1, 2, 3]
     assert bench.log == ["acquired", "released"]
     await bench.lane.close()  # once more does no harm
-    again = bench.lane.put(lambda: 4)
+    again = bench.put(lambda: 4)
     assert await again == 4
-    waiting = bench.lane.put(lambda: 5)
+    waiting = bench.put(lambda: 5)
     await bench.lane.close()
     assert await waiting == 5
 
@@ -91,7 +93,7 @@ async def test_a_lane_that_was_never_used_is_closed() -> None:
 
 async def test_a_lane_that_does_not_hold_gives_back_when_it_is_idle() -> None:
     bench = Bench(hold=False)
-    assert await bench.lane.put(lambda: 1) == 1
+    assert await bench.put(lambda: 1) == 1
     await asyncio.sleep(0)
     assert bench.log == ["acquired", "released"]
     await bench.lane.close()
@@ -99,7 +101,7 @@ async def test_a_lane_that_does_not_hold_gives_back_when_it_is_idle() -> None:
 
 async def test_a_lane_can_be_left_with_its_connection() -> None:
     bench = Bench()
-    assert await bench.lane.put(lambda: 1) == 1
+    assert await bench.put(lambda: 1) == 1
     bench.lane.leave()
     assert bench.log == ["acquired", "left it"]
     await bench.lane.close()
@@ -107,10 +109,10 @@ async def test_a_lane_can_be_left_with_its_connection() -> None:
 
 async def test_a_fault_is_tried_once_more_and_longer_if_it_asks_for_it() -> None:
     bench = Bench()
-    assert await bench.lane.put(failing(Fault())) == "done"
-    assert await bench.lane.put(failing(Fault("again"), Fault("again"), Fault("again"))) == "done"
+    assert await bench.put(failing(Fault())) == "done"
+    assert await bench.put(failing(Fault("again"), Fault("again"), Fault("again"))) == "done"
     with pytest.raises(SessionsUnavailable, match="Fault"):
-        await bench.lane.put(failing(Fault(), Fault()))
+        await bench.put(failing(Fault(), Fault()))
     await bench.lane.close()
 
 
@@ -119,17 +121,17 @@ async def test_an_error_of_ours_is_told_as_it_is() -> None:
     ours = SessionsError("ours")
     for job in (failing(ours), failing(Fault(), ours)):
         with pytest.raises(SessionsError) as caught:
-            await bench.lane.put(job)
+            await bench.put(job)
         assert caught.value is ours
     await bench.lane.close()
 
 
 async def test_an_asker_that_has_gone_is_not_answered() -> None:
     bench = Bench()
-    gone, stays = bench.lane.put(lambda: 1), bench.lane.put(lambda: 2)
+    gone, stays = bench.put(lambda: 1), bench.put(lambda: 2)
     gone.cancel()
     assert await stays == 2
-    failed = bench.lane.put(failing(Fault(), Fault()))
+    failed = bench.put(failing(Fault(), Fault()))
     failed.cancel()
     await bench.lane.close()
 

@@ -1,0 +1,124 @@
+"""A connection in the hands of a lane: statements by name, each compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from databases.core import Connection
+from sqlalchemy import update
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import ClauseElement
+
+from ._driver import Driver
+from ._row import Row
+from ._sql import Clauses, Condition
+from ._statement import Statement
+
+_new = tuple.__new__
+Values = Mapping[str, Any]
+
+
+class Access:
+    """A connection and the statements that its database has been told before.
+
+    Every statement has a key, which says all that its text depends on; `make` builds it when
+    the key is new.
+
+    Args:
+        connection: of `databases`.
+        driver: how to speak to it.
+        statements: by key; shared by the connections of a database.
+    """
+
+    def __init__(
+        self, connection: Connection, driver: Driver, statements: dict[Hashable, Statement]
+    ) -> None:
+        self._connection = connection
+        self._statements = statements
+        self.driver = driver
+
+    async def release(self) -> None:
+        """Give the connection back."""
+        await self._connection.__aexit__()
+
+    @property
+    def raw(self) -> Any:  # noqa: ANN401 -- each driver's own
+        """The driver's connection."""
+        return self._connection.raw_connection
+
+    def transaction(self) -> AbstractAsyncContextManager[Any]:
+        """All or nothing."""
+        return self._connection.transaction()
+
+    def _statement(self, key: Hashable, make: Callable[[], ClauseElement]) -> Statement:
+        statement = self._statements.get(key)
+        if statement is None:
+            statement = self._statements[key] = Statement(make(), self.driver.dialect)
+        return statement
+
+    async def select(
+        self, key: Hashable, make: Callable[[], ClauseElement], values: Values
+    ) -> list[Row]:
+        """The rows that a statement selects or returns, whose columns are those of `Row`."""
+        statement = self._statement(key, make)
+        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
+        return [_new(Row, record) for record in statement.rows(records)]
+
+    async def ids(
+        self, key: Hashable, make: Callable[[], ClauseElement], values: Values
+    ) -> list[str]:
+        """The ids that a statement selects."""
+        statement = self._statement(key, make)
+        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
+        return [record[0] for record in records]
+
+    async def execute(
+        self, key: Hashable, make: Callable[[], ClauseElement], values: Values
+    ) -> int:
+        """How many rows a statement has changed."""
+        statement = self._statement(key, make)
+        return await self.driver.execute(self.raw, statement.sql, statement.params(values))
+
+    async def update(
+        self,
+        key: Hashable,
+        sql: Clauses,
+        condition: Callable[[], Condition],
+        *,
+        changes: Mapping[str, Any],
+        values: Values,
+    ) -> list[Row]:
+        """Change what fulfils a condition; the rows that were changed, as they are now."""
+        change = update(sql.table).values(changes)
+        if self.driver.returning:
+            columns = sql.rows.exported_columns
+            return await self.select(
+                ("update", key), lambda: change.where(condition()).returning(*columns), values
+            )
+        async with self.transaction():
+            ids = await self.ids(
+                ("lock", key), lambda: sql.ids.where(condition()).with_for_update(), values
+            )
+            if not ids:
+                return []
+            mine = self.driver.among(sql.c.id, ids)
+            await self.execute(
+                ("update", key, mine.shape),
+                lambda: change.where(mine.match()),
+                {**values, **mine.values},
+            )
+            return await self.select(mine.shape, lambda: sql.rows.where(mine.match()), mine.values)
+
+    async def ddl_dialect(self) -> Dialect:
+        """The dialect of this very server."""
+        return await self.driver.ddl_dialect(self.raw)
+
+    async def create(self, statement: str) -> None:
+        """Run a statement that makes something, unless it is there."""
+        try:
+            await self.driver.fetch(self.raw, statement, ())
+        except Exception as fault:
+            if not self.driver.made_already(fault):
+                raise

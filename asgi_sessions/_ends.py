@@ -1,0 +1,70 @@
+"""How rows end: each once, and those whose time is up at the moment when it was."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from ._access import Access
+from ._lifetimes import Lifetimes
+from ._row import Row
+from ._sql import Clauses, Condition, values
+
+
+class Ends:
+    """The one way in which a row ends: it gives up its device, too.
+
+    Args:
+        sql: what is said of the table.
+        lifetimes: when a row's time is up.
+    """
+
+    def __init__(self, sql: Clauses, lifetimes: Lifetimes) -> None:
+        self._sql = sql
+        self._lifetimes = lifetimes
+
+    async def end(
+        self,
+        access: Access,
+        key: Hashable,
+        condition: Condition,
+        given: Mapping[str, Any],
+        *,
+        reason: str,
+        now: datetime,
+    ) -> list[Row]:
+        """End the live rows that fulfil a condition; those that ended now."""
+        condition &= self._sql.live
+        written = {**given, **self._sql.at(now), **values(ended_at=now, end_reason=reason)}
+        return await self._write(access, ("end", key), condition, written)
+
+    async def end_these(
+        self, access: Access, sids: Sequence[str], *, reason: str, now: datetime
+    ) -> list[Row]:
+        """End those that live of these rows."""
+        if not sids:
+            return []
+        mine = access.driver.among(self._sql.c.id, sids)
+        return await self.end(access, mine.shape, mine.match(), mine.values, reason=reason, now=now)
+
+    async def expire(self, access: Access, rows: Sequence[Row], now: datetime) -> list[Row]:
+        """Write down the end of those of these rows whose time is up."""
+        lifetimes, sql = self._lifetimes, self._sql
+        over = [row for row in rows if row.ended_at is None and not row.live(now, lifetimes)]
+        if not over:
+            return []
+        ended: list[Row] = []
+        async with access.transaction():
+            for row in over:
+                written = values(id=row.id, ended_at=row.deadline(lifetimes), end_reason="expired")
+                mine = sql.sid & sql.overdue
+                ended += await self._write(access, "expire", mine, {**sql.at(now), **written})
+        return ended
+
+    async def _write(
+        self, access: Access, key: Hashable, condition: Condition, given: Mapping[str, Any]
+    ) -> list[Row]:
+        return await access.update(
+            key, self._sql, lambda: condition, changes=self._sql.ended, values=given
+        )

@@ -1,0 +1,128 @@
+"""The database as a process sees it: one link for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from weakref import ref
+
+from databases import Database
+
+from ._driver import driver_for
+from ._errors import ConfigurationError
+from ._lane import as_sessions_error
+from ._link import Batched, Link
+
+
+class Links:
+    """One `Link` for each event loop that uses the database.
+
+    A connection belongs to the loop that opened it, and tests use many loops: Starlette's
+    TestClient without ``with`` takes a new one for each request.
+
+    Args:
+        database: a URL, or an app's own `databases.Database`, which stays in its loop.
+    """
+
+    def __init__(self, database: str | Database) -> None:
+        #: What answers many jobs at once; set by the store, which has the SQL.
+        self.batched: Mapping[str, Batched]
+        self._owned = not isinstance(database, Database)
+        #: Seconds that anything may take.
+        self.timeout = 5.0
+        self.first = database if isinstance(database, Database) else _make(database)
+        self._movable = self._owned or driver_for(self.first).hold
+        if self.first.url.dialect == "sqlite":
+            _refuse_memory(self.first)
+        self._links: dict[asyncio.AbstractEventLoop, Link] = {}
+        self._first_loop: ref[asyncio.AbstractEventLoop] | None = None
+        self._lock = threading.Lock()  # loops may run in several threads
+
+    @property
+    def here(self) -> Link:
+        """The link of the running loop.
+
+        Raises:
+            ConfigurationError: for an app's own database that was opened in another loop.
+        """
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        return self._make_link(loop) if link is None else link
+
+    @property
+    def database(self) -> Database:
+        """The running loop's database; outside of any loop the first."""
+        try:
+            return self.here.database
+        except RuntimeError:
+            return self.first
+
+    async def open(self) -> None:
+        """Connect the link of the running loop.
+
+        Raises:
+            SessionsUnavailable: if the database does not answer.
+        """
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self.here.open()
+        except Exception as fault:
+            raise as_sessions_error(fault) from fault
+
+    async def close(self) -> None:
+        """Close the link of the running loop."""
+        link = self._links.pop(asyncio.get_running_loop(), None)
+        if link is not None:
+            await link.close()
+
+    def _make_link(self, loop: asyncio.AbstractEventLoop) -> Link:
+        with self._lock:
+            for other in [other for other in self._links if other.is_closed()]:
+                self._links.pop(other).leave()
+            if self._first_loop is None:
+                self._first_loop = ref(loop)
+            first = self._first_loop() is loop
+            if not first and not self._movable:
+                raise ConfigurationError(
+                    "the databases.Database given to Sessions belongs to another event loop: "
+                    "use it in one loop (TestClient as a context manager), or give Sessions a URL, "
+                    "which works in any loop"
+                )
+            database = self.first if first or not self._owned else _make(str(self.first.url))
+            link = self._links[loop] = Link(
+                database, self.batched, owned=self._owned, timeout=self.timeout
+            )
+            return link
+
+
+def _make(url: str) -> Database:
+    try:
+        database = Database(url)
+        _ = database.url.port  # what is no number raises here
+        given = database.url.options
+        options = {k: v for k, v in driver_for(database).pool.items() if k not in given}
+        return Database(url, **options) if options else database
+    except ImportError as fault:
+        raise ConfigurationError(
+            f"the driver for this database URL is missing ({fault.name}): install "
+            "asgi-login-sessions[postgresql] or asgi-login-sessions[mysql]"
+        ) from fault
+    except ConfigurationError:
+        raise
+    except Exception:  # noqa: BLE001 -- KeyError, ValueError, AttributeError, ...
+        raise ConfigurationError(
+            "this is no database URL that `databases` knows; use one like "
+            "'sqlite:///sessions.db' or 'postgresql://user:password@host/name'; what has another "
+            "meaning in URLs, such as / in a password, is written as %2F"
+        ) from None  # the fault may quote the password
+
+
+def _refuse_memory(database: Database) -> None:
+    url = str(database.url)
+    if not database.url.database or ":memory:" in url or "mode=memory" in url:
+        raise ConfigurationError(
+            "an in-memory SQLite database is another one for each connection, so sessions would "
+            "be lost at once: use a file, for instance 'sqlite:///sessions.db' "
+            "(in tests: f'sqlite:///{tmp_path}/sessions.db')"
+        )

@@ -1,0 +1,70 @@
+"""The conditions and changes that statements are made of, with parameters in place of values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, null, or_, select
+
+from ._lifetimes import Lifetimes
+from ._row import Row
+
+Condition = ColumnElement[bool]
+
+
+class Clauses:
+    """What is said of a table of sessions. Pure: no database, no clock.
+
+    Args:
+        table: the table.
+        lifetimes: what "live" means.
+    """
+
+    def __init__(self, table: Table, lifetimes: Lifetimes) -> None:
+        self._lifetimes = lifetimes
+        self.table = table
+        c = self.c = table.c
+        self.rows: Select[Any] = select(*(c[name] for name in Row._fields))
+        self.ids: Select[Any] = select(c.id)
+        self.now: ColumnElement[Any] = bindparam("p_now", type_=c.expires_at.type)
+        idle: ColumnElement[Any] = bindparam("p_idle", type_=c.expires_at.type)
+        #: `Row.live` in SQL, once for all statements.
+        self.live: Condition = and_(
+            c.ended_at.is_(None), c.expires_at > self.now, c.last_seen_at > idle
+        )
+        #: Nobody has ended it, but its time is up.
+        self.overdue: Condition = and_(
+            c.ended_at.is_(None), or_(c.expires_at <= self.now, c.last_seen_at <= idle)
+        )
+        self.sid: Condition = self.equals("id")
+        self.person: Condition = self.equals("person_id")
+        self.app: Condition = self.equals("app_id")
+        #: What ends a row: by `end`.
+        self.ended: Mapping[str, ColumnElement[Any]] = {
+            **self.given("ended_at", "end_reason"),
+            "live_device_key": null(),
+        }
+
+    def param(self, name: str) -> ColumnElement[Any]:
+        """A parameter for a value of a column."""
+        return bindparam(f"p_{name}", type_=self.c[name].type)
+
+    def equals(self, name: str) -> Condition:
+        """That a column has the value of its parameter."""
+        condition: Condition = self.c[name] == self.param(name)
+        return condition
+
+    def given(self, *names: str) -> dict[str, ColumnElement[Any]]:
+        """Columns that are set to their parameters."""
+        return {name: self.param(name) for name in names}
+
+    def at(self, now: datetime) -> dict[str, Any]:
+        """The values of `live` and `overdue` at a moment."""
+        return {"p_now": now, "p_idle": self._lifetimes.idle_since(now)}
+
+
+def values(**given: object) -> dict[str, Any]:
+    """Values by the names of their parameters."""
+    return {f"p_{name}": value for name, value in given.items()}

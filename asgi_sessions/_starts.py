@@ -1,0 +1,172 @@
+"""How rows start: all that are asked for at the same time in one transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam
+from sqlalchemy.sql import ClauseElement
+
+from ._access import Access
+from ._ends import Ends
+from ._row import Row
+from ._sql import Clauses
+
+
+class Start(NamedTuple):
+    """A row to be written.
+
+    Attributes:
+        row: the values by column.
+        keys: of a row of origin ``scope``: its device by each key; none of a login.
+        replaces: the sid of the session that ends with it.
+        now: when it was asked for.
+    """
+
+    row: dict[str, Any]
+    keys: Sequence[bytes]
+    replaces: str | None
+    now: datetime
+
+
+class Started(NamedTuple):
+    """The row that a device has now, its own or one that was there, and the rows that ended."""
+
+    row: Row
+    ended: list[Row]
+
+
+class Starts:
+    """Writes new rows, and ends what they put an end to.
+
+    Args:
+        sql: what is said of the table.
+        ends: how rows end.
+        cap: live rows that a person may have in an app; None for any number.
+    """
+
+    def __init__(self, sql: Clauses, ends: Ends, cap: int | None) -> None:
+        self._sql = sql
+        self._ends = ends
+        self._cap = cap
+
+    async def run(self, access: Access, jobs: list[Start]) -> list[Started]:
+        """Start sessions: all of them, or none."""
+        now = max(job.now for job in jobs)
+        ended: list[Row] = []
+        async with access.transaction():
+            # First a write: SQLite refuses one after a read if others wrote in between.
+            await self._insert(access, [job.row for job in jobs])
+            scope = [job for job in jobs if job.keys]
+            theirs = await self._by_device(access, scope, ended, now) if scope else {}
+            rows = [_started(job, theirs) for job in jobs]
+            replaced = [job.replaces for job in jobs if job.replaces is not None]
+            ended += await self._ends.end_these(access, replaced, reason="replaced", now=now)
+            new = [row for row, job in zip(rows, jobs, strict=True) if row.id == job.row["id"]]
+            ended += await self._end_surplus(access, new, spared=new, now=now)
+        if self._cap is not None and not access.driver.serial:
+            # Logins at the same moment did not see one another; now all of them are there.
+            async with access.transaction():
+                ended += await self._end_surplus(access, new, spared=(), now=now)
+        return _told(jobs, rows, ended)
+
+    async def _insert(self, access: Access, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows unless they are there: one may be tried again after its answer was lost, and
+        a device may have its row already.
+        """
+        size = 1 << (len(rows) - 1).bit_length()  # few statements for all numbers
+        names = list(rows[0])
+        given = {
+            f"p_{name}_{i}": row[name]
+            for i, row in enumerate([*rows, *[rows[-1]] * (size - len(rows))])
+            for name in names
+        }
+
+        def make() -> ClauseElement:
+            types = {name: self._sql.c[name].type for name in names}
+            return access.driver.insert_once(self._sql.table).values(
+                [
+                    {name: bindparam(f"p_{name}_{i}", type_=types[name]) for name in names}
+                    for i in range(size)
+                ]
+            )
+
+        await access.execute(("insert", size), make, given)
+
+    async def _by_device(
+        self, access: Access, jobs: Sequence[Start], ended: list[Row], now: datetime
+    ) -> dict[bytes, Row]:
+        """The live rows of devices; one whose time was up makes room for a new one."""
+        theirs = await self._live(access, jobs)
+        over = await self._ends.expire(access, list(theirs.values()), now)
+        ended += over
+        gone = {row.id for row in over}
+        again = [job for job in jobs if (row := _of(job, theirs)) is None or row.id in gone]
+        if again:
+            await self._insert(access, [job.row for job in again])
+            theirs = await self._live(access, jobs)
+        return theirs
+
+    async def _live(self, access: Access, jobs: Sequence[Start]) -> dict[bytes, Row]:
+        keys = [key for job in jobs for key in job.keys]
+        mine = access.driver.among(self._sql.c.live_device_key, keys)
+        rows = await access.select(
+            mine.shape, lambda: self._sql.rows.where(mine.match()), mine.values
+        )
+        return {row.live_device_key: row for row in rows if row.live_device_key is not None}
+
+    async def _end_surplus(
+        self, access: Access, new: Sequence[Row], *, spared: Sequence[Row], now: datetime
+    ) -> list[Row]:
+        """End what people have too many of: the least recently seen. Their rows are locked, so
+        that two who count at the same moment do not both end one.
+        """
+        if self._cap is None or not new:
+            return []
+        people = access.driver.among(self._sql.c.person_id, {row.person_id for row in new})
+        rows = await access.select(
+            ("live of", people.shape),
+            lambda: (
+                self._sql.rows.where(people.match(), self._sql.live)
+                .order_by(self._sql.c.id)  # all lock in the same order
+                .with_for_update()
+            ),
+            {**people.values, **self._sql.at(now)},
+        )
+        kept = {row.id for row in spared}
+        everyone: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in rows:
+            everyone[row.person_id, row.app_id].append(row)
+        surplus: list[str] = []
+        for owner in {(row.person_id, row.app_id) for row in new}:
+            theirs = everyone[owner]
+            theirs.sort(key=lambda row: (row.id in kept, row.last_seen_at, row.id), reverse=True)
+            surplus += [row.id for row in theirs[self._cap :]]
+        return await self._ends.end_these(access, surplus, reason="limit", now=now)
+
+
+def _of(job: Start, theirs: Mapping[bytes, Row]) -> Row | None:
+    return next((theirs[key] for key in job.keys if key in theirs), None)
+
+
+def _started(job: Start, theirs: Mapping[bytes, Row]) -> Row:
+    if not job.keys:
+        return Row._make(job.row[name] for name in Row._fields)
+    row = _of(job, theirs)
+    if row is None:  # started and ended by others in between, twice
+        raise LookupError("the row of a device was there, and was gone")
+    return row
+
+
+def _told(jobs: Sequence[Start], rows: Sequence[Row], ended: Sequence[Row]) -> list[Started]:
+    """Each ended row with the job that ended it: the one that replaces it, or its person's."""
+    started = [Started(row, []) for row in rows]
+    for row in ended:
+        owner = (row.person_id, row.app_id)
+        by = [job.replaces == row.id for job in jobs]
+        by += [(one.person_id, one.app_id) == owner for one in rows]
+        started[by.index(True) % len(jobs)].ended.append(row)
+    return started
