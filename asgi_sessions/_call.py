@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 from starlette.authentication import AuthCredentials, UnauthenticatedUser
@@ -35,15 +36,15 @@ class Call:
     """The session of a call, and what its response has to tell the browser.
 
     Attributes:
-        session: the session in use.
-        row: its row as last read.
+        row: the row of the session in use, as last read; its session is in the state.
         presented: the digest of the secret that the browser sent for it.
         person: whom another layer vouches for.
-        replaceable: the live session that the browser's cookie names, in use or not.
+        kept: the live session that the browser's cookie names, if it is not in use.
         token: what to set the cookie to.
         clear: whether to clear the cookie.
         undelivered: the sid of a login whose cookie is not on its way yet.
         responding: whether the response has begun, so that headers come too late.
+        now: when its session was looked up.
         vary: whether the response depends on a session.
         fault: why nobody knows whether there is a session.
     """
@@ -52,42 +53,50 @@ class Call:
     row: Row | None = None
     presented: bytes | None = None
     person: Person | None = None
-    replaceable: str | None = None
+    kept: str | None = None
     token: Token | None = None
     clear = False
     undelivered: str | None = None
     responding = False
+    now: datetime | None = None
     vary = False
     fault: SessionsUnavailable | None = None
-    session: Session | None = None
 
     def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+        # Not the scope itself, which holds the call: the circle would have to be collected.
         state = scope.get("state")
         if type(state) is not dict and not isinstance(state, dict):
             state = scope["state"] = {}
         self.state: dict[str, Any] = state
         state["sid"] = state["session"] = state["session_end_reason"] = None
 
+    @property
+    def replaceable(self) -> str | None:
+        """The live session that the browser's cookie names."""
+        return self.kept if self.row is None else self.row.id
+
+    @property
+    def tells(self) -> bool:
+        """Whether the response has a cookie to set or to clear, or a login to give up."""
+        return self.clear or self.token is not None or self.undelivered is not None
+
     def use(self, row: Row, session: Session) -> None:
         """Make this the session of the call."""
         self.row = row
-        self.session = session
-        self.replaceable = session.id
         self.vary = True
-        self.state["sid"] = session.id
+        self.state["sid"] = row.id
         self.state["session"] = session
 
     def drop(self) -> None:
         """Leave the call without a session."""
-        self.row = self.session = self.presented = self.replaceable = None
+        self.row = self.presented = self.kept = None
         self.token = self.undelivered = None
         self.state["sid"] = None
         self.state["session"] = None
 
-    def sign_out(self) -> None:
-        """Take the person whom another layer vouches for out of the scope."""
+    def sign_out(self, scope: Scope) -> None:
+        """Take the person whom another layer vouches for out of the call's scope."""
         self.state.pop("person", None)
-        if "user" in self.scope:
-            self.scope["user"] = UnauthenticatedUser()
-            self.scope["auth"] = AuthCredentials()
+        if "user" in scope:
+            scope["user"] = UnauthenticatedUser()
+            scope["auth"] = AuthCredentials()

@@ -10,7 +10,13 @@ from enum import Enum
 from typing import NamedTuple
 
 
-class Cookie(Enum):
+class Word(Enum):
+    """A word that the tables are looked up by."""
+
+    __hash__ = object.__hash__  # of each there is one; Enum's own is slow
+
+
+class Cookie(Word):
     """What the cookie of a request leads to."""
 
     NONE = "none"
@@ -22,7 +28,7 @@ class Cookie(Enum):
     DEAD = "ended otherwise, expired or unknown"
 
 
-class Who(Enum):
+class Who(Word):
     """The person in scope beside the row of the cookie. Without a row everybody is the same."""
 
     NOBODY = "no person"
@@ -31,7 +37,7 @@ class Who(Enum):
     OTHER = "another person"
 
 
-class Found(Enum):
+class Found(Word):
     """What a person without a cookie leads to: the row their token names, or their device's."""
 
     LIVE = "live"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,14 @@ from ._cookies import add_vary
 from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
 from ._events import logger
 from ._person import Person, person_from_scope
-from ._resolve import resolve
+from ._resolve import resolve, resumes
 from ._sessions import Sessions
 from ._socket import SessionGone, Socket
 
 PersonReader = Callable[[Scope], object]
 
 _SERVER_ERROR = 500
+_KINDS = frozenset({"http", "websocket"})
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
@@ -54,61 +56,93 @@ class SessionMiddleware:
         self._key = sessions._key
         self._read = self._settings.cookie.reader()
         self._verify = self._settings.keys.verify
+        self._store = self._core.store
 
-    # Any: the types of Starlette's and of Litestar's ASGI are not one another's.
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+    # Any: the types of Starlette's and of Litestar's ASGI are not one another's. In one piece,
+    # because each further step would cost every request.
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901
         """Serve one connection."""
         kind = scope["type"]
-        if (kind != "http" and kind != "websocket") or self._key in scope:  # noqa: PLR1714 -- fast
+        if kind not in _KINDS or self._key in scope:
             await self.app(scope, receive, send)
             return
         person = self._person(scope)
         call = scope[self._key] = Call(scope)
         values = self._read(scope.get("headers", ()))
-        if (values or person is not None) and not await self._enter(call, person, values, send):
+        if (values or person is not None) and not await self._enter(
+            scope, call, person, values, send
+        ):
             return
-        serve = self._serve_http if kind == "http" else self._serve_websocket
-        try:
-            await serve(call, receive, send)
-        finally:
-            if call.undelivered is not None or call.row is not None:
-                await self._leave(call)
+        if kind == "websocket":
+            await self._serve_websocket(scope, call, receive, send)
+            return
 
-    async def _enter(self, call: Call, person: object, values: list[str], send: Send) -> bool:
+        forward: Send = send
+
+        def send_with_cookie(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start" and not call.responding:
+                if call.tells:
+                    return self._start_response(call, message, forward)
+                call.responding = True
+                if call.vary:
+                    headers = add_vary(message.get("headers", ()))
+                    return forward({**message, "headers": headers})
+            return forward(message)
+
+        try:
+            await self.app(scope, receive, send_with_cookie)
+        except SessionsUnavailable as fault:
+            await self._give_up(scope, call, send, fault)
+        finally:
+            if call.undelivered is not None:
+                await self._withdraw(call)
+            if call.now is not None and (touch := self._touch_if_due(call, call.now)) is not None:
+                await touch  # the response is out; nobody waits for this
+
+    async def _enter(
+        self, scope: Scope, call: Call, person: object, values: list[str], send: Send
+    ) -> bool:
         """Find the session; False if the request has been refused."""
-        scope, core = call.scope, self._core
-        identified = call.person = None if person is None else self._identify(call, person)
+        core = self._core
+        identified = call.person = None if person is None else self._identify(scope, call, person)
         tokens = [token for value in values if (token := self._verify(value)) is not None]
         if identified is None and not tokens:
             return True
         try:
-            await resolve(
-                core,
-                call,
-                identified,
-                tokens,
-                sent=bool(values),
-                start=identified is not None and self._starts(scope),
-            )
+            if len(tokens) == 1:  # the rule, and gathering takes time
+                rows = [await self._store.by_sid(tokens[0].sid)]
+            else:
+                rows = await asyncio.gather(*(self._store.by_sid(token.sid) for token in tokens))
+            if not resumes(self._settings, call, identified, tokens, rows):
+                sent, start = bool(values), identified is not None and self._starts(scope)
+                await resolve(
+                    core, scope, call, tokens, rows, person=identified, sent=sent, start=start
+                )
         except SessionsUnavailable as fault:
-            core.events.unavailable(fault)
-            if self._settings.on_unavailable == "error":
-                await _unavailable(scope, send, fault)
-                return False
-            call.sign_out()  # nobody knows whether they have been revoked
-            call.fault = fault
-        else:
-            if core.events.down:
-                core.events.available()
+            return await self._go_without(scope, call, send, fault)
+        if core.events.down:
+            core.events.available()
         return True
 
-    def _identify(self, call: Call, person: object) -> Person | None:
+    async def _go_without(
+        self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable
+    ) -> bool:
+        """Refuse a request whose session cannot be looked up, or let it go on without one."""
+        self._core.events.unavailable(fault)
+        if self._settings.on_unavailable == "error":
+            await _unavailable(scope, send, fault)
+            return False
+        call.sign_out(scope)  # nobody knows whether they have been revoked
+        call.fault = fault
+        return True
+
+    def _identify(self, scope: Scope, call: Call, person: object) -> Person | None:
         try:
             return self._core.identify(person)
         except InvalidSession as fault:
             # A session nobody could end is none; and whom none can hold is not let in.
             logger.warning("person refused: %s", fault)
-            call.sign_out()
+            call.sign_out(scope)
             return None
 
     def _starts(self, scope: Scope) -> bool:
@@ -117,38 +151,21 @@ class SessionMiddleware:
         auto_start = self._settings.auto_start
         return auto_start if isinstance(auto_start, bool) else bool(auto_start(scope))
 
-    async def _serve_http(self, call: Call, receive: Receive, send: Send) -> None:
-        def send_with_cookie(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start" and not call.responding:
-                if call.clear or call.token is not None or call.undelivered is not None:
-                    return self._start_response(call, message, send)
-                call.responding = True
-                if call.vary:
-                    headers = add_vary(message.get("headers", ()))
-                    return send({**message, "headers": headers})
-            return send(message)
-
-        try:
-            await self.app(call.scope, receive, send_with_cookie)
-        except SessionsUnavailable as fault:
-            self._core.events.unavailable(fault)
-            if call.responding:
-                raise
-            await _unavailable(call.scope, send, fault)
-
     async def _start_response(self, call: Call, message: Message, send: Send) -> None:
         await send(await self._answer(call, message))
         call.undelivered = None
 
-    async def _serve_websocket(self, call: Call, receive: Receive, send: Send) -> None:
-        socket = Socket(receive, send, lambda: self._touch_if_due(call))
+    async def _serve_websocket(
+        self, scope: Scope, call: Call, receive: Receive, send: Send
+    ) -> None:
+        socket = Socket(receive, send, lambda: self._touch_if_due(call, self._settings.now()))
         watched: dict[str, Callable[[], None]] = {}
 
         def watch() -> None:
-            session = call.session
-            if session is not None and session.id not in watched:
-                watched[session.id] = partial(_close, socket, call, session.id)
-                self._core.sockets.add(session.id, watched[session.id])
+            sid = None if call.row is None else call.row.id
+            if sid is not None and sid not in watched:
+                watched[sid] = partial(_close, socket, call, sid)
+                self._core.sockets.add(sid, watched[sid])
 
         async def send_with_cookie(message: Message) -> None:
             if message["type"] not in _STARTS or call.responding:
@@ -160,18 +177,18 @@ class SessionMiddleware:
 
         watch()
         try:
-            await self.app(call.scope, socket.receive, send_with_cookie)
+            await self.app(scope, socket.receive, send_with_cookie)
         except SessionGone:
             pass  # the app has been told in the only way that reaches one that merely sends
         except SessionsUnavailable as fault:
-            self._core.events.unavailable(fault)
-            if call.responding:
-                raise
-            await _unavailable(call.scope, send, fault)
+            await self._give_up(scope, call, send, fault)
         finally:
             for sid, close in watched.items():
                 self._core.sockets.remove(sid, close)
             await socket.finish()
+            await self._withdraw(call)
+            if (touch := self._touch_if_due(call, self._settings.now())) is not None:
+                await touch
 
     async def _answer(self, call: Call, message: Message) -> Message:
         """The start of a response, with the cookie that it has to carry."""
@@ -183,11 +200,11 @@ class SessionMiddleware:
         if call.token is None:
             await self._not_delivered(call)  # the app has failed, or has given up the login
         cookie = None
-        if call.token is not None and call.session is not None:
-            left = call.session.expires_at - self._settings.now()
+        if call.token is not None and call.row is not None:
+            left = call.row.expires_at - self._settings.now()
             cookie = self._settings.cookie.render(
                 self._settings.keys.sign(call.token),
-                max_age=max(round(left.total_seconds()), 1) if call.session.remember else None,
+                max_age=max(round(left.total_seconds()), 1) if call.row.remember else None,
             )
         elif call.clear:
             cookie = self._settings.cookie.render("", max_age=0)
@@ -196,13 +213,20 @@ class SessionMiddleware:
         headers = message.get("headers", ())
         return {**message, "headers": self._settings.cookie.write(headers, cookie, vary=call.vary)}
 
-    async def _leave(self, call: Call) -> None:
+    async def _give_up(
+        self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable
+    ) -> None:
+        """The app has met an outage, and has not dealt with it."""
+        self._core.events.unavailable(fault)
+        if call.responding:
+            raise fault
+        await _unavailable(scope, send, fault)
+
+    async def _withdraw(self, call: Call) -> None:
+        """End the session of a login whose cookie has not reached anybody."""
         if call.undelivered is not None:
             # Shielded: a client that has gone must not leave a session behind.
             await asyncio.shield(self._core.events.run(self._not_delivered(call)))
-        touch = self._touch_if_due(call)
-        if touch is not None:
-            await touch  # the response is out; nobody waits for this
 
     async def _not_delivered(self, call: Call) -> None:
         sid, call.undelivered = call.undelivered, None
@@ -215,11 +239,11 @@ class SessionMiddleware:
             # Nobody has its cookie; it runs out by itself.
             logger.warning("session %s was not delivered and could not be ended: %s", sid, fault)
 
-    def _touch_if_due(self, call: Call) -> asyncio.Task[None] | None:
+    def _touch_if_due(self, call: Call, now: datetime) -> asyncio.Task[None] | None:
+        """Note that the session of a call is used, unless that was done a short while ago."""
         row = call.row
         if row is None:
             return None
-        now = self._settings.now()
         arrived = (
             row.previous_secret_hash is not None
             and row.secret_seen_at is None
@@ -234,7 +258,7 @@ class SessionMiddleware:
 
 def _close(socket: Socket, call: Call, sid: str) -> None:
     # Not when a login over this session has given the socket another one.
-    if call.session is None or call.session.id == sid:
+    if call.row is None or call.row.id == sid:
         socket.close()
 
 

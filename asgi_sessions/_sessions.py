@@ -206,7 +206,7 @@ class Sessions:
         core, call = self._core, self._call(conn)
         self._may_change(call)
         started = await core.start(
-            call.scope,
+            scope_of(conn),
             core.identify(person),
             remember=remember,
             replaces=call.replaceable,

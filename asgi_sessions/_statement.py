@@ -22,7 +22,7 @@ class Statement:
         dialect: whose words, and whose conversion of values.
     """
 
-    __slots__ = ("_binds", "_fixed", "_results", "sql")
+    __slots__ = ("_binds", "_fixed", "_reads", "sql")
 
     def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
         compiled = clause.compile(dialect=dialect)
@@ -37,11 +37,8 @@ class Statement:
             name: bind.value for name, bind in compiled.binds.items() if not bind.required
         }
         columns: Iterable[ColumnElement[Any]] = getattr(clause, "exported_columns", ())
-        self._results = [
-            (index, process)
-            for index, column in enumerate(columns)
-            if (process := _reader(column, dialect)) is not None
-        ]
+        readers = [_reader(column, dialect) for column in columns]
+        self._reads = _reading(readers) if any(readers) else None
 
     def params(self, values: Mapping[str, Any]) -> list[Any]:
         """The values in the order of the statement."""
@@ -52,17 +49,23 @@ class Statement:
             for name, process in self._binds
         ]
 
-    def rows(self, records: Sequence[Record]) -> Sequence[Record]:
+    def rows(self, records: Iterable[Record]) -> Iterable[Record]:
         """The rows with values as SQLAlchemy gives them."""
-        if not self._results:
-            return records
-        rows = [list(record) for record in records]
-        for index, process in self._results:
-            for row in rows:
-                value = row[index]
-                if value is not None:
-                    row[index] = process(value)
-        return rows
+        return records if self._reads is None else map(self._reads, records)
+
+
+def _reading(readers: Sequence[Callable[[Any], Any] | None]) -> Callable[[Record], Record]:
+    """A function that puts the values of a row through what reads them, None as it is."""
+    some = [(index, read) for index, read in enumerate(readers) if read is not None]
+
+    def reads(record: Record) -> Record:
+        row = list(record)
+        for index, read in some:
+            if (value := row[index]) is not None:
+                row[index] = read(value)
+        return row
+
+    return reads
 
 
 def _reader(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:

@@ -29,6 +29,7 @@ SIDS = re.compile(_SID)
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_token = tuple.__new__
 _MICROSECOND = timedelta(microseconds=1)
 
 RandomBytes = Callable[[int], bytes]
@@ -116,7 +117,7 @@ class Keys:
             right = b2a_base64(mac.digest(), newline=False).translate(_URL_SAFE, b"=")
             # The text is compared, not what it decodes to: one token has one spelling.
             if hmac.compare_digest(right, given[end + 1 :]):
-                return Token(match[1], match[2])
+                return _token(Token, match.groups())
         return None
 
     def device_keys(self, *facts: str | None) -> list[bytes]:

@@ -424,7 +424,9 @@ async def suffering(scene: Scene, kind: Kind, **options: Any) -> tuple[Sessions,
     """`Sessions` that the kind can strike, and the app's database if it has its own."""
     database = None
     if kind.own:
-        database = Database(scene.url, min_size=1, max_size=5) if scene.proxy else Database(scene.url)
+        database = (
+            Database(scene.url, min_size=1, max_size=5) if scene.proxy else Database(scene.url)
+        )
         await database.connect()
         options["database"] = database
         if scene.proxy is None:  # what an app's own file has, unless it was changed
