@@ -41,6 +41,8 @@ class Access:
 
     async def release(self) -> None:
         """Give the connection back."""
+        # `databases` counts it as in use for good once a BEGIN or ROLLBACK has failed on it.
+        self._connection._connection_counter = 1  # noqa: SLF001 -- there is no other way
         await self._connection.__aexit__()
 
     @property

@@ -127,13 +127,19 @@ class Link:
 
     async def _release(self, access: Access, *, broken: bool) -> None:
         # It is lost anyway; the fault before it counts.
+        raw, given_back = access.raw, False
         if broken:
             with suppress(Exception):
-                self.driver.abandon(access.raw)
-        with suppress(Exception):
-            await access.release()
-        if broken:
-            # `databases` keeps the connection of a task whose BEGIN has failed.
+                self.driver.abandon(raw)
+        try:
+            with suppress(Exception):
+                await access.release()
+                given_back = True
+        finally:
+            if not given_back:  # it has broken just now, or its pool waits for its other end
+                with suppress(Exception):
+                    self.driver.abandon(raw)
+            # `databases` keeps for a task what could not be given back.
             self.database._connection = None  # noqa: SLF001 -- there is no other way
 
 
