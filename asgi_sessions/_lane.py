@@ -14,6 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, Generic, Protocol, TypeVar
 
+from ._deadline import Deadline
 from ._errors import SessionsError, SessionsUnavailable
 
 Held = TypeVar("Held")
@@ -169,7 +170,7 @@ class Lane(Generic[Held]):
         again = False
         while True:
             try:
-                async with asyncio.timeout_at(until):
+                async with Deadline(until):
                     if self._held is None:
                         self._held = await self._acquire()
                     return await run(self._held, jobs)
@@ -186,7 +187,7 @@ class Lane(Generic[Held]):
         held, self._held = self._held, None
         if held is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._timeout):
+                async with Deadline(self._now() + self._timeout):
                     await self._release(held, broken=broken)
 
 

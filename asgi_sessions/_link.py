@@ -12,6 +12,7 @@ from typing import Any
 from databases import Database
 
 from ._access import Access
+from ._deadline import Deadline
 from ._driver import driver_for
 from ._lane import Lane, Run
 from ._statement import Statement
@@ -87,7 +88,7 @@ class Link:
             for lane in self._lanes:
                 await lane.ended()
             with suppress(Exception):  # it is gone anyway
-                async with asyncio.timeout(self._timeout):
+                async with Deadline(asyncio.get_running_loop().time() + self._timeout):
                     await self.database.disconnect()
 
     async def close(self) -> None:

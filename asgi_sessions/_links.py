@@ -9,6 +9,7 @@ from weakref import ref
 
 from databases import Database
 
+from ._deadline import Deadline
 from ._driver import driver_for
 from ._errors import ConfigurationError
 from ._lane import as_sessions_error
@@ -65,7 +66,7 @@ class Links:
             SessionsUnavailable: if the database does not answer.
         """
         try:
-            async with asyncio.timeout(self.timeout):
+            async with Deadline(asyncio.get_running_loop().time() + self.timeout):
                 await self.here.open()
         except Exception as fault:
             raise as_sessions_error(fault) from fault
