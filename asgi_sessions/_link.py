@@ -127,21 +127,28 @@ class Link:
         return access
 
     async def _release(self, access: Access, *, broken: bool) -> None:
-        # It is lost anyway; the fault before it counts.
-        raw, given_back = access.raw, False
+        raw = access.raw
         if broken:
-            with suppress(Exception):
-                self.driver.abandon(raw)
+            self._abandon(raw)
+        # By a task: what is cancelled must not leave a pool alone with its connection.
+        release = asyncio.ensure_future(access.release())
+        release.add_done_callback(_heard)  # it is lost anyway; the fault before it counts
         try:
-            with suppress(Exception):
-                await access.release()
-                given_back = True
+            await asyncio.wait([release])
         finally:
-            if not given_back:  # it has broken just now, or its pool waits for its other end
-                with suppress(Exception):
-                    self.driver.abandon(raw)
+            if not release.done() or release.cancelled() or release.exception() is not None:
+                self._abandon(raw)  # it has broken just now, or its pool waits for its other end
             # `databases` keeps for a task what could not be given back.
             self.database._connection = None  # noqa: SLF001 -- there is no other way
+
+    def _abandon(self, raw: Any) -> None:  # noqa: ANN401 -- each driver's own
+        with suppress(Exception):
+            self.driver.abandon(raw)
+
+
+def _heard(task: asyncio.Future[None]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def _one(access: Access, jobs: Sequence[Work]) -> list[Any]:
