@@ -50,6 +50,8 @@ class Driver(ABC):
     serial: ClassVar[bool] = False
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
+    #: Options of a URL that `databases` does not read, and what makes them the driver's.
+    url_options: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
     #: Whether connections of an app's own database may be held: where no pool waits for them.
     hold: ClassVar[bool] = False
     #: Seconds in which a connection that could not be opened has its last word.
@@ -168,9 +170,29 @@ class PostgreSQL(Driver):
     """asyncpg."""
 
     pool: ClassVar = {"min_size": 1, "max_size": 5}
+    url_options: ClassVar = {"statement_cache_size": int}
 
-    def __init__(self) -> None:
+    def __init__(self, *, decided: bool = False) -> None:
         self.dialect = make_url("postgresql+asyncpg://").get_dialect()()
+        # Whether prepared statements are known to be good, or somebody has said so.
+        self._decided = decided
+
+    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ARG002, ASYNC109 -- as Driver
+        """Refuse to prepare statements where others would run them: asyncpg gives them the same
+        names in each process, and a pooler takes the processes' turns on one connection.
+        """
+        if self._decided:
+            return
+        # Without parameters `execute` prepares nothing. A pooler invents the number of the process.
+        same = f"SELECT 1 WHERE pg_backend_pid() = {int(raw.get_server_pid())}"
+        if await raw.execute(same) != "SELECT 1":
+            raise ConfigurationError(
+                "behind PgBouncer or another pooler the URL needs ?statement_cache_size=0, or "
+                "processes would run one another's statements; for a databases.Database of your "
+                "own, statement_cache_size=0; in session mode, or if the pooler keeps prepared "
+                "statements apart, 100"
+            )
+        self._decided = True
 
     async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
         rows: Sequence[Record] = await raw.fetch(sql, *params)
@@ -275,4 +297,6 @@ def driver_for(database: Database) -> Driver:
             f"{url.scheme} is not supported: use sqlite, postgresql (asyncpg), mysql (aiomysql) "
             "or mysql+asyncmy"
         )
+    if dialect == "postgresql":
+        return PostgreSQL(decided="statement_cache_size" in database.options)
     return _DRIVERS[dialect]()

@@ -102,7 +102,9 @@ def _make(url: str) -> Database:
         database = Database(url)
         _ = database.url.port  # what is no number raises here
         given = database.url.options
-        options = {k: v for k, v in driver_for(database).pool.items() if k not in given}
+        driver = driver_for(database)
+        options = {k: v for k, v in driver.pool.items() if k not in given}
+        options |= {k: read(given[k]) for k, read in driver.url_options.items() if k in given}
         return Database(url, **options) if options else database
     except ImportError as fault:
         raise ConfigurationError(

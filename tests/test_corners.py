@@ -165,6 +165,42 @@ async def test_a_pymysql_that_does_not_fit_is_named() -> None:
         await MySQL().prepare(Raw(), owned=True, timeout=5)
 
 
+class Backend:
+    """asyncpg's connection, as far as it tells its server's processes apart."""
+
+    def __init__(self, *, pooled: bool) -> None:
+        self.asked = 0
+        self._found = "SELECT 0" if pooled else "SELECT 1"
+
+    def get_server_pid(self) -> int:
+        return 4711
+
+    async def execute(self, sql: str) -> str:
+        assert sql == "SELECT 1 WHERE pg_backend_pid() = 4711"
+        self.asked += 1
+        return self._found
+
+
+@pytest.mark.parametrize("owned", [True, False])
+async def test_a_pooler_is_refused_where_statements_would_be_prepared(owned: bool) -> None:
+    with pytest.raises(ConfigurationError, match="statement_cache_size=0"):
+        await PostgreSQL().prepare(Backend(pooled=True), owned=owned, timeout=5)
+
+
+async def test_a_pooler_is_taken_once_somebody_has_decided() -> None:
+    url = "postgresql://host/name"
+    for decided in (0, 100):
+        driver = driver_for(Database(url, statement_cache_size=decided))
+        await driver.prepare(Backend(pooled=True), owned=False, timeout=5)
+
+
+async def test_a_server_is_asked_once_whether_it_is_one() -> None:
+    driver, direct = PostgreSQL(), Backend(pooled=False)
+    for _ in range(2):
+        await driver.prepare(direct, owned=True, timeout=5)
+    assert direct.asked == 1
+
+
 def test_faults_are_told_apart() -> None:
     assert PostgreSQL().made_already(Fault())
     assert not SQLite().made_already(Fault())

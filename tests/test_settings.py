@@ -319,6 +319,13 @@ def test_a_missing_driver_is_named_with_what_to_install(
     assert extra in message
 
 
+def test_the_size_of_the_statement_cache_can_be_in_the_url() -> None:
+    url = "postgresql://host/name?statement_cache_size=0&max_size=7"
+    database = make(url).database
+    assert database.options == {"statement_cache_size": 0, "min_size": 1}
+    assert "no database URL" in refusal("postgresql://host/name?statement_cache_size=none")
+
+
 def test_a_database_of_the_apps_own_is_taken_as_it_is() -> None:
     database = Database(URL)
     assert make(database).database is database
