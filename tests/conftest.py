@@ -15,8 +15,16 @@ from asgi_sessions import Sessions
 
 from .support import KEY, Clock
 
+_GIVEN = [url.partition("#") for url in os.environ.get("TEST_DATABASE_URLS", "").split()]
 #: SQLite always; further databases by URL, separated by spaces.
-URLS = ["sqlite", *os.environ.get("TEST_DATABASE_URLS", "").split()]
+URLS = ["sqlite", *(url for url, _, _ in _GIVEN)]
+_NAMES = {url: name for url, _, name in _GIVEN if name}
+
+
+def name_of(url: str) -> str:
+    """What the test ids call a database: what follows a # in its URL, or the scheme."""
+    return _NAMES.get(url, url.partition(":")[0])
+
 
 MakeSessions = Callable[..., Awaitable[Sessions]]
 
@@ -33,7 +41,7 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=URLS, ids=lambda url: url.partition(":")[0])
+@pytest.fixture(params=URLS, ids=name_of)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database for SQLite, a shared one with a table per test for the others."""
     url: str = request.param

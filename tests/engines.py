@@ -7,11 +7,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from databases import DatabaseURL
+from databases import Database, DatabaseURL
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
 _WAITING = {
     "postgresql": "SELECT count(*) FROM pg_stat_activity"
@@ -30,9 +32,17 @@ def kind(url: str) -> str:
     return url.partition(":")[0].partition("+")[0]
 
 
+def app_database(url: str, **options: Any) -> Database:
+    """A database of an app's own: what `databases` does not read from a URL is given beside it."""
+    size = DatabaseURL(url).options.get("statement_cache_size")
+    if size is not None:
+        options["statement_cache_size"] = int(size)
+    return Database(url, **options)
+
+
 def sync_engine(url: str) -> Engine:
     """An engine as an app's Alembic has it, each statement committed by itself."""
-    place = make_url(url)
+    place = make_url(url).set(query={})  # its options are for another driver
     drivers = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
     engine = _engine(str(place.set(drivername=drivers[kind(url)])))
     if kind(url) != "mysql":
@@ -47,7 +57,9 @@ def sync_engine(url: str) -> Engine:
 
 
 def _engine(url: str) -> Engine:
-    return create_engine(url, isolation_level="AUTOCOMMIT")
+    # Nothing is prepared: it would not survive PgBouncer.
+    options = {"prepare_threshold": None} if kind(url) == "postgresql" else {}
+    return create_engine(url, isolation_level="AUTOCOMMIT", connect_args=options)
 
 
 @contextmanager
@@ -61,8 +73,9 @@ def own_database(url: str, directory: Path) -> Iterator[str]:
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     yield str(DatabaseURL(url).replace(database=name))
+    force = " WITH (FORCE)" if kind(url) == "postgresql" else ""  # a pool may keep connections
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name}")
+        connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
     engine.dispose()
 
 
@@ -97,8 +110,9 @@ class Onlooker:
     def cut(self, connections: Iterable[int]) -> None:
         """Close connections of others, by the server's numbers for them."""
         postgresql = self.engine.dialect.name == "postgresql"
-        with self.engine.connect() as connection:
-            for number in connections:
+        for number in connections:
+            # Behind a pool it may be the one that asks.
+            with suppress(OperationalError), self.engine.connect() as connection:
                 connection.exec_driver_sql(
                     f"SELECT pg_terminate_backend({number})" if postgresql else f"KILL {number}"
                 )

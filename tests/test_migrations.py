@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ async def test_autogenerate_is_clean_in_another_schema(app: App, tmp_path: Path)
 
         schema = "auth"
     else:
-        schema = f"auth_{app.url.rpartition('_')[2]}"
+        schema = f"auth_{uuid.uuid4().hex[:12]}"
         app.run(f"CREATE SCHEMA {schema}")
     sessions = app.sessions(table_name=f"{schema}.sessions")
     app.run_script(ddl(sessions, app.engine.dialect.name))

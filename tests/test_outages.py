@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_sessions import Sessions
 
-from .conftest import URLS, MakeSessions
+from .conftest import URLS, MakeSessions, name_of
 from .engines import Onlooker
 from .engines import kind as kind_of
 from .servers.mariadb import MariaDBServer
@@ -361,7 +361,7 @@ KINDS: Mapping[str, Mapping[str, Kind]] = {
 }
 
 CASES = [
-    pytest.param(url, kind, id=f"{url.partition(':')[0]}-{name}")
+    pytest.param(url, kind, id=f"{name_of(url)}-{name}")
     for url in URLS
     for name, kind in KINDS["sqlite" if url == "sqlite" else "server"].items()
 ]
