@@ -1,26 +1,26 @@
-"""PgBouncer in transaction mode, in front of a PostgreSQL server."""
+"""PgBouncer in transaction mode, in front of a PostgreSQL server.
+
+python -m tests.servers.pgbouncer URL    starts one, prints its own URL, and ends it at Ctrl-C.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 from .postgres import postgres_binary
-from .process import LOOPBACK, Server, ServerError, find_binary, run
+from .process import LOOPBACK, Server, ServerError, find_binary, run, until_interrupted
 
-_SETTINGS = {
+#: What differs from PgBouncer's defaults; docs/databases.md shows the same.
+SETTINGS = {
     "pool_mode": "transaction",
-    "default_pool_size": "10",
-    "max_client_conn": "500",
-    "ignore_startup_parameters": "extra_float_digits",
     # After a failed connection to the server, clients wait so long before the next is tried. The
     # default of 15 s would be the length of every outage, however short the server's own.
-    "server_login_retry": "0.5",
-    # Idle connections are looked after only when taken: one whose server has died is noticed.
-    "server_check_delay": "0",
-    "server_check_query": "select 1",
+    "server_login_retry": "1",
 }
 
 
@@ -38,7 +38,7 @@ class PgBouncer(Server):
         settings: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(port, directory)
-        self.settings = _SETTINGS | dict(settings or {})
+        self.settings = SETTINGS | dict(settings or {})
         self._server = urlsplit(server_url)
 
     @property
@@ -98,3 +98,14 @@ class PgBouncer(Server):
                 f"--command={command}",
             )
         ).strip()
+
+
+async def _main(server_url: str) -> None:
+    async with PgBouncer(server_url) as bouncer:
+        sys.stdout.write(f"{bouncer.url}\n")
+        sys.stdout.flush()
+        await until_interrupted()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1]))
