@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from databases.core import Connection
@@ -37,6 +37,7 @@ class Access:
     ) -> None:
         self._connection = connection
         self._statements = statements
+        self._in_transaction = False
         self.driver = driver
 
     async def release(self) -> None:
@@ -50,9 +51,20 @@ class Access:
         """The driver's connection."""
         return self._connection.raw_connection
 
-    def transaction(self) -> AbstractAsyncContextManager[Any]:
-        """All or nothing."""
-        return self._connection.transaction()
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """All or nothing. Within one it is that one: MariaDB drops savepoints at a deadlock, so
+        that going back to one would fail with another fault than the one that asks to try again.
+        """
+        if self._in_transaction:
+            yield
+            return
+        self._in_transaction = True
+        try:
+            async with self._connection.transaction():
+                yield
+        finally:
+            self._in_transaction = False
 
     def _statement(self, key: Hashable, make: Callable[[], ClauseElement]) -> Statement:
         statement = self._statements.get(key)
