@@ -16,6 +16,8 @@ from ._session import Session
 ID_LENGTH = 255
 #: Characters a reason may have.
 REASON_LENGTH = 50
+#: Of moments: MariaDB's begin with 1000, and asyncpg takes the very first and last for infinity.
+YEARS = range(1000, 9999)
 
 _REQUIRED = ("app_id", "person_id")
 
@@ -139,10 +141,9 @@ def _user_agent(value: object) -> str | None:
 def _moment(value: object) -> datetime:
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ValueError("must be a timezone-aware datetime")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("must be in the years 1 to 9999 in UTC") from None
+    if value.year not in YEARS:
+        raise ValueError(f"must be in the years {YEARS[0]} to {YEARS[-1]}")
+    return value.astimezone(UTC)
 
 
 def _sid(value: object) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from ._changeset import YEARS
 from ._errors import ConfigurationError
 
 ID_NAMES = ("id", "identity", "sub")
@@ -118,9 +119,11 @@ def _moment(value: object) -> datetime | None:
     """An aware datetime, or epoch seconds; anything else proves no authentication."""
     try:
         if isinstance(value, datetime) and value.tzinfo is not None:
-            return value.astimezone(UTC)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
+            moment = value.astimezone(UTC)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            moment = datetime.fromtimestamp(value, UTC)
+        else:
+            return None
     except (OverflowError, OSError, ValueError):
-        pass  # no moment of our calendar
-    return None
+        return None  # no moment of our calendar
+    return moment if moment.year in YEARS else None

@@ -170,10 +170,21 @@ def test_a_moment_without_a_zone_is_refused(field: str, given: object) -> None:
 
 
 @pytest.mark.parametrize("field", MOMENTS)
-def test_a_moment_that_has_no_utc_is_refused(field: str) -> None:
-    too_early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9)))
-    errors = {field: ["must be in the years 1 to 9999 in UTC"]}
-    assert new(**{field: too_early}).errors == errors
+@pytest.mark.parametrize("given", [NOON.replace(year=1000), NOON.replace(year=9998)])
+def test_a_moment_may_be_long_ago_or_far_away(field: str, given: datetime) -> None:
+    assert new(**{field: given}).changes[field] == given
+
+
+@pytest.mark.parametrize("field", MOMENTS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(NOON.replace(year=999), NOON.replace(year=9999), datetime.min.replace(tzinfo=UTC)),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9))),  # in UTC it is no year
+    ],
+)
+def test_a_moment_that_not_every_database_stores_is_refused(field: str, given: datetime) -> None:
+    assert new(**{field: given}).errors == {field: ["must be in the years 1000 to 9998"]}
 
 
 @pytest.mark.parametrize("field", ["device_key", "live_device_key", "secret_hash"])

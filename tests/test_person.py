@@ -156,6 +156,7 @@ def test_the_time_of_authentication_is_read_from_claims(claims: dict[str, Any]) 
         *(NOON.replace(tzinfo=None), "2026-01-01T12:00:00Z", True, "", [], {}),
         *(float("nan"), float("inf"), -float("inf"), 1e300, -1e300, 10**18, -(10**400)),
         datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9))),  # in UTC it is no year
+        *(datetime(999, 12, 31, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC), -62135596800),
     ],
 )
 @pytest.mark.parametrize("claim", ["authenticated_at", "auth_time", "iat"])
