@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
 from databases import Database
-from sqlalchemy import ColumnElement, Insert, Table, any_, bindparam
+from sqlalchemy import BindParameter, ColumnElement, Insert, Table, any_, bindparam, func
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.dialects.mysql import aiomysql
 from sqlalchemy.dialects.sqlite import pysqlite
@@ -223,6 +223,15 @@ class PostgreSQL(Driver):
         raw.terminate()
 
 
+class _Bytes(mysql.BINARY):
+    """Written in hexadecimal digits, which every `sql_mode` reads alike: the drivers escape bytes
+    with backslashes, which escape nothing under NO_BACKSLASH_ESCAPES.
+    """
+
+    def bind_expression(self, bindvalue: BindParameter[bytes]) -> ColumnElement[bytes]:
+        return func.unhex(bindvalue, type_=self)
+
+
 class MySQL(Driver):
     """aiomysql or asyncmy, for MariaDB and MySQL."""
 
@@ -231,26 +240,43 @@ class MySQL(Driver):
 
     def __init__(self) -> None:
         self.dialect = aiomysql.dialect()
+        self.dialect.colspecs = {**self.dialect.colspecs, mysql.BINARY: _Bytes}
+        self._fits = False
 
     async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ARG002, ASYNC109 -- as Driver
-        """Find out whether the two libraries fit."""
-        try:
-            raw.escape(b"")
-        except TypeError as fault:
+        """See to it that values arrive as they are; an app's own connection is only looked at."""
+        if owned:
+            # Known ones, whatever the server's are.
+            await self.execute(raw, "SET NAMES utf8mb4, SESSION sql_mode = 'TRADITIONAL'", ())
+        elif not self._fits:
+            await self._look_at(raw)
+            self._fits = True
+
+    async def _look_at(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+        question = "SELECT @@sql_mode, @@character_set_client, @@character_set_connection"
+        ((modes, *charsets),) = await self.fetch(raw, question, ())
+        if set(charsets) != {"utf8mb4"}:
+            # What another one cannot spell becomes "?", and people whose ids hold it one person.
             raise ConfigurationError(
-                "this aiomysql cannot write bytes with this PyMySQL: pip install 'PyMySQL<1.2', "
-                "or use mysql+asyncmy://"
-            ) from fault
+                "the connections of the databases.Database given to Sessions have the character "
+                f"sets {', '.join(charsets)}, which would bend ids: pass it charset='utf8mb4' and "
+                "no other in its init_command, or give Sessions a URL"
+            )
+        if "ORACLE" in modes.split(","):
+            raise ConfigurationError(
+                "under sql_mode=ORACLE, which the databases.Database given to Sessions has, BEGIN "
+                "begins no transaction: take ORACLE out of the sql_mode, or give Sessions a URL"
+            )
 
     async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
         async with raw.cursor() as cursor:
-            await cursor.execute(sql, _naive(params))
+            await cursor.execute(sql, _plain(params))
             rows: Sequence[Record] = await cursor.fetchall()
             return rows
 
     async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
         async with raw.cursor() as cursor:
-            await cursor.execute(sql, _naive(params))
+            await cursor.execute(sql, _plain(params))
             return int(cursor.rowcount)
 
     async def ddl_dialect(self, raw: Any) -> Dialect:  # noqa: ANN401 -- as Driver
@@ -265,8 +291,9 @@ class MySQL(Driver):
 
     def passing(self, fault: Exception) -> bool:
         # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (a certification conflict of Galera, too);
+        # ER_CHECKREAD: innodb_snapshot_isolation, the default since MariaDB 11.6;
         # ER_UNKNOWN_COM_ERROR, ER_ERROR_DURING_COMMIT: a node that is not in its cluster
-        return fault.args[:1] in {(1047,), (1180,), (1205,), (1213,)}
+        return fault.args[:1] in {(1020,), (1047,), (1180,), (1205,), (1213,)}
 
     def made_already(self, fault: Exception) -> bool:
         return fault.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
@@ -276,9 +303,15 @@ class MySQL(Driver):
             raw.close()
 
 
-def _naive(params: Sequence[Any]) -> list[Any]:
-    # A DATETIME has no zone; ours are all UTC.
-    return [v.replace(tzinfo=None) if type(v) is datetime else v for v in params]
+def _plain(params: Sequence[Any]) -> list[Any]:
+    """Values as the drivers may be trusted with."""
+    return [_PLAIN[type(v)](v) if type(v) in _PLAIN else v for v in params]
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    bytes: bytes.hex,  # see _Bytes
+    datetime: lambda moment: moment.replace(tzinfo=None),  # a DATETIME has no zone; ours are UTC
+}
 
 
 _DRIVERS: dict[str, type[Driver]] = {"sqlite": SQLite, "postgresql": PostgreSQL, "mysql": MySQL}

@@ -148,9 +148,6 @@ class Raw:
     def close(self) -> None:
         self.done.append("closed")
 
-    def escape(self, value: bytes) -> None:
-        raise TypeError(value)
-
 
 async def test_a_connection_whose_loop_is_gone_is_broken_off() -> None:
     raw = Raw()
@@ -158,11 +155,6 @@ async def test_a_connection_whose_loop_is_gone_is_broken_off() -> None:
     MySQL().leave(raw)
     SQLite().abandon(raw)
     assert raw.done == ["terminated", "closed"]
-
-
-async def test_a_pymysql_that_does_not_fit_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="PyMySQL<1"):
-        await MySQL().prepare(Raw(), owned=True, timeout=5)
 
 
 class Backend:

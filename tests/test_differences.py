@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from asgi_sessions import InvalidSession, Session, Sessions
+from asgi_sessions import ConfigurationError, InvalidSession, Session, Sessions
 from asgi_sessions._driver import Driver, MySQL, PostgreSQL, SQLite
 
 from .conftest import URLS, MakeSessions, name_of
@@ -198,13 +198,21 @@ async def test_times_of_other_zones_are_converted(
     assert await sessions.list_sessions("ann") == []
 
 
-@pytest.mark.parametrize("year", [1, 999, 1582, 1970])
+@pytest.mark.parametrize("year", [1000, 1582, 1970])
 async def test_an_old_proof_of_identity_can_be_stored(sessions: Sessions, year: int) -> None:
     proof = datetime(year, 1, 1, tzinfo=UTC)
     session = await insert(sessions, authenticated_at=proof)
+    assert session.authenticated_at == proof
     assert await sessions.get_by_id(session.sid) == session
-    assert session.authenticated_at is not None
-    assert session.authenticated_at - proof <= MICROSECOND  # asyncpg takes the first for no time
+
+
+@pytest.mark.parametrize("proof", [datetime.min, datetime(999, 12, 31), datetime.max])  # noqa: DTZ001, DTZ901 -- below
+async def test_a_proof_that_not_every_database_can_store_is_none(
+    sessions: Sessions, clock: Clock, proof: datetime
+) -> None:
+    session = await insert(sessions, authenticated_at=proof.replace(tzinfo=UTC))
+    assert session.authenticated_at == clock.now  # the login is one
+    assert await sessions.get_by_id(session.sid) == session
 
 
 # --- settings of connections ----------------------------------------------------------------------
@@ -234,8 +242,8 @@ def configured(monkeypatch: pytest.MonkeyPatch, database_url: str, statement: st
     prepare = driver.prepare
 
     async def with_statement(self: Driver, raw: object, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- the driver's
-        await prepare(self, raw, owned=owned, timeout=timeout)
         await self.fetch(raw, statement, ())
+        await prepare(self, raw, owned=owned, timeout=timeout)
 
     monkeypatch.setattr(driver, "prepare", with_statement)
 
@@ -293,7 +301,7 @@ async def test_the_time_zone_of_a_connection_changes_no_time(
 
 
 @on_each(
-    sqlite=["PRAGMA encoding = 'UTF-8'", "PRAGMA recursive_triggers = ON"],
+    sqlite=["PRAGMA encoding = 'UTF-16'", "PRAGMA recursive_triggers = ON"],
     postgresql=[
         "SET DateStyle = 'SQL, DMY'",
         "SET IntervalStyle = 'sql_standard'",
@@ -307,8 +315,11 @@ async def test_the_time_zone_of_a_connection_changes_no_time(
         "SET sql_mode = 'NO_BACKSLASH_ESCAPES'",
         "SET sql_mode = 'ANSI,TRADITIONAL,NO_BACKSLASH_ESCAPES,HIGH_NOT_PRECEDENCE'",
         "SET sql_mode = 'ORACLE'",
-        "SET sql_mode = 'PAD_CHAR_TO_FULL_LENGTH'",
+        "SET sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,EMPTY_STRING_IS_NULL,TIME_ROUND_FRACTIONAL'",
         "SET collation_connection = 'utf8mb4_unicode_ci'",
+        "SET collation_connection = 'latin1_swedish_ci'",
+        "SET NAMES latin1",
+        "SET NAMES utf8mb3",
     ],
 )
 @pytest.mark.usefixtures("configured")
@@ -517,41 +528,105 @@ async def test_a_table_may_be_in_another_schema(
 
 # --- an app's own database ------------------------------------------------------------------------
 
-OWN_OPTIONS: dict[str, dict[str, Any]] = {
-    "sqlite": {},
+OWN: dict[str, dict[str, dict[str, Any]]] = {
+    "sqlite": {"no WAL": {}},
     "postgresql": {
-        "server_settings": {
-            "timezone": "Asia/Kathmandu",
-            "default_transaction_isolation": "serializable",
+        "another zone, serializable": {
+            "server_settings": {
+                "timezone": "Asia/Kathmandu",
+                "default_transaction_isolation": "serializable",
+            }
+        },
+        "another style": {
+            "server_settings": {"datestyle": "SQL, DMY", "bytea_output": "escape"},
+            "statement_cache_size": 0,
         },
     },
     "mysql": {
-        "init_command": "SET time_zone = '+05:45', sql_mode = 'NO_BACKSLASH_ESCAPES'",
+        settings: {"init_command": f"SET {settings}"}
+        for settings in (
+            "sql_mode = ''",
+            "sql_mode = 'NO_BACKSLASH_ESCAPES', time_zone = '+05:45'",
+            "sql_mode = 'ANSI,TRADITIONAL,NO_BACKSLASH_ESCAPES,HIGH_NOT_PRECEDENCE'",
+            "sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,EMPTY_STRING_IS_NULL,TIME_ROUND_FRACTIONAL'",
+            "collation_connection = 'utf8mb4_unicode_ci'",
+            "autocommit = 0",
+        )
     },
+}
+#: What a connection can tell of its settings.
+SETTINGS = {
+    "sqlite": "PRAGMA journal_mode",
+    "postgresql": "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings",
+    "mysql": "SELECT group_concat(variable_name, '=', variable_value ORDER BY variable_name)"
+    " FROM information_schema.session_variables"
+    " WHERE variable_name NOT IN ('TIMESTAMP', 'PSEUDO_THREAD_ID', 'RAND_SEED1', 'RAND_SEED2',"
+    " 'LAST_INSERT_ID', 'LAST_GTID', 'GTID_CURRENT_POS', 'GTID_BINLOG_POS', 'IDENTITY')",
 }
 
 
-def own_options(url: str) -> dict[str, Any]:
+def own_options(url: str) -> dict[str, dict[str, Any]]:
     """What PgBouncer lets through of them: it keeps few settings for each client."""
     if "statement_cache_size" in url:
-        return {"server_settings": {"timezone": "Asia/Kathmandu"}}
-    return OWN_OPTIONS[kind(url)]
+        return {"timezone": {"server_settings": {"timezone": "Asia/Kathmandu"}}}
+    return OWN[kind(url)]
 
 
 @pytest.mark.parametrize(
     ("database_url", "options"),
-    [pytest.param(url, own_options(url), id=name_of(url)) for url in URLS],
+    [
+        pytest.param(url, options, id=f"{name_of(url)}-{name}")
+        for url in URLS
+        for name, options in own_options(url).items()
+    ],
     indirect=["database_url"],
 )
 async def test_a_database_of_the_apps_own_keeps_its_settings(
     database_url: str, options: dict[str, Any], make_sessions: MakeSessions, clock: Clock
 ) -> None:
-    await make_sessions()
+    if kind(database_url) != "sqlite":
+        options = {**options, "min_size": 1, "max_size": 1}  # the app and Sessions take turns
+    question = SETTINGS[kind(database_url)]
     async with app_database(database_url, **options) as database:
+        settings = await database.fetch_val(question)
         sessions = await make_sessions(database=database)
         await live_a_life(sessions, clock)
         await sessions.disconnect()
         assert database.is_connected
+        assert await database.fetch_val(question) == settings
+
+
+#: Those that would, and the words of their refusals.
+BENT: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "sqlite": [({"url": "sqlite:///:memory:"}, "in-memory")],
+    "postgresql": [],
+    "mysql": [
+        ({"charset": "latin1"}, "latin1.*pass it charset='utf8mb4'"),
+        ({"init_command": "SET NAMES utf8mb3"}, "utf8mb3, utf8mb3"),
+        ({"init_command": "SET collation_connection = latin1_swedish_ci"}, "utf8mb4, latin1"),
+        ({"init_command": "SET sql_mode = 'ORACLE'"}, "take ORACLE out"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("database_url", "options", "mend"),
+    [
+        pytest.param(url, options, mend, id=f"{url.partition(':')[0]}-{options}")
+        for url in URLS
+        for options, mend in BENT[kind(url)]
+    ],
+    indirect=["database_url"],
+)
+async def test_a_database_of_the_apps_own_that_would_bend_or_lose_values_is_refused(
+    database_url: str, options: dict[str, Any], mend: str, make_sessions: MakeSessions
+) -> None:
+    await make_sessions()
+    async with Database(**{"url": database_url, **options}) as database:
+        for _ in range(2):  # it stays refused
+            with pytest.raises(ConfigurationError, match=mend):
+                await make_sessions(database=database)
+            assert await database.fetch_val("SELECT 1") == 1
 
 
 async def test_a_database_that_an_apps_tests_roll_back_keeps_nothing(
