@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 from uuid import UUID
 
 from databases import Database
-from sqlalchemy import MetaData, Table
+from sqlalchemy import MetaData, Table, make_url
 
 from ._call import Call, Conn, scope_of
 from ._changeset import checked
@@ -26,7 +26,10 @@ from ._person import Person, person_from_scope
 from ._session import Session
 from ._settings import AutoStart, Clock, OnUnavailable, settings, system_clock
 from ._store import Store
+from ._tables import ddl
 from ._tokens import SIDS
+
+SQLDialect = Literal["sqlite", "postgresql", "mariadb", "mysql"]
 
 #: Rows that a statement is asked for at most: what each database takes.
 _MOST = 2**31 - 1
@@ -146,6 +149,23 @@ class Sessions:
     async def create_tables(self) -> None:
         """Make the table and its indexes where they are missing."""
         await self._core.store.create()
+
+    def ddl(self, dialect: SQLDialect) -> str:
+        """The SQL by which `create_tables` makes the table and its indexes: for a migration that
+        is written by hand.
+
+        Args:
+            dialect: ``sqlite``, ``postgresql``, ``mariadb`` or ``mysql``.
+
+        Raises:
+            ConfigurationError: for any other.
+        """
+        if dialect not in get_args(SQLDialect):
+            raise ConfigurationError(
+                f"ddl({dialect!r}): use one of {', '.join(get_args(SQLDialect))}"
+            )
+        statements = ddl(self.table, make_url(f"{dialect}://").get_dialect()())
+        return "".join(f"{statement};\n" for statement in statements)
 
     async def connect(self) -> None:
         """Connect now rather than at first use."""

@@ -13,8 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, MetaData, bindparam, delete, update
-from sqlalchemy.engine import Dialect
-from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from ._access import Access
 from ._ends import Ends
@@ -24,7 +22,7 @@ from ._links import Links
 from ._row import Row
 from ._sql import Clauses, Condition, values
 from ._starts import Start, Started, Starts
-from ._tables import sessions_table
+from ._tables import ddl, sessions_table
 
 _LIMIT = bindparam("p_limit", type_=Integer())
 
@@ -50,20 +48,11 @@ class Store:
         starts = Starts(self._sql, self._ends, cap)
         links.batched = {"look-up": self._look_up, "start": starts.run, "touch": self._touch}
 
-    def ddl(self, dialect: Dialect) -> list[str]:
-        """The statements that make the table and its indexes, in a dialect."""
-        indexes = sorted(self.table.indexes, key=lambda index: str(index.name))
-        # MySQL knows no IF NOT EXISTS for indexes, and its drivers warn where it holds.
-        exists = dialect.name not in {"mysql", "mariadb"}
-        made: list[ExecutableDDLElement] = [CreateTable(self.table, if_not_exists=exists)]
-        made += [CreateIndex(index, if_not_exists=exists) for index in indexes]
-        return [str(one.compile(dialect=dialect)).strip() for one in made]
-
     async def create(self) -> None:
         """Make the table and its indexes where they are missing."""
 
         async def work(access: Access) -> None:
-            for statement in self.ddl(await access.ddl_dialect()):
+            for statement in ddl(self.table, await access.ddl_dialect()):
                 await access.create(statement)
 
         await self._write(work)

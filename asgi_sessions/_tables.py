@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import (
     Boolean,
     Column,
@@ -13,6 +15,8 @@ from sqlalchemy import (
     Table,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
 from ._changeset import ID_LENGTH, REASON_LENGTH
@@ -77,3 +81,19 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",
     )
+
+
+def ddl(table: Table, dialect: Dialect) -> list[str]:
+    """The statements that make the table and its indexes, in a dialect."""
+    indexes = sorted(table.indexes, key=lambda index: str(index.name))
+    # MySQL knows no IF NOT EXISTS for indexes, and its drivers warn where it holds.
+    exists = dialect.name not in {"mysql", "mariadb"}
+    made: list[ExecutableDDLElement] = [CreateTable(table, if_not_exists=exists)]
+    made += [CreateIndex(index, if_not_exists=exists) for index in indexes]
+    return [_tidy(str(one.compile(dialect=dialect))) for one in made]
+
+
+def _tidy(statement: str) -> str:
+    """With neither tabs nor spaces at the end of lines, as it may stand on a page."""
+    indented = re.sub(r"\s*\n\s*", "\n    ", statement.strip())
+    return indented.replace("\n    )", "\n)").replace(")ENGINE", ") ENGINE")

@@ -77,6 +77,7 @@ COROUTINES = {
     "purge": "(self, *, batch_size=1000)",
 }
 PLAIN = {
+    "ddl": "(self, dialect)",
     "lifespan": "(self, app)",
     "is_fresh": "(self, conn, max_age)",
     "end_session_endpoint": "(self, *, redirect_to=None)",
