@@ -6,7 +6,7 @@ every request checked against the row, so ending a session works everywhere at o
 
 from ._changeset import Changeset, changeset
 from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
-from ._events import SessionEvent
+from ._events import Incident, SessionEvent
 from ._lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
 from ._middleware import SessionMiddleware
 from ._person import Person, person_from_scope
@@ -20,6 +20,7 @@ __all__ = [
     "BANKING",
     "Changeset",
     "ConfigurationError",
+    "Incident",
     "InvalidSession",
     "Lifetimes",
     "Person",

@@ -19,7 +19,7 @@ from ._session import Session
 from ._settings import Settings
 from ._sockets import OpenSockets
 from ._store import Store
-from ._tokens import SIDS, Token, digest, new_secret, new_sid
+from ._tokens import SIDS, Token, digest, looks_like_ours, new_secret, new_sid
 
 
 class Started(NamedTuple):
@@ -230,6 +230,16 @@ class Core:
             self.events.touch_failed(fault)
 
     # --- being told ---------------------------------------------------------------------------
+
+    def note_forged(self, scope: Mapping[str, Any], values: Iterable[str]) -> None:
+        """Tell of the cookies that look like ours among these, which no key has signed."""
+
+        def client() -> str | None:
+            address = device_from_scope(scope).ip_address
+            return address_to_store(address, self.settings.store_ip)
+
+        if forged := sum(map(looks_like_ours, values)):
+            self.events.forged_cookie(forged, client)
 
     async def _dead(self, sids: Sequence[str]) -> list[str]:
         """Which of these sessions live no longer."""

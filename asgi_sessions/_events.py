@@ -6,14 +6,22 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from ._errors import ConfigurationError
 from ._session import Session
 
 logger = logging.getLogger("asgi_sessions")
+_life = logger.getChild("sessions")
+_security = logger.getChild("security")
+_database = logger.getChild("database")
+
+#: Between two records of what a stranger, or an outage, can bring about at any rate.
+EVERY = timedelta(seconds=60)
 
 EventKind = Literal["started", "ended", "renewed", "reuse_detected"]
+IncidentKind = Literal["forged_cookie", "outage_begun", "outage_over", "touch_failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,29 @@ class SessionEvent:
     session: Session
 
 
-EventHandler = Callable[[SessionEvent], Awaitable[None] | None]
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """What befell no session of its own. Of forged cookies and lost touches one in a minute is
+    told, with the number of those that were not.
+
+    Attributes:
+        kind: ``forged_cookie`` (it looks like ours, and no key of ours has signed it),
+            ``outage_begun`` and ``outage_over`` (of the database), or ``touch_failed``
+            (`last_seen_at` was not written; the session goes on).
+        count: how many since the last was told; of an outage that is over, how many requests
+            it has affected.
+        client: the address that the latest forged cookie came from, as `store_ip` allows.
+        fault: what the database said.
+    """
+
+    kind: IncidentKind
+    count: int
+    client: str | None = None
+    fault: Exception | None = None
+
+
+_HANDLER_FAILED = "on_event failed for %s"
+EventHandler = Callable[[SessionEvent | Incident], Awaitable[None] | None]
 
 
 class Events:
@@ -38,33 +68,101 @@ class Events:
 
     Args:
         handler: called with each event; what it awaits runs beside the request.
+        now: the clock.
 
     Raises:
         ConfigurationError: if the handler is none.
     """
 
-    def __init__(self, handler: EventHandler | None) -> None:
+    def __init__(self, handler: EventHandler | None, now: Callable[[], datetime]) -> None:
         if handler is not None and not callable(handler):
-            raise ConfigurationError(f"on_event={handler!r}: use a function of a SessionEvent")
+            raise ConfigurationError(
+                f"on_event={handler!r}: use a function of a SessionEvent or Incident"
+            )
         self._handler = handler
+        self._now = now
         self._tasks: set[asyncio.Task[Any]] = set()
         self.down = False
+        self._down_since: datetime | None = None
+        self._affected = 0
         self.touch_failures = 0
+        self._touches = _Sparse()
+        self._forgeries = _Sparse()
+
+    # --- sessions -----------------------------------------------------------------------------
 
     def tell(self, kind: EventKind, session: Session) -> None:
         """Log the step and hand it to the handler."""
-        level = logging.WARNING if kind == "reuse_detected" else logging.INFO
-        facts = {"sid": session.id, "person_id": session.person_id, "reason": session.end_reason}
-        why = f" ({session.end_reason})" if kind == "ended" else ""
-        logger.log(level, "session %s%s: %s", kind.replace("_", " "), why, session.id, extra=facts)
+        facts = {
+            "event": kind,
+            "sid": session.id,
+            "person_id": session.person_id,
+            "app_id": session.app_id,
+            "reason": session.end_reason,
+        }
+        if kind == "reuse_detected":
+            _security.warning("session reuse detected: %s", session.id, extra=facts)
+        else:
+            why = f" ({session.end_reason})" if kind == "ended" else ""
+            _life.info("session %s%s: %s", kind, why, session.id, extra=facts)
+        self._hand_over(SessionEvent(kind, session))
+
+    # --- incidents ----------------------------------------------------------------------------
+
+    def forged_cookie(self, count: int, client: Callable[[], str | None]) -> None:
+        """Cookies that look like ours and were signed by no key of ours; `client` tells whose."""
+        if count := self._forgeries.due(self._now(), count):
+            address = client()
+            facts = {"event": "forged_cookie", "count": count, "client": address}
+            _security.warning(
+                "%d cookies that no key of ours has signed; the latest from %s",
+                *(count, address),
+                extra=facts,
+            )
+            self._hand_over(Incident("forged_cookie", count, client=address))
+
+    def unavailable(self, fault: Exception) -> None:
+        """The database did not answer a request: told when an outage begins."""
+        self._affected += 1
+        if not self.down:
+            self.down, self._down_since = True, self._now()
+            facts = {"event": "outage_begun"}
+            _database.error("sessions unavailable: %s", fault, exc_info=fault, extra=facts)
+            self._hand_over(Incident("outage_begun", 1, fault=fault))
+
+    def available(self) -> None:
+        """The database answered: told when an outage is over."""
+        if self.down and self._down_since is not None:
+            self.down = False
+            affected, self._affected = self._affected, 0
+            seconds = (self._now() - self._down_since).total_seconds()
+            facts = {"event": "outage_over", "count": affected, "seconds": seconds}
+            _database.warning(
+                "sessions available again: %d requests affected in %.1f s",
+                *(affected, seconds),
+                extra=facts,
+            )
+            self._hand_over(Incident("outage_over", affected))
+
+    def touch_failed(self, fault: Exception) -> None:
+        """A touch was lost: counted, and no reason to end anything."""
+        self.touch_failures += 1
+        if count := self._touches.due(self._now(), 1):
+            facts = {"event": "touch_failed", "count": count}
+            _database.warning("%d touches failed; the latest: %s", count, fault, extra=facts)
+            self._hand_over(Incident("touch_failed", count, fault=fault))
+
+    # --- beside requests ----------------------------------------------------------------------
+
+    def _hand_over(self, event: SessionEvent | Incident) -> None:
         if self._handler is None:
             return
         try:
-            result = self._handler(SessionEvent(kind, session))
+            result = self._handler(event)
             if result is not None:
-                self.run(_awaited(result))
+                self.run(_awaited(result, event.kind))
         except Exception:
-            logger.exception("on_event failed for %s of %s", kind, session.id)
+            logger.exception(_HANDLER_FAILED, event.kind, extra={"event": event.kind})
 
     def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Let something run beside the request, whatever becomes of that."""
@@ -73,32 +171,46 @@ class Events:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def settle(self) -> None:
-        """Wait for what runs beside requests in this event loop."""
+    async def settle(self, within: float | None = None) -> None:
+        """Wait for what runs beside requests in this event loop; give up what takes longer than
+        so many seconds.
+        """
         loop = asyncio.get_running_loop()
+        until = None if within is None else loop.time() + within
         while mine := [task for task in self._tasks if task.get_loop() is loop]:
-            await asyncio.wait(mine)
-
-    def unavailable(self, fault: Exception) -> None:
-        """The database did not answer: logged when an outage begins."""
-        if not self.down:
-            self.down = True
-            logger.error("sessions unavailable: %s", fault, exc_info=fault)
-
-    def available(self) -> None:
-        """The database answered: logged when an outage is over."""
-        if self.down:
-            self.down = False
-            logger.warning("sessions available again")
-
-    def touch_failed(self, fault: Exception) -> None:
-        """A touch was lost: counted, and no reason to end anything."""
-        self.touch_failures += 1
-        logger.warning("touch failed (%d so far): %s", self.touch_failures, fault)
+            left = None if until is None else max(until - loop.time(), 0)
+            _, late = await asyncio.wait(mine, timeout=left)
+            if late:
+                logger.warning("%d handlers of on_event did not finish in time", len(late))
+                for task in late:
+                    task.cancel()
+                await asyncio.wait(late, timeout=within)
+                return
 
 
-async def _awaited(result: Awaitable[None]) -> None:
-    await result
+class _Sparse:
+    """Counts what is told once in a while."""
+
+    def __init__(self) -> None:
+        self._told_at: datetime | None = None
+        self._count = 0
+
+    def due(self, now: datetime, count: int) -> int:
+        """How many have gathered, if they are to be told now; else 0."""
+        self._count += count
+        # abs: a clock that was set back must not silence it.
+        if self._told_at is not None and abs(now - self._told_at) < EVERY:
+            return 0
+        self._told_at = now
+        count, self._count = self._count, 0
+        return count
+
+
+async def _awaited(result: Awaitable[None], kind: str) -> None:
+    try:
+        await result
+    except Exception:
+        logger.exception(_HANDLER_FAILED, kind, extra={"event": kind})
 
 
 async def _logged(work: Coroutine[Any, Any, Any]) -> None:

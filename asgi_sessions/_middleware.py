@@ -105,7 +105,15 @@ class SessionMiddleware:
         """Find the session; False if the request has been refused."""
         core = self._core
         identified = call.person = None if person is None else self._identify(scope, call, person)
-        tokens = [token for value in values if (token := self._verify(value)) is not None]
+        tokens, refused = [], []
+        for value in values:
+            token = self._verify(value)
+            if token is None:
+                refused.append(value)
+            else:
+                tokens.append(token)
+        if refused:
+            core.note_forged(scope, refused)
         if identified is None and not tokens:
             return True
         try:

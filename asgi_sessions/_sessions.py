@@ -64,7 +64,8 @@ class Sessions:
         keep_ended: how long `purge` keeps what has ended.
         on_unavailable: while the database does not answer, ``error`` (503 for requests that need
             it) or ``anonymous`` (no session, nobody signed in).
-        on_event: called with a `SessionEvent` after each step in a session's life.
+        on_event: called with a `SessionEvent` after each step in a session's life, and with an
+            `Incident` when something else is amiss.
         table_name: the name of the table.
         clock: returns the aware time; the system's by default.
         socket_check_interval: how soon a WebSocket notices that its session has ended in another
@@ -107,7 +108,7 @@ class Sessions:
         links: list[Links] = []
         chosen = settings(
             given,
-            lambda: Events(on_event),
+            lambda: Events(on_event, clock),
             lambda: links.append(Links(database)),
         )
         (self._links,) = links
@@ -115,7 +116,7 @@ class Sessions:
         store = Store(
             self._links, chosen.table_name, chosen.lifetimes, chosen.max_sessions_per_person
         )
-        self._core = Core(chosen, store, Events(on_event))
+        self._core = Core(chosen, store, Events(on_event, chosen.now))
         # In the scope; two Sessions in one app do not get in each other's way.
         self._key = f"asgi_sessions.{id(self)}"
 
@@ -173,7 +174,7 @@ class Sessions:
 
     async def disconnect(self) -> None:
         """Finish what is under way, then close what was opened here (not a Database of yours)."""
-        await self._core.events.settle()
+        await self._core.events.settle(self._links.timeout)
         await self._links.close()
 
     async def __aenter__(self) -> Self:

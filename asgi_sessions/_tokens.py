@@ -64,6 +64,11 @@ def digest(secret: str) -> bytes:
     return sha256(secret.encode("ascii")).digest()
 
 
+def looks_like_ours(value: str) -> bool:
+    """Whether a cookie has the shape of ours, whoever has signed it."""
+    return _SHAPE.fullmatch(value) is not None
+
+
 class Keys:
     """Signs with the newest key, verifies with each.
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from asgi_sessions import SessionEvent, Sessions, SessionsError
+from asgi_sessions import Incident, SessionEvent, Sessions, SessionsError
 from asgi_sessions._driver import Driver
 
 from .support import KEY, Browser, Clock, make_app, set_cookies, vouched
@@ -98,8 +98,9 @@ class Worker:
         self._gate = Gate(self._sessions._core.store.links.here.driver, self._tell)
         await self._sessions.create_tables()
 
-    def _note(self, event: SessionEvent) -> None:
-        self._events.append((event.kind, event.session.id, event.session.end_reason))
+    def _note(self, event: SessionEvent | Incident) -> None:
+        if isinstance(event, SessionEvent):
+            self._events.append((event.kind, event.session.id, event.session.end_reason))
 
     async def close(self) -> None:
         if self._sessions is not None:

@@ -1327,7 +1327,7 @@ async def test_no_lookup_of_a_request_fails_unheard(
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
     # A record would keep the faults alive.
-    monkeypatch.setattr(logging.getLogger("asgi_sessions"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("asgi_sessions.database"), "disabled", True)
     async with outage(tmp_path) as out:
         scope = http(cookie=f"{out.cookie}; {out.other_cookie}")
         sent = await call(make_app(out.sessions), scope)
@@ -1434,7 +1434,7 @@ async def test_an_outage_is_logged_once_and_so_is_its_end(
         out.end()
         for _ in range(3):
             await call(app, http(cookie=out.cookie))
-    ours = [r for r in caplog.records if r.name == "asgi_sessions"]
+    ours = [r for r in caplog.records if r.name == "asgi_sessions.database"]
     about = [(r.levelno, r.getMessage()) for r in ours if "available" in r.getMessage()]
     assert [level for level, _ in about] == [logging.ERROR, logging.WARNING]
     assert "unavailable" in about[0][1]
@@ -1551,5 +1551,5 @@ async def test_what_is_told_and_logged_has_no_secret(
     secret = cookie.split(".")[1]
     assert sid in caplog.text
     assert secret not in caplog.text + repr(told)
-    ours = [record for record in caplog.records if record.name == "asgi_sessions"]
+    ours = [record for record in caplog.records if record.name == "asgi_sessions.sessions"]
     assert [record.__dict__.get("sid") for record in ours] == [sid, sid]

@@ -492,6 +492,7 @@ async def leaving_nothing(scene: Scene) -> AsyncIterator[None]:
         await until(lambda: files() <= opened, "files or sockets are left open")
 
 
+<<<<<<< HEAD
 @pytest.fixture(autouse=True)
 def tell_in_words() -> Iterator[None]:
     """pytest keeps what is logged: no exceptions, whose frames keep cursors and connections."""
@@ -505,6 +506,11 @@ def tell_in_words() -> Iterator[None]:
     logging.setLogRecordFactory(in_words)
     yield
     logging.setLogRecordFactory(make)
+=======
+def about_outages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("asgi_")]
+    return [line.partition(":")[0] for line in ours if "available" in line]
+>>>>>>> 20bb574 (Forged cookies, outages and failed touches are told: as incidents to on_event, as records with fields to named loggers; a handler that hangs does not hold up the end)
 
 
 def outages_told(caplog: pytest.LogCaptureFixture) -> int:

@@ -24,7 +24,7 @@ NAMES = {
     *("SessionsError", "ConfigurationError", "InvalidSession", "SessionsUnavailable"),
 }
 #: What a handler of `on_event` is given.
-ADDED_NAMES = {"SessionEvent"}
+ADDED_NAMES = {"Incident", "SessionEvent"}
 
 REQUIRED = inspect.Parameter.empty
 #: DESIGN §7, in its order. The clock is the system's: a test of its own.

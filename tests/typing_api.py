@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, assert_type
+from typing import Any, Literal, assert_never, assert_type
 from uuid import UUID
 
 import fastapi
@@ -31,6 +31,7 @@ from asgi_sessions import (
     AAL2,
     Changeset,
     ConfigurationError,
+    Incident,
     InvalidSession,
     Lifetimes,
     Person,
@@ -54,14 +55,32 @@ def on_weekdays(scope: Mapping[str, Any]) -> bool:
     return bool(scope["type"] == "http")
 
 
-def tell(event: SessionEvent) -> None:
-    assert_type(event.kind, Literal["started", "ended", "renewed", "reuse_detected"])
-    assert_type(event.session, Session)
-    logger.info("%s", event.session.end_reason)
+def tell(event: SessionEvent | Incident) -> None:
+    if isinstance(event, SessionEvent):
+        assert_type(event.kind, Literal["started", "ended", "renewed", "reuse_detected"])
+        assert_type(event.session, Session)
+    else:
+        assert_type(
+            event.kind, Literal["forged_cookie", "outage_begun", "outage_over", "touch_failed"]
+        )
+        assert_type(event.count, int)
+        assert_type(event.client, str | None)
+        assert_type(event.fault, Exception | None)
 
 
-async def tell_later(event: SessionEvent) -> None:
-    tell(event)
+async def tell_later(event: SessionEvent | Incident) -> None:
+    match event:
+        case SessionEvent(kind="reuse_detected", session=session):
+            logger.warning("%s", session.person_id)
+        case SessionEvent(session=session):
+            logger.info("%s", session.end_reason)
+        case Incident(kind=kind, count=count):
+            logger.info("%d %s", count, kind)
+        case _:
+            assert_never(event)
+
+
+def tell_half(event: SessionEvent) -> None: ...
 
 
 sessions = Sessions("sqlite:///sessions.db", secret_key=KEY)
@@ -94,12 +113,15 @@ assert_type(sessions.database, Database)
 assert_type(sessions.metadata, MetaData)
 assert_type(sessions.table, Table)
 assert_type(sessions.cookie_name, str)
+assert_type(sessions.ddl("postgresql"), str)
+sessions.ddl("oracle")  # type: ignore[arg-type]
 
 Sessions("sqlite:///sessions.db", secret_key=KEY, on_event=tell_later, lifetimes=AAL2)
 Sessions("sqlite:///sessions.db", secret_key=KEY, old_secret_keys=(KEY,), auto_start=False)
 
 Sessions("sqlite:///sessions.db")  # type: ignore[call-arg]
 Sessions("sqlite:///sessions.db", KEY)  # type: ignore[call-arg]
+Sessions("sqlite:///sessions.db", secret_key=KEY, on_event=tell_half)  # type: ignore[arg-type]
 Sessions("sqlite:///sessions.db", secret_key=KEY, cookie_samesite="Lax")  # type: ignore[arg-type]
 Sessions("sqlite:///sessions.db", secret_key=KEY, store_ip="some")  # type: ignore[arg-type]
 Sessions("sqlite:///sessions.db", secret_key=KEY, on_unavailable="503")  # type: ignore[arg-type]
