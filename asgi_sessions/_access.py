@@ -36,14 +36,17 @@ class Access:
         self, connection: Connection, driver: Driver, statements: dict[Hashable, Statement]
     ) -> None:
         self._connection = connection
+        self._users = connection._connection_counter  # noqa: SLF001 -- see release
         self._statements = statements
         self._in_transaction = False
         self.driver = driver
 
-    async def release(self) -> None:
+    async def release(self, *, broken: bool) -> None:
         """Give the connection back."""
-        # `databases` counts it as in use for good once a BEGIN or ROLLBACK has failed on it.
-        self._connection._connection_counter = 1  # noqa: SLF001 -- there is no other way
+        if broken:
+            # `databases` counts a BEGIN or ROLLBACK that has failed as a user who has not left,
+            # for whom it would keep the connection from the pool for ever.
+            self._connection._connection_counter = self._users  # noqa: SLF001 -- no other way
         await self._connection.__aexit__()
 
     @property

@@ -131,7 +131,7 @@ class Link:
         if broken:
             self._abandon(raw)
         # By a task: what is cancelled must not leave a pool alone with its connection.
-        release = asyncio.ensure_future(access.release())
+        release = asyncio.ensure_future(access.release(broken=broken))
         release.add_done_callback(_heard)  # it is lost anyway; the fault before it counts
         try:
             await asyncio.wait([release])

@@ -622,7 +622,7 @@ async def test_a_database_of_the_apps_own_that_would_bend_or_lose_values_is_refu
     database_url: str, options: dict[str, Any], mend: str, make_sessions: MakeSessions
 ) -> None:
     await make_sessions()
-    async with Database(**{"url": database_url, **options}) as database:
+    async with app_database(**{"url": database_url, **options}) as database:
         for _ in range(2):  # it stays refused
             with pytest.raises(ConfigurationError, match=mend):
                 await make_sessions(database=database)

@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_sessions import Sessions
 
 from .conftest import URLS, MakeSessions, name_of
-from .engines import Onlooker
+from .engines import Onlooker, app_database
 from .engines import kind as kind_of
 from .servers.mariadb import MariaDBServer
 from .servers.postgres import PostgresServer
@@ -58,7 +58,7 @@ def own_database(url: str) -> Database:
     """A `databases.Database` as an app has it: on a server, a pool of three."""
     if url.startswith("sqlite"):
         return Database(url, factory=Limited)
-    return Database(url, min_size=1, max_size=3)
+    return app_database(url, min_size=1, max_size=3)
 
 
 class Limited(sqlite3.Connection):
@@ -492,7 +492,6 @@ async def leaving_nothing(scene: Scene) -> AsyncIterator[None]:
         await until(lambda: files() <= opened, "files or sockets are left open")
 
 
-<<<<<<< HEAD
 @pytest.fixture(autouse=True)
 def tell_in_words() -> Iterator[None]:
     """pytest keeps what is logged: no exceptions, whose frames keep cursors and connections."""
@@ -506,11 +505,6 @@ def tell_in_words() -> Iterator[None]:
     logging.setLogRecordFactory(in_words)
     yield
     logging.setLogRecordFactory(make)
-=======
-def about_outages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    ours = [record.getMessage() for record in caplog.records if record.name.startswith("asgi_")]
-    return [line.partition(":")[0] for line in ours if "available" in line]
->>>>>>> 20bb574 (Forged cookies, outages and failed touches are told: as incidents to on_event, as records with fields to named loggers; a handler that hangs does not hold up the end)
 
 
 def outages_told(caplog: pytest.LogCaptureFixture) -> int:
@@ -629,7 +623,7 @@ async def test_an_outage_harms_nobody(
 
 # --- cut connections ------------------------------------------------------------------------------
 
-SERVERS = [pytest.param(url, id=url.partition(":")[0]) for url in URLS if kind_of(url) != "sqlite"]
+SERVERS = [pytest.param(url, id=name_of(url)) for url in URLS if kind_of(url) != "sqlite"]
 #: Where there is none, a test of servers has no case, and says so by itself.
 each_server = pytest.mark.parametrize("database_url", SERVERS, indirect=True)
 

@@ -37,9 +37,7 @@ def make(url: str, table: str) -> tuple[Sessions, Starlette]:
     )
 
     def seen(request: Request) -> Response:
-        return JSONResponse(
-            {"sid": request.state.sid, "reason": request.state.session_end_reason}
-        )
+        return JSONResponse({"sid": request.state.sid, "reason": request.state.session_end_reason})
 
     async def home(request: Request) -> Response:
         return seen(request)

@@ -128,9 +128,7 @@ async def pause_the_replica(pair: PostgresPair, load: Load) -> None:
 
 async def hold_postgres(pair: PostgresPair, strikes: Strikes, *, seed: int) -> Load:
     """The pair under load."""
-    return await under_load(
-        [pair.url, pair.url], lambda: [pair.primary.url], strikes, seed=seed
-    )
+    return await under_load([pair.url, pair.url], lambda: [pair.primary.url], strikes, seed=seed)
 
 
 # --- for long -------------------------------------------------------------------------------------

@@ -386,10 +386,7 @@ class Browser:
         told, cookie = self.told, self.cookie
         assert told is not None
         both = await asyncio.gather(
-            *(
-                connection.request("GET", "/", cookie)
-                for connection in self._connections[:2]
-            )
+            *(connection.request("GET", "/", cookie) for connection in self._connections[:2])
         )
         for answer in both:
             self._load.report.note("resume", answer)

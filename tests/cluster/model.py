@@ -128,9 +128,7 @@ class Model:
 
     # --- answers -------------------------------------------------------------------------------
 
-    def saw(
-        self, told: Told, *, live: bool, reason: str | None, asked: float, now: float
-    ) -> None:
+    def saw(self, told: Told, *, live: bool, reason: str | None, asked: float, now: float) -> None:
         """A request that carried its cookie was answered."""
         if live:
             if told.over < asked:
