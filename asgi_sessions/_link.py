@@ -13,7 +13,7 @@ from databases import Database
 
 from ._access import Access
 from ._deadline import Deadline
-from ._driver import driver_for
+from ._drivers import driver_for
 from ._lane import Lane, Run
 from ._statement import Statement
 

@@ -10,7 +10,7 @@ from weakref import ref
 from databases import Database
 
 from ._deadline import Deadline
-from ._driver import driver_for
+from ._drivers import driver_for
 from ._errors import ConfigurationError
 from ._lane import as_sessions_error
 from ._link import Batched, Link

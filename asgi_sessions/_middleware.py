@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._call import Call
 from ._cookies import add_vary
-from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
+from ._delivery import Delivery
+from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
 from ._events import logger
 from ._person import Person, person_from_scope
 from ._resolve import resolve, resumes
@@ -21,7 +21,6 @@ from ._socket import SessionGone, Socket
 
 PersonReader = Callable[[Scope], object]
 
-_SERVER_ERROR = 500
 _KINDS = frozenset({"http", "websocket"})
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
@@ -57,6 +56,8 @@ class SessionMiddleware:
         self._read = self._settings.cookie.reader()
         self._verify = self._settings.keys.verify
         self._store = self._core.store
+        self._delivery = Delivery(self._core)
+        self._touch_if_due = self._delivery.touch_if_due
 
     # Any: the types of Starlette's and of Litestar's ASGI are not one another's. In one piece,
     # because each further step would cost every request.
@@ -82,7 +83,7 @@ class SessionMiddleware:
         def send_with_cookie(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start" and not call.responding:
                 if call.tells:
-                    return self._start_response(call, message, forward)
+                    return self._delivery.start(call, message, forward)
                 call.responding = True
                 if call.vary:
                     headers = add_vary(message.get("headers", ()))
@@ -95,7 +96,7 @@ class SessionMiddleware:
             await self._give_up(scope, call, send, fault)
         finally:
             if call.undelivered is not None:
-                await self._withdraw(call)
+                await self._delivery.withdraw(call)
             if call.now is not None and (touch := self._touch_if_due(call, call.now)) is not None:
                 await touch  # the response is out; nobody waits for this
 
@@ -159,10 +160,6 @@ class SessionMiddleware:
         auto_start = self._settings.auto_start
         return auto_start if isinstance(auto_start, bool) else bool(auto_start(scope))
 
-    async def _start_response(self, call: Call, message: Message, send: Send) -> None:
-        await send(await self._answer(call, message))
-        call.undelivered = None
-
     async def _serve_websocket(
         self, scope: Scope, call: Call, receive: Receive, send: Send
     ) -> None:
@@ -181,7 +178,7 @@ class SessionMiddleware:
                 await socket.send(message)
                 return
             watch()
-            await self._start_response(call, message, socket.send)
+            await self._delivery.start(call, message, socket.send)
 
         watch()
         try:
@@ -194,32 +191,9 @@ class SessionMiddleware:
             for sid, close in watched.items():
                 self._core.sockets.remove(sid, close)
             await socket.finish()
-            await self._withdraw(call)
+            await self._delivery.withdraw(call)
             if (touch := self._touch_if_due(call, self._settings.now())) is not None:
                 await touch
-
-    async def _answer(self, call: Call, message: Message) -> Message:
-        """The start of a response, with the cookie that it has to carry."""
-        call.responding = True
-        failed = message.get("status", 0) >= _SERVER_ERROR
-        # A late answer must not bring back the cookie of what has ended meanwhile.
-        if call.token is not None and (failed or not await self._core.holds(call.token)):
-            call.token = None
-        if call.token is None:
-            await self._not_delivered(call)  # the app has failed, or has given up the login
-        cookie = None
-        if call.token is not None and call.row is not None:
-            left = call.row.expires_at - self._settings.now()
-            cookie = self._settings.cookie.render(
-                self._settings.keys.sign(call.token),
-                max_age=max(round(left.total_seconds()), 1) if call.row.remember else None,
-            )
-        elif call.clear:
-            cookie = self._settings.cookie.render("", max_age=0)
-        if cookie is None and not call.vary:
-            return message
-        headers = message.get("headers", ())
-        return {**message, "headers": self._settings.cookie.write(headers, cookie, vary=call.vary)}
 
     async def _give_up(
         self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable
@@ -229,39 +203,6 @@ class SessionMiddleware:
         if call.responding:
             raise fault
         await _unavailable(scope, send, fault)
-
-    async def _withdraw(self, call: Call) -> None:
-        """End the session of a login whose cookie has not reached anybody."""
-        if call.undelivered is not None:
-            # Shielded: a client that has gone must not leave a session behind.
-            await asyncio.shield(self._core.events.run(self._not_delivered(call)))
-
-    async def _not_delivered(self, call: Call) -> None:
-        sid, call.undelivered = call.undelivered, None
-        if sid is None:
-            return
-        call.drop()
-        try:
-            await self._core.end(sid, "not_delivered")
-        except SessionsError as fault:
-            # Nobody has its cookie; it runs out by itself.
-            logger.warning("session %s was not delivered and could not be ended: %s", sid, fault)
-
-    def _touch_if_due(self, call: Call, now: datetime) -> asyncio.Task[None] | None:
-        """Note that the session of a call is used, unless that was done a short while ago."""
-        row = call.row
-        if row is None:
-            return None
-        arrived = (
-            row.previous_secret_hash is not None
-            and row.secret_seen_at is None
-            and call.presented == row.secret_hash
-        )
-        if not arrived and now - row.last_seen_at < self._settings.touch_interval:
-            return None
-        seen_at = now if arrived else row.secret_seen_at
-        call.row = row._replace(last_seen_at=now, secret_seen_at=seen_at)
-        return self._core.events.run(self._core.touch(row, seen=arrived))
 
 
 def _close(socket: Socket, call: Call, sid: str) -> None:

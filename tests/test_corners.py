@@ -18,8 +18,11 @@ from asgi_sessions import (
     SessionsError,
     SessionsUnavailable,
 )
-from asgi_sessions._driver import MySQL, PostgreSQL, SQLite, driver_for
+from asgi_sessions._drivers import driver_for
 from asgi_sessions._lane import Lane
+from asgi_sessions._mysql import MySQL
+from asgi_sessions._postgresql import PostgreSQL
+from asgi_sessions._sqlite import SQLite
 
 from .support import KEY
 

@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 from asgi_sessions import ConfigurationError, InvalidSession, Session, Sessions
-from asgi_sessions._driver import Driver, MySQL, PostgreSQL, SQLite
+from asgi_sessions._driver import Driver
+from asgi_sessions._mysql import MySQL
+from asgi_sessions._postgresql import PostgreSQL
+from asgi_sessions._sqlite import SQLite
 
 from .conftest import URLS, MakeSessions, name_of
 from .engines import app_database, kind, own_database, sync_engine

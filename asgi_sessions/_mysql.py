@@ -1,0 +1,108 @@
+"""MariaDB and MySQL, by aiomysql or asyncmy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BindParameter, ColumnElement, Insert, Table, func
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.mysql import aiomysql
+from sqlalchemy.engine import Dialect, make_url
+
+from ._driver import Driver
+from ._errors import ConfigurationError
+from ._statement import Record
+
+
+class _Bytes(mysql.BINARY):
+    """Written in hexadecimal digits, which every `sql_mode` reads alike: the drivers escape bytes
+    with backslashes, which escape nothing under NO_BACKSLASH_ESCAPES.
+    """
+
+    def bind_expression(self, bindvalue: BindParameter[bytes]) -> ColumnElement[bytes]:
+        return func.unhex(bindvalue, type_=self)
+
+
+class MySQL(Driver):
+    """aiomysql or asyncmy, for MariaDB and MySQL."""
+
+    returning = False
+    pool: ClassVar = {"min_size": 1, "max_size": 5}
+
+    def __init__(self) -> None:
+        self.dialect = aiomysql.dialect()
+        self.dialect.colspecs = {**self.dialect.colspecs, mysql.BINARY: _Bytes}
+        self._fits = False
+
+    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ARG002, ASYNC109 -- as Driver
+        """See to it that values arrive as they are; an app's own connection is only looked at."""
+        if owned:
+            # Known ones, whatever the server's are.
+            await self.execute(raw, "SET NAMES utf8mb4, SESSION sql_mode = 'TRADITIONAL'", ())
+        elif not self._fits:
+            await self._look_at(raw)
+            self._fits = True
+
+    async def _look_at(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+        question = "SELECT @@sql_mode, @@character_set_client, @@character_set_connection"
+        ((modes, *charsets),) = await self.fetch(raw, question, ())
+        if set(charsets) != {"utf8mb4"}:
+            # What another one cannot spell becomes "?", and people whose ids hold it one person.
+            raise ConfigurationError(
+                "the connections of the databases.Database given to Sessions have the character "
+                f"sets {', '.join(charsets)}, which would bend ids: pass it charset='utf8mb4' and "
+                "no other in its init_command, or give Sessions a URL"
+            )
+        if "ORACLE" in modes.split(","):
+            raise ConfigurationError(
+                "under sql_mode=ORACLE, which the databases.Database given to Sessions has, BEGIN "
+                "begins no transaction: take ORACLE out of the sql_mode, or give Sessions a URL"
+            )
+
+    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
+        async with raw.cursor() as cursor:
+            await cursor.execute(sql, _plain(params))
+            rows: Sequence[Record] = await cursor.fetchall()
+            return rows
+
+    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
+        async with raw.cursor() as cursor:
+            await cursor.execute(sql, _plain(params))
+            return int(cursor.rowcount)
+
+    async def ddl_dialect(self, raw: Any) -> Dialect:  # noqa: ANN401 -- as Driver
+        ((version,),) = await self.fetch(raw, "SELECT VERSION()", ())
+        # The two name their collations differently.
+        kind = "mariadb" if "MariaDB" in version else "mysql"
+        dialect: Dialect = make_url(f"{kind}+aiomysql://").get_dialect()()
+        return dialect
+
+    def insert_once(self, table: Table) -> Insert:
+        return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
+
+    def passing(self, fault: Exception) -> bool:
+        # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (a certification conflict of Galera, too);
+        # ER_CHECKREAD: innodb_snapshot_isolation, the default since MariaDB 11.6;
+        # ER_UNKNOWN_COM_ERROR, ER_ERROR_DURING_COMMIT: a node that is not in its cluster
+        return fault.args[:1] in {(1020,), (1047,), (1180,), (1205,), (1213,)}
+
+    def made_already(self, fault: Exception) -> bool:
+        return fault.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
+
+    def abandon(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+        with suppress(Exception):
+            raw.close()
+
+
+def _plain(params: Sequence[Any]) -> list[Any]:
+    """Values as the drivers may be trusted with."""
+    return [_PLAIN[type(v)](v) if type(v) in _PLAIN else v for v in params]
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    bytes: bytes.hex,  # see _Bytes
+    datetime: lambda moment: moment.replace(tzinfo=None),  # a DATETIME has no zone; ours are UTC
+}

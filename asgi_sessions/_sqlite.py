@@ -1,0 +1,78 @@
+"""SQLite, by aiosqlite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import Thread, main_thread
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import Insert, Table
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.sqlite import pysqlite
+
+from ._driver import Driver
+from ._statement import Record
+
+
+class SQLite(Driver):
+    """aiosqlite."""
+
+    hold = True
+    serial = True
+    last_word = 0.01
+
+    def __init__(self) -> None:
+        self.dialect = pysqlite.dialect(paramstyle="qmark")
+
+    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
+        rows: Sequence[Record] = await raw.execute_fetchall(sql, params)
+        return rows
+
+    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
+        async with raw.execute(sql, params) as cursor:
+            return int(cursor.rowcount)
+
+    def insert_once(self, table: Table) -> Insert:
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ASYNC109 -- as Driver
+        # In milliseconds; short of the timeout, because a thread that waits cannot be broken off.
+        await raw.execute_fetchall(f"PRAGMA busy_timeout = {int(timeout * 800)}")
+        if owned:
+            # Readers and the writer do not wait for one another. It stays with the file, so an
+            # app's own database is left as it is.
+            await raw.execute_fetchall("PRAGMA journal_mode = WAL")
+        _stop_at_exit(raw)
+
+    def leave(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raw.stop()
+        else:
+            # From a thread without an event loop: it would report to the one that runs here,
+            # which may have ended by then.
+            Thread(target=raw.stop).start()
+
+
+def _stop_after_main() -> None:
+    main_thread().join()
+    for raw in tuple(_open):
+        with suppress(Exception):
+            raw.stop()
+
+
+_open: WeakSet[Any] = WeakSet()
+_exit = Thread(target=_stop_after_main, name="asgi_sessions exit", daemon=True)
+
+
+def _stop_at_exit(raw: Any) -> None:  # noqa: ANN401 -- aiosqlite has no stubs of its own
+    """Python waits at its end for the thread of an aiosqlite connection. If the loop was closed
+    without cancelling its tasks, nobody has closed the connection, and it would wait for ever.
+    """
+    if _exit.ident is None:
+        _exit.start()
+    _open.add(raw)
