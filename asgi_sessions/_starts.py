@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from ._row import Row
 from ._sql import Clauses
 
 
-class Start(NamedTuple):
+@dataclass(slots=True)
+class Start:
     """A row to be written.
 
     Attributes:
@@ -24,12 +26,15 @@ class Start(NamedTuple):
         keys: of a row of origin ``scope``: its device by each key; none of a login.
         replaces: the sid of the session that ends with it.
         now: when it was asked for.
+        ended: the rows that it has ended so far. Kept here, so that they are told of even if what
+            comes after is tried again.
     """
 
     row: dict[str, Any]
     keys: Sequence[bytes]
     replaces: str | None
     now: datetime
+    ended: list[Row] = field(default_factory=list)
 
 
 class Started(NamedTuple):
@@ -67,11 +72,13 @@ class Starts:
             ended += await self._ends.end_these(access, replaced, reason="replaced", now=now)
             new = [row for row, job in zip(rows, jobs, strict=True) if row.id == job.row["id"]]
             ended += await self._end_surplus(access, new, spared=new, now=now)
+        _assign(jobs, rows, ended)
         if self._cap is not None and not access.driver.serial:
             # Logins at the same moment did not see one another; now all of them are there.
             async with access.transaction():
-                ended += await self._end_surplus(access, new, spared=(), now=now)
-        return _told(jobs, rows, ended)
+                ended = await self._end_surplus(access, new, spared=(), now=now)
+            _assign(jobs, rows, ended)
+        return [Started(row, job.ended) for row, job in zip(rows, jobs, strict=True)]
 
     async def _insert(self, access: Access, rows: Sequence[dict[str, Any]]) -> None:
         """Write rows unless they are there: one may be tried again after its answer was lost, and
@@ -161,12 +168,10 @@ def _started(job: Start, theirs: Mapping[bytes, Row]) -> Row:
     return row
 
 
-def _told(jobs: Sequence[Start], rows: Sequence[Row], ended: Sequence[Row]) -> list[Started]:
-    """Each ended row with the job that ended it: the one that replaces it, or its person's."""
-    started = [Started(row, []) for row in rows]
+def _assign(jobs: Sequence[Start], rows: Sequence[Row], ended: Sequence[Row]) -> None:
+    """Note each ended row with the job that ended it: the one that replaces it, or its person's."""
     for row in ended:
         owner = (row.person_id, row.app_id)
         by = [job.replaces == row.id for job in jobs]
         by += [(one.person_id, one.app_id) == owner for one in rows]
-        started[by.index(True) % len(jobs)].ended.append(row)
-    return started
+        jobs[by.index(True) % len(jobs)].ended.append(row)

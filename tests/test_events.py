@@ -396,7 +396,7 @@ def logged_by_the_package() -> set[tuple[str, str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 level = {"exception": "error"}.get(node.func.attr, node.func.attr)
-                if level in {"debug", "info", "warning", "error", "critical", "log"}:
+                if node.args and level in {"debug", "info", "warning", "error", "critical", "log"}:
                     (message, *_) = node.args
                     text = message.value if isinstance(message, ast.Constant) else None
                     if isinstance(message, ast.Name):

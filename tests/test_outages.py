@@ -686,9 +686,10 @@ GROWN = MEASURED * ASKED * 5
 
 @pytest.mark.parametrize("own", [False, True], ids=["", "own"])
 async def test_outages_again_and_again_cost_nothing(
-    scene: Scene, own: bool, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, own: bool, request: pytest.FixtureRequest
 ) -> None:
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps it all
+    logging.disable(logging.CRITICAL)  # pytest keeps it all
+    request.addfinalizer(lambda: logging.disable(logging.NOTSET))
     ((sid, cookie),) = await scene.log_in("ann")
     kinds = QUICK["sqlite" if scene.proxy is None else "server"]
     if own and scene.proxy is None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from asgi_sessions import Session, Sessions
 from tests.servers.process import LOOPBACK, ServerError, wait_until
@@ -96,7 +96,7 @@ class App:
         self._processes: list[asyncio.subprocess.Process] = []
         self.ports: list[int] = []
 
-    async def __aenter__(self) -> App:
+    async def __aenter__(self) -> Self:
         try:
             for number, url in enumerate(self._urls):
                 with (self._directory / f"app-{number}.log").open("wb") as log:
@@ -111,7 +111,9 @@ class App:
                 assert process.stdout is not None
                 line = await process.stdout.readline()
                 if not line:
-                    raise ServerError(f"the app did not start: see {self._directory}")
+                    raise ServerError(  # noqa: TRY301 -- what has started is ended below
+                        f"the app did not start: see {self._directory}"
+                    )
                 self.ports.append(int(line))
         except BaseException:
             await self.__aexit__()
@@ -157,10 +159,14 @@ class Report:
         return [
             f"{self.requests.total()} requests: {_counted(self.requests)}",
             f"{len(model.told)} sessions; done to the servers: {_counted(self.struck)}",
-            f"{self.unavailable} answers 503, the slowest answer after {self.slowest:.1f} s, "
-            f"no other answer for {self.longest_gap:.1f} s at most",
-            f"sessions lost: {len(model.lost)}, false logouts: {model.false_logouts}, "
-            f"ended sessions alive: {len(model.revived)}, wrong in all: {len(model.faults)}",
+            (
+                f"{self.unavailable} answers 503, the slowest answer after {self.slowest:.1f} s, "
+                f"no other answer for {self.longest_gap:.1f} s at most"
+            ),
+            (
+                f"sessions lost: {len(model.lost)}, false logouts: {model.false_logouts}, "
+                f"ended sessions alive: {len(model.revived)}, wrong in all: {len(model.faults)}"
+            ),
         ]
 
 
