@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check clean help
+.PHONY: demo test check bench clean help
 
 VENV := .venv
 python := $(VENV)/bin/python
@@ -30,9 +30,14 @@ check: $(VENV)/.dev  ## style, types, and the types that users see
 	@# It looks for the package where the first python of the PATH would.
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" pyright --verifytypes asgi_sessions --ignoreexternal
 
+bench:  ## measure it beside its peers; make bench ARGS=--quick takes less than two minutes
+	@# A directory of their own: they hold SQLAlchemy back.
+	$(MAKE) --no-print-directory VENV=$(VENV)/peers $(VENV)/peers/.bench
+	$(VENV)/peers/bin/python -m benchmarks $(ARGS)
+
 clean:  ## remove what the other targets have made, the demo's people and sessions too
 	rm -rf .demo-secret demo.db demo.db-shm demo.db-wal
-	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) benchmarks/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## show this list

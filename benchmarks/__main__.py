@@ -1,0 +1,165 @@
+"""``python -m benchmarks``: measure, and write RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from redis.asyncio import Redis
+from rich.console import Console
+
+from . import figures_cost, figures_growth, figures_load, figures_peers, figures_process
+from .bar import RichBar
+from .effort import FULL, QUICK, Effort
+from .figure import Figure, Side
+from .lab import Lab
+from .places import places, version
+from .plots import draw
+from .report import results
+
+HERE = Path(__file__).resolve().parent
+Part = Callable[[], Awaitable[list[Figure]]]
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="make bench",
+        description="Measure. SQLite always; the servers that TEST_DATABASE_URLS names, as for the"
+        " tests, in a database of their own that is dropped afterwards; Redis where TEST_REDIS_URL"
+        " is.",
+    )
+    parser.add_argument("--quick", action="store_true", help="in less than two minutes")
+    parser.add_argument("--only", default="", help="letters of figures, and p for the peers: cdp")
+    parser.add_argument("--rows", type=int, help="of the largest table")
+    parser.add_argument("--sessions", type=int, help="in the other tables, each with its cookie")
+    parser.add_argument("--output", type=Path, help="a directory for what is written")
+    return parser.parse_args()
+
+
+def chosen(options: argparse.Namespace) -> Effort:
+    """How much to measure."""
+    effort = QUICK if options.quick else FULL
+    if options.rows is not None:
+        fewer = (rows for rows in effort.growth if rows < options.rows)
+        effort = replace(effort, growth=(*fewer, options.rows))
+    if options.sessions is not None:
+        effort = replace(effort, sessions=options.sessions)
+    return effort
+
+
+def parts(lab: Lab) -> list[tuple[str, str, Part]]:
+    """Letters, what it says while it runs, and what to run."""
+    every = lab.places
+    kinds = {place.kind: place for place in reversed(every)}
+    one_of_each = [place for place in every if kinds[place.kind] is place]
+    but_mariadb = [place for place in one_of_each if place.kind != "mysql"]
+    large = but_mariadb if lab.effort.name == "quick" else one_of_each
+    at_each = [
+        ("c", figures_cost.one_at_a_time, every),
+        ("d", figures_cost.many_at_a_time, every),
+        ("e", figures_load.tail, every),
+        ("f", figures_load.starts, every),
+        ("g", figures_load.flushes, but_mariadb),
+        ("g", figures_load.touches, one_of_each),
+        ("hi", figures_growth.growth, large),
+        ("j", figures_process.memory, every[:1]),
+        ("k", figures_process.over_sockets, large),
+    ]
+    return [
+        ("ab", "a, b", partial(figures_cost.without_session, lab)),
+        *(
+            (letters, f"{letters}, {place.name}", partial(measure, lab, place))
+            for letters, measure, where in at_each
+            for place in where
+        ),
+    ]
+
+
+async def measure(
+    lab: Lab, todo: list[tuple[str, str, Part]], bar: RichBar, *, peers: bool
+) -> tuple[list[Figure], list[Side]]:
+    """Run the parts, and the peers."""
+    figures: list[Figure] = []
+    sides: list[Side] = []
+    with bar.part("sessions to draw from"):
+        await lab.prepare()
+    for _, what, run in todo:
+        with bar.part(what):
+            figures += await run()
+    if peers:
+        with bar.part("side by side"):
+            sides = await figures_peers.side_by_side(lab)
+    return figures, sides
+
+
+async def servers(lab: Lab) -> list[tuple[str, str]]:
+    """Names and versions."""
+    found = {place.name.partition(" ")[0]: version(place) for place in lab.places}
+    if lab.redis:
+        async with Redis.from_url(lab.redis) as redis:
+            found["Redis"] = (await redis.info("server"))["redis_version"]
+    return list(found.items())
+
+
+async def run(options: argparse.Namespace, directory: Path) -> None:
+    """Measure, and write."""
+    effort = chosen(options)
+    out = HERE / "out"
+    output: Path = options.output or (HERE if effort == FULL and not options.only else out)
+    for directory_made in (out, output):
+        directory_made.mkdir(parents=True, exist_ok=True)
+    urls = os.environ.get("TEST_DATABASE_URLS", "").split()
+    redis = os.environ.get("TEST_REDIS_URL")
+    only = set(options.only)
+    with places(urls, directory) as found:
+        lab = Lab(effort, found, redis, directory)
+        todo = [part for part in parts(lab) if not only or only & set(part[0])]
+        peers = not only or "p" in only
+        with RichBar(1 + len(todo) + peers) as bar:
+            lab.bar = bar
+            figures, sides = await measure(lab, todo, bar, peers=peers)
+        plots = draw(lab.series, sides, output)
+        page = results(
+            effort,
+            figures,
+            sides,
+            servers=await servers(lab),
+            plots=plots,
+            skipped=skipped(lab),
+        )
+    (output / "RESULTS.md").write_text(page)
+    raw = {"figures": [asdict(x) for x in figures], "sides": [asdict(x) for x in sides]}
+    (out / "results.json").write_text(json.dumps({**raw, "series": lab.series}, indent=1))
+    Console().print(page, markup=False, highlight=False, soft_wrap=True)
+
+
+def skipped(lab: Lab) -> list[str]:
+    """What was not there."""
+    there = {place.kind for place in lab.places}
+    missing = [
+        f"{name} (TEST_DATABASE_URLS names none)"
+        for name, kind in (("PostgreSQL", "postgresql"), ("MariaDB", "mysql"))
+        if kind not in there
+    ]
+    return missing + ([] if lab.redis else ["Redis (TEST_REDIS_URL is not set)"])
+
+
+def main() -> None:
+    """Run it all."""
+    options = arguments()
+    logging.disable(logging.WARNING)  # a login is logged, too
+    with TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as directory:
+        asyncio.run(run(options, Path(directory)))
+
+
+if __name__ == "__main__":
+    main()
