@@ -1,6 +1,7 @@
 """A process of an app, served by uvicorn on a loopback port.
 
-python -m tests.cluster.app URL TABLE    prints the port, and ends at SIGTERM.
+python -m tests.cluster.app URL TABLE [KEEP]    prints the port, and ends at SIGTERM; KEEP is how
+many seconds `purge` keeps what has ended.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ CAP = 6
 TOUCH_INTERVAL = timedelta(seconds=1)
 
 
-def make(url: str, table: str) -> tuple[Sessions, Starlette]:
+def make(url: str, table: str, keep: timedelta = timedelta(days=90)) -> tuple[Sessions, Starlette]:
     """The app: every answer is what it sees, or what it has done."""
     sessions = Sessions(
         url,
@@ -34,6 +35,7 @@ def make(url: str, table: str) -> tuple[Sessions, Starlette]:
         table_name=table,
         max_sessions_per_person=CAP,
         touch_interval=TOUCH_INTERVAL,
+        keep_ended=keep,
     )
 
     def seen(request: Request) -> Response:
@@ -63,6 +65,9 @@ def make(url: str, table: str) -> tuple[Sessions, Starlette]:
     async def revoke_all(request: Request) -> Response:
         return JSONResponse(await sessions.end_all_sessions(request.query_params["person"]))
 
+    async def purge(request: Request) -> Response:
+        return JSONResponse(await sessions.purge())
+
     async def listed(request: Request) -> Response:
         found = await sessions.list_sessions(request.query_params["person"])
         return JSONResponse([session.sid for session in found])
@@ -73,7 +78,7 @@ def make(url: str, table: str) -> tuple[Sessions, Starlette]:
             Route("/list", listed),
             *(
                 Route(f"/{handler.__name__}", handler, methods=["POST"])
-                for handler in (login, renew, logout, revoke, revoke_all)
+                for handler in (login, renew, logout, revoke, revoke_all, purge)
             ),
         ],
         lifespan=sessions.lifespan,
@@ -82,8 +87,8 @@ def make(url: str, table: str) -> tuple[Sessions, Starlette]:
     return sessions, app
 
 
-async def _main(url: str, table: str) -> None:
-    _, app = make(url, table)
+async def _main(url: str, table: str, keep: str = "7776000") -> None:
+    _, app = make(url, table, timedelta(seconds=float(keep)))
     with socket.create_server((LOOPBACK, 0)) as listener:
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=600)
         sys.stdout.write(f"{listener.getsockname()[1]}\n")

@@ -89,8 +89,11 @@ class Connection:
 class App:
     """Processes of the app, each with its own URL of the database."""
 
-    def __init__(self, urls: Sequence[str], table: str, directory: Path) -> None:
+    def __init__(
+        self, urls: Sequence[str], table: str, directory: Path, *, keep: float | None = None
+    ) -> None:
         self._urls = urls
+        self._keep = [] if keep is None else [str(keep)]
         self._table = table
         self._directory = directory
         self._processes: list[asyncio.subprocess.Process] = []
@@ -101,7 +104,7 @@ class App:
             for number, url in enumerate(self._urls):
                 with (self._directory / f"app-{number}.log").open("wb") as log:
                     process = await asyncio.create_subprocess_exec(
-                        *(sys.executable, "-m", "tests.cluster.app", url, self._table),
+                        *(sys.executable, "-m", "tests.cluster.app", url, self._table, *self._keep),
                         cwd=ROOT,
                         stdout=asyncio.subprocess.PIPE,
                         stderr=log,
@@ -210,11 +213,23 @@ class Load:
     """Browsers and administrators, at work until told to stop."""
 
     def __init__(
-        self, ports: Sequence[int], *, seed: int, people: int = 12, crowds: int = 2
+        self,
+        ports: Sequence[int],
+        *,
+        seed: int,
+        people: int = 12,
+        crowds: int = 2,
+        administrators: int = 2,
+        thinking: float = THINKING,
+        keep: float | None = None,
     ) -> None:
         self._ports = ports
+        self._thinking = thinking
+        self._administrators = administrators
+        self.purges = keep is not None
         self._random = random.Random(seed)  # noqa: S311 -- no secret
-        self.model = Model(CAP)
+        # A second less: the clocks of processes are read at different moments.
+        self.model = Model(CAP) if keep is None else Model(CAP, keep - 1)
         self.report = Report()
         self._people = [Person(f"person-{number}") for number in range(people)]
         self._crowds = [Person(f"crowd-{number}") for number in range(crowds)]
@@ -250,7 +265,8 @@ class Load:
             self.browsers += [Browser(self, person) for _ in range(2)]
         for crowd in self._crowds:  # more than a person may have sessions
             self.browsers += [Browser(self, crowd) for _ in range(CAP + 2)]
-        administrators = [Administrator(self, self._people + self._crowds) for _ in range(2)]
+        everybody = self._people + self._crowds
+        administrators = [Administrator(self, everybody) for _ in range(self._administrators)]
         clients: list[Client] = [*self.browsers, *administrators]
         try:
             async with asyncio.TaskGroup() as group:
@@ -267,16 +283,16 @@ class Load:
     async def _work(self, client: Client) -> None:
         while not self._stopping:
             await client.step()
-            await asyncio.sleep(self._random.uniform(0, 2 * THINKING))
+            await asyncio.sleep(self._random.uniform(0, 2 * self._thinking))
 
-    async def progress(self, answers: int = 300) -> None:
+    async def progress(self, answers: int = 300, *, within: float = 60) -> None:
         """Return when so many more requests have been answered, and not by 503."""
         enough = self.report.answered + answers
 
         async def made() -> bool:
             return self.report.answered >= enough
 
-        await wait_until(made, f"{answers} answers", timeout=60)
+        await wait_until(made, f"{answers} answers", timeout=within)
 
     async def refusals(self) -> None:
         """Return when somebody else has been answered 503."""
@@ -297,7 +313,9 @@ class Load:
                 rows = dict(zip(model.told, found, strict=True))
                 for sid, row in rows.items():
                     reason = None if row is None else row.end_reason
-                    model.saw_row(model.told[sid], reason, there=row is not None)
+                    model.saw_row(
+                        model.told[sid], reason, there=row is not None, now=time.monotonic()
+                    )
                 if first and rows != first:
                     model.wrong(f"{url} has other rows than {urls[0]}")
                 first = rows
@@ -458,7 +476,17 @@ class Administrator:
 
     async def step(self) -> None:
         """Do something."""
-        await self._load.choose({self._revoke: 4, self._revoke_all: 1, self._list: 5})
+        steps: dict[Callable[[], Awaitable[None]], float] = {
+            self._revoke: 4,
+            self._revoke_all: 1,
+            self._list: 5,
+        }
+        if self._load.purges:
+            steps[self._purge] = 0.1
+        await self._load.choose(steps)
+
+    async def _purge(self) -> None:
+        await self._ask("purge", "POST", "/purge")
 
     async def _ask(self, kind: str, method: str, path: str) -> Answer:
         return await self._load.ask(self._connections, kind, method, path)

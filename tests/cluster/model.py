@@ -57,10 +57,12 @@ class Model:
 
     Args:
         cap: live sessions that a person may have.
+        keep: seconds for which what has ended is kept, at least; then its row may be gone.
     """
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, cap: int, keep: float = NEVER) -> None:
         self._cap = cap
+        self._keep = keep
         self.told: dict[str, Told] = {}
         self._of: dict[str, list[Told]] = {}
         self._doubts: dict[str, list[Doubt]] = {}
@@ -135,12 +137,17 @@ class Model:
                 self.revived.add(told.sid)
                 self.wrong(f"{told} was live {asked - told.over:.3f} s after its end")
             return
+        if reason is None and self._may_be_purged(told, now):
+            return
         if reason not in told.may or told.may[reason] > now:
             self.lost.add(told.sid)
             self.false_logouts += 1
             self.wrong(f"{told} was over at {now:.3f} ({reason})")
             return
         told.must_be_over(now)
+
+    def _may_be_purged(self, told: Told, now: float) -> bool:
+        return any(since + self._keep <= now for since in told.may.values())
 
     def saw_list(self, person: str, sids: Collection[str], *, asked: float, now: float) -> None:
         """A person's live sessions were listed."""
@@ -158,8 +165,10 @@ class Model:
         """All who were told of a session."""
         return list(self._of)
 
-    def saw_row(self, told: Told, end_reason: str | None, *, there: bool) -> None:
+    def saw_row(self, told: Told, end_reason: str | None, *, there: bool, now: float) -> None:
         """A session's row was read."""
+        if not there and self._may_be_purged(told, now):
+            return
         if not there:
             self.lost.add(told.sid)
             self.wrong(f"{told} has no row")
