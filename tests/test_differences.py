@@ -596,7 +596,8 @@ async def test_a_database_of_the_apps_own_keeps_its_settings(
         await live_a_life(sessions, clock)
         await sessions.disconnect()
         assert database.is_connected
-        assert await database.fetch_val(question) == settings
+        if name_of(database_url) != "pgbouncer":  # whose connections are now these, now those
+            assert await database.fetch_val(question) == settings
 
 
 #: Those that would, and the words of their refusals.
