@@ -119,6 +119,34 @@ async def test_a_fault_is_tried_once_more_and_longer_if_it_asks_for_it() -> None
     await bench.lane.close()
 
 
+async def test_one_job_of_a_batch_that_cannot_be_answered_fails_no_other() -> None:
+    bench = Bench()
+    bad = bench.put(failing(*[Fault("no")] * 9))
+    good = bench.put(lambda: "done")  # in the same batch
+    assert await good == "done"
+    with pytest.raises(SessionsUnavailable, match="Fault"):
+        await bad
+    await bench.lane.close()
+
+
+async def test_a_batch_is_not_taken_apart_while_the_database_is_away() -> None:
+    bench = Bench()
+    asked = 0
+
+    async def refuse() -> str:
+        nonlocal asked
+        asked += 1
+        raise ConnectionRefusedError
+
+    bench.lane._acquire = refuse
+    jobs = [bench.put(lambda: "done"), bench.put(lambda: "done")]
+    for job in jobs:
+        with pytest.raises(SessionsUnavailable, match="ConnectionRefusedError"):
+            await job
+    assert asked == 2  # once, and once again
+    await bench.lane.close()
+
+
 async def test_an_error_of_ours_is_told_as_it_is() -> None:
     bench = Bench()
     ours = SessionsError("ours")
