@@ -33,6 +33,8 @@ SQLDialect = Literal["sqlite", "postgresql", "mariadb", "mysql"]
 
 #: Rows that a statement is asked for at most: what each database takes.
 _MOST = 2**31 - 1
+#: Rows that are purged at a time at most: SQLite takes 32,766 parameters.
+_BATCH = 10_000
 
 
 class Sessions:
@@ -405,13 +407,13 @@ class Sessions:
         """Remove what ended longer than `keep_ended` ago; how many rows. Run it daily.
 
         Args:
-            batch_size: rows per statement; other writes take place in between.
+            batch_size: rows per statement, 10,000 at most; other writes take place in between.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size={batch_size}: use 1 and more")
         settings = self._core.settings
         return await self._core.store.purge(
-            keep=settings.keep_ended, batch_size=min(batch_size, _MOST), now=settings.now()
+            keep=settings.keep_ended, batch_size=min(batch_size, _BATCH), now=settings.now()
         )
 
     # --- routes -----------------------------------------------------------------------------------

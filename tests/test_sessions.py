@@ -637,3 +637,18 @@ async def test_an_outage_between_login_and_answer_does_not_lose_the_cookie(
         outage.setattr(sessions._core.store, "by_sid", fail)
         sid = await browser.login("ann")
     assert (await browser.see())["sid"] == sid
+
+
+async def test_a_batch_of_purge_never_exceeds_the_parameters_of_a_statement(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    async def purge(*, batch_size: int, **_: object) -> int:
+        asked.append(batch_size)
+        return 0
+
+    monkeypatch.setattr(sessions._core.store, "purge", purge)
+    await sessions.purge(batch_size=10**9)
+    await sessions.purge(batch_size=7)
+    assert asked == [10_000, 7]
