@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
 from tests.servers.conftest import pytest_collection_modifyitems, pytest_configure
 
+from .galera import GaleraCluster
+from .postgres import PostgresPair
+
 __all__ = ["pytest_collection_modifyitems", "pytest_configure"]
+
+
+@pytest.fixture(scope="package")
+def galera() -> Iterator[GaleraCluster]:
+    """One for all tests: whoever hurts it makes it whole again."""
+    cluster = GaleraCluster()
+    asyncio.run(cluster.__aenter__())
+    yield cluster
+    cluster.destroy()
+
+
+@pytest.fixture(scope="package")
+def pair() -> Iterator[PostgresPair]:
+    """As above: a primary, and its replica in step."""
+    pair = PostgresPair()
+    asyncio.run(pair.__aenter__())
+    yield pair
+    pair.destroy()

@@ -4,8 +4,6 @@ for it. The short form; ``python -m tests.cluster.hold`` goes on for as long as 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from .galera import GaleraCluster
@@ -21,18 +19,6 @@ from .load import Load
 from .postgres import PostgresPair
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-async def galera(anyio_backend: str) -> AsyncIterator[GaleraCluster]:
-    async with GaleraCluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-async def pair(anyio_backend: str) -> AsyncIterator[PostgresPair]:
-    async with PostgresPair() as pair:
-        yield pair
 
 
 def expect_nothing_wrong(load: Load, capsys: pytest.CaptureFixture[str]) -> None:
