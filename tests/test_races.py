@@ -252,6 +252,54 @@ async def test_r1_a_renewal_and_an_end_that_meet_leave_the_session_ended(race: R
         assert (seen["sid"], seen["reason"], seen["cookie"]) == (None, "revoked", None)
 
 
+async def test_r1_a_secret_that_arrives_does_not_revive_an_ended_session(race: Race) -> None:
+    sid, cookie = await race.login()
+    new = (await race.a.do(**RENEW, cookie=cookie))["cookie"]
+    await race.a.do("shut", word="SET secret_seen_at")
+    request = race.a.begin("request", cookie=new)
+    await race.a.stopped()
+    await race.b.do("end", sid=sid)
+    ended = await race.b.do("row", sid=sid)
+    await race.a.do("go")
+    answer = await request
+    assert (answer["status"], answer["sid"], answer["cookie"]) == (200, sid, None)
+    assert await race.b.do("row", sid=sid) == ended
+    for presented in (cookie, new):
+        assert (await race.a.do("request", cookie=presented))["reason"] == "revoked"
+
+
+async def test_r1_a_login_that_is_ended_before_it_is_answered_sends_no_cookie(race: Race) -> None:
+    await race.a.do("shut", word="SELECT")
+    login = race.a.begin(**LOGIN)
+    await race.a.stopped()  # the row is there, the answer is not out
+    (sid,) = await race.b.do("live")
+    assert await race.b.do("end_all", person="ann") == 1
+    ended = await race.b.do("row", sid=sid)
+    await race.a.do("go")
+    answer = await login
+    assert (answer["status"], answer["cookie"]) == (200, None)
+    assert await race.b.do("row", sid=sid) == ended
+    assert await race.events("ended") == [["ended", sid, "revoked"]]
+
+
+async def test_r4_a_secret_that_arrives_late_leaves_its_successor_alone(race: Race) -> None:
+    sid, first = await race.login()
+    second = (await race.a.do(**RENEW, cookie=first))["cookie"]
+    await race.a.do("shut", word="SET secret_seen_at")
+    slow = race.a.begin("request", cookie=second)
+    await race.a.stopped()
+    await race.turn(1)
+    third = (await race.b.do(**RENEW, cookie=second))["cookie"]
+    after = await race.b.do("row", sid=sid)
+    await race.a.do("go")
+    assert (await slow)["sid"] == sid
+    assert await race.b.do("row", sid=sid) == after
+    await race.turn(3600)  # nobody has seen the third yet
+    for presented in (second, third):
+        assert (await race.b.do("request", cookie=presented))["sid"] == sid
+    assert (await race.a.do("request", cookie=first))["reason"] == "reuse"
+
+
 async def test_r4_a_slow_request_does_not_bring_the_old_secret_back(race: Race) -> None:
     sid, cookie = await race.login()
     await race.turn(61)
@@ -471,13 +519,49 @@ async def test_r8_two_logins_that_meet_stay_within_the_cap(
     assert len(ended) == 2
 
 
-async def test_r8_a_storm_of_logins_stays_within_the_cap(make_race: MakeRace) -> None:
+async def test_r8_sessions_that_are_used_while_logins_count_do_not_make_them_end_more(
+    make_race: MakeRace,
+) -> None:
+    race = await make_race()
+    before = []
+    for _ in range(4):
+        before.append(await race.login())
+        await race.turn(1)
+    for process in (race.a, race.b):
+        await process.do("close")
+    race = await make_race(max_sessions_per_person=3)  # one less than there are
+    await race.turn(70)
+    await race.a.do("shut", word="ORDER BY", before=False, behind=True)
+    logins = [race.a.begin(**LOGIN)]
+    await race.a.stopped()  # it has counted: the first two are too many
+    for _, cookie in before[:2]:
+        use = race.b.begin(**REQUEST, cookie=cookie)
+        await race.as_far_as_possible(use)
+    logins.append(race.b.begin(**LOGIN))  # to which the last two would be
+    await race.as_far_as_possible(logins[1])
+    await race.a.do("go")
+    made = {answer["sid"] for answer in await asyncio.wait_for(asyncio.gather(*logins), PATIENCE)}
+    live = set(await race.a.do("live"))
+    assert len(live) == 3
+    assert made < live
+    ended = await race.events("ended")
+    assert {sid for _, sid, _ in ended} == {sid for sid, _ in before} - live
+    assert [reason for _, _, reason in ended] == ["limit"] * 3
+
+
+async def test_r8_a_storm_of_logins_leaves_as_many_as_the_cap(make_race: MakeRace) -> None:
     race = await make_race(max_sessions_per_person=3)
-    logins = [process.begin(**LOGIN) for _ in range(8) for process in (race.a, race.b)]
-    made = [answer["sid"] for answer in await asyncio.wait_for(asyncio.gather(*logins), PATIENCE)]
-    assert len(set(made)) == 16
-    assert len(await race.a.do("live")) == 3
-    assert len(await race.events("ended")) == 13
+    made: set[str] = set()
+    for number in range(1, 21):
+        logins = [process.begin(**LOGIN) for _ in range(6) for process in (race.a, race.b)]
+        answers = await asyncio.wait_for(asyncio.gather(*logins), PATIENCE)
+        made |= {answer["sid"] for answer in answers}
+        assert len(made) == 12 * number
+        live = await race.a.do("live")
+        assert len(live) == 3, f"in round {number}"
+        assert set(live) < made
+        assert len(await race.events("ended")) == 12 * number - 3
+        await race.turn(1)
 
 
 async def test_r8_a_login_is_not_over_the_cap_because_its_clock_is_slow(
