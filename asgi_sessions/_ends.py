@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -48,10 +48,17 @@ class Ends:
         mine = access.driver.among(self._sql.c.id, sids)
         return await self.end(access, mine.shape, mine.match(), mine.values, reason=reason, now=now)
 
+    def overdue(self, rows: Iterable[Row], now: datetime) -> list[Row]:
+        """Those of these rows whose time is up without a word of it in the table."""
+        lifetimes = self._lifetimes
+        return [row for row in rows if row.ended_at is None and not row.live(now, lifetimes)]
+
     async def expire(self, access: Access, rows: Sequence[Row], now: datetime) -> list[Row]:
-        """Write down the end of those of these rows whose time is up."""
+        """Write down the end of those of these rows whose time is up; those that ended now, not
+        what others have ended since the rows were read.
+        """
         lifetimes, sql = self._lifetimes, self._sql
-        over = [row for row in rows if row.ended_at is None and not row.live(now, lifetimes)]
+        over = self.overdue(rows, now)
         if not over:
             return []
         ended: list[Row] = []

@@ -106,10 +106,12 @@ class Starts:
     async def _by_device(
         self, access: Access, jobs: Sequence[Start], ended: list[Row], now: datetime
     ) -> dict[bytes, Row]:
-        """The live rows of devices; one whose time was up makes room for a new one."""
+        """The live rows of devices; one whose time was up makes room for a new one, whoever
+        has ended it.
+        """
         theirs = await self._live(access, jobs)
-        over = await self._ends.expire(access, list(theirs.values()), now)
-        ended += over
+        over = self._ends.overdue(theirs.values(), now)
+        ended += await self._ends.expire(access, over, now)
         gone = {row.id for row in over}
         again = [job for job in jobs if (row := _of(job, theirs)) is None or row.id in gone]
         if again:

@@ -420,6 +420,19 @@ async def test_r6_of_two_ends_that_meet_the_first_holds(race: Race) -> None:
     assert await race.events("ended") == [["ended", sid, reasons[0]]]
 
 
+async def test_r6_an_end_tells_of_the_end_that_another_wrote_down_since(race: Race) -> None:
+    sid, _ = await race.login()
+    await race.turn(IDLE)
+    await race.a.do("shut", word="SELECT", before=False, behind=True)
+    first = race.a.begin("end", sid=sid)
+    await race.a.stopped()
+    second = race.b.begin("end", sid=sid)
+    await race.as_far_as_possible(second)
+    await race.a.do("go")
+    assert [await first, await second] == ["expired"] * 2
+    assert await race.events("ended") == [["ended", sid, "expired"]]
+
+
 async def test_r6_ends_of_all_sessions_that_meet_count_each_once(race: Race) -> None:
     sids = {(await race.login())[0] for _ in range(5)}
     end_all = {"do": "end_all", "person": "ann"}
@@ -467,6 +480,23 @@ async def test_r7_parallel_first_requests_after_the_last_session_ran_out_make_on
     assert len([answer["cookie"] for answer in answers if answer["cookie"]]) == 1
     assert await race.a.do("live") == [sid]
     assert race.others.count() == 2
+    assert await race.events("ended") == [["ended", old, "expired"]]
+
+
+async def test_r7_a_first_request_makes_a_row_though_another_has_ended_the_overdue_one(
+    race: Race,
+) -> None:
+    old = (await race.a.do("request", person="ann"))["sid"]
+    await race.turn(IDLE)
+    await race.a.do("shut", word="UPDATE")
+    first = race.a.begin("request", person="ann")
+    await race.a.stopped()  # about to end what is overdue
+    second = race.b.begin("request", person="ann")
+    await race.as_far_as_possible(second)
+    await race.a.do("go")
+    (sid,) = {(await first)["sid"], (await second)["sid"]}
+    assert sid != old
+    assert await race.a.do("live") == [sid]
     assert await race.events("ended") == [["ended", old, "expired"]]
 
 
