@@ -18,8 +18,11 @@ from ._row import Row
 from ._session import Session
 from ._settings import Settings
 from ._sockets import OpenSockets
-from ._store import Store
+from ._store import Store, Use
 from ._tokens import SIDS, Token, digest, looks_like_ours, new_secret, new_sid
+
+#: The name of a task that waits until a use has been noted.
+TOUCH = "asgi_sessions touch"
 
 
 class Started(NamedTuple):
@@ -219,15 +222,23 @@ class Core:
         live = row is not None and row.live(self.settings.now(), self.settings.lifetimes)
         return live and row is not None and row.secret_hash == digest(token.secret)
 
-    async def touch(self, row: Row, *, seen: bool) -> None:
-        """Note a use; a failure is counted and harms nothing."""
-        try:
-            now = self.settings.now()
-            if seen:
-                await self.store.arrived(row, now=now)
-            await self.store.touch(row.id, now=now)
-        except SessionsError as fault:
-            self.events.touch_failed(fault)
+    def touch(self, row: Row, *, seen: bool, now: datetime) -> None:
+        """Note a use at a moment, for which nobody waits; a failure is counted and harms nothing.
+
+        Args:
+            row: as it was read.
+            seen: whether the row's secret has come for the first time.
+            now: the moment.
+        """
+        noted = self.store.touch(Use(row.id, now, row.secret_hash if seen else None))
+
+        async def listen() -> None:
+            try:
+                await noted
+            except SessionsError as fault:
+                self.events.touch_failed(fault)
+
+        self.events.run(listen(), TOUCH)
 
     # --- being told ---------------------------------------------------------------------------
 

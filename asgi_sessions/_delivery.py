@@ -71,18 +71,20 @@ class Delivery:
             # Nobody has its cookie; it runs out by itself.
             logger.warning("session %s was not delivered and could not be ended: %s", sid, fault)
 
-    def touch_if_due(self, call: Call, now: datetime) -> asyncio.Task[None] | None:
-        """Note that the session of a call is used, unless that was done a short while ago."""
+    def touch_if_due(self, call: Call, now: datetime) -> None:
+        """Note that the session of a call is used, unless that was done a short while ago. Nobody
+        waits for it: a server may hold the client's next request back until the app is done.
+        """
         row = call.row
         if row is None:
-            return None
+            return
         arrived = (
             row.previous_secret_hash is not None
             and row.secret_seen_at is None
             and call.presented == row.secret_hash
         )
         if not arrived and now - row.last_seen_at < self._settings.touch_interval:
-            return None
+            return
         seen_at = now if arrived else row.secret_seen_at
         call.row = row._replace(last_seen_at=now, secret_seen_at=seen_at)
-        return self._core.events.run(self._core.touch(row, seen=arrived))
+        self._core.touch(row, seen=arrived, now=now)

@@ -164,9 +164,9 @@ class Events:
         except Exception:
             logger.exception(_HANDLER_FAILED, event.kind, extra={"event": event.kind})
 
-    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def run(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
         """Let something run beside the request, whatever becomes of that."""
-        task = asyncio.get_running_loop().create_task(_logged(work))
+        task = asyncio.get_running_loop().create_task(_logged(work), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -42,6 +42,7 @@ class Lane(Generic[Held]):
         passing: whether a fault asks to try again.
         hold: keep the connection while there is nothing to do.
         timeout: seconds that an answer may take, from the asking.
+        last: the kind whose jobs are done even if the loop ends before; nobody waits for them.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Lane(Generic[Held]):
         passing: Callable[[Exception], bool],
         hold: bool,
         timeout: float,
+        last: str | None = None,
     ) -> None:
         self._acquire = acquire
         self._release = release
@@ -61,11 +63,13 @@ class Lane(Generic[Held]):
         self._passing = passing
         self._hold = hold
         self._timeout = timeout
+        self._last = last
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self._kinds = kinds
         self._waiting: dict[str, deque[Waiting]] = {kind: deque() for kind in kinds}
         self._batch: list[Waiting] = []
+        self._kind = ""  # of the batch
         self._held: Held | None = None
         self._task: asyncio.Task[None] | None = None
         self._reached = False
@@ -119,6 +123,7 @@ class Lane(Generic[Held]):
                 for kind, waiting in self._waiting.items():
                     if waiting:
                         run, most = self._kinds[kind]
+                        self._kind = kind
                         while waiting and len(self._batch) < most:
                             self._batch.append(waiting.popleft())
                         await self._answer(run, self._batch)
@@ -127,6 +132,9 @@ class Lane(Generic[Held]):
                     if not self._hold:
                         await self._drop(broken=False)
                     await self._sleep()
+        except asyncio.CancelledError:
+            await self._finish()
+            raise
         except GeneratorExit:
             self.leave()
             raise
@@ -139,6 +147,23 @@ class Lane(Generic[Held]):
                 refused.clear()
             self._idle.set()
             await self._drop(broken=False)
+
+    async def _finish(self) -> None:
+        """Do what is done even now. Those who asked have gone: nobody hears of a failure."""
+        if self._last is None:
+            return
+        waiting = self._waiting[self._last]
+        if self._batch:
+            await self._drop(broken=True)  # a statement has been cut in half
+            if self._kind == self._last:
+                waiting.extendleft(reversed(self._batch))
+                self._batch.clear()
+        jobs = [job for job, _, _ in waiting]
+        waiting.clear()
+        if jobs:
+            run, _ = self._kinds[self._last]
+            with suppress(Exception):
+                await self._try_often(run, jobs, self._now() + self._timeout)
 
     async def _sleep(self) -> None:
         if not any(self._waiting.values()):

@@ -65,7 +65,8 @@ class Link:
                 "start": (batched["start"], STARTS),
                 "other": other,
                 "touch": (batched["touch"], TOUCHES),
-            }
+            },
+            last="touch",
         )
         self.queries = lane({"other": other})
         self._lanes = (self.lookups, self.writes, self.queries)

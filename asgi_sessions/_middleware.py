@@ -97,8 +97,8 @@ class SessionMiddleware:
         finally:
             if call.undelivered is not None:
                 await self._delivery.withdraw(call)
-            if call.now is not None and (touch := self._touch_if_due(call, call.now)) is not None:
-                await touch  # the response is out; nobody waits for this
+            if call.now is not None:
+                self._touch_if_due(call, call.now)
 
     async def _enter(
         self, scope: Scope, call: Call, person: object, values: list[str], send: Send
@@ -192,8 +192,7 @@ class SessionMiddleware:
                 self._core.sockets.remove(sid, close)
             await socket.finish()
             await self._delivery.withdraw(call)
-            if (touch := self._touch_if_due(call, self._settings.now())) is not None:
-                await touch
+            self._touch_if_due(call, self._settings.now())
 
     async def _give_up(
         self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from hmac import compare_digest
 
 from starlette.types import Scope
 
@@ -35,7 +36,9 @@ def resumes(
     if row is None:
         return False
     now, lifetimes, secret = settings.now(), settings.lifetimes, digest(tokens[0].secret)
-    cookie = row.cookie(secret, now, lifetimes)
+    if not (compare_digest(secret, row.secret_hash) and row.live(now, lifetimes)):
+        return False
+    cookie = Cookie.LIVE_LOGIN if row.origin == "login" else Cookie.LIVE_SCOPE
     if BY_COOKIE[cookie][row.who(person, now, lifetimes)] is not RESUME:
         return False
     call.use(row, row.session(lifetimes))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Integer, MetaData, bindparam, delete, update
 
@@ -25,6 +25,16 @@ from ._starts import Start, Started, Starts
 from ._tables import ddl, sessions_table
 
 _LIMIT = bindparam("p_limit", type_=Integer())
+
+
+class Use(NamedTuple):
+    """That a session was used: when, and the digest of its secret if that came for the first
+    time.
+    """
+
+    sid: str
+    now: datetime
+    arrived: bytes | None
 
 
 class Store:
@@ -235,15 +245,18 @@ class Store:
         answer: Row | None = await self._write(work)
         return answer
 
-    async def touch(self, sid: str, *, now: datetime) -> None:
+    def touch(self, use: Use) -> asyncio.Future[None]:
         """Note that a live session was used."""
-        await self.links.here.writes.put("touch", (sid, now))
+        return self.links.here.writes.put("touch", use)
 
-    async def _touch(self, access: Access, jobs: list[tuple[str, datetime]]) -> list[None]:
+    async def _touch(self, access: Access, uses: list[Use]) -> list[None]:
         """One UPDATE for all that have been used since the last; the time of the earliest."""
+        for use in uses:
+            if use.arrived is not None:
+                await self._arrived(access, use.sid, use.arrived, use.now)
         sql, c = self._sql, self.table.c
-        now = min(now for _, now in jobs)
-        mine = access.driver.among(c.id, {sid for sid, _ in jobs})
+        now = min(use.now for use in uses)
+        mine = access.driver.among(c.id, {use.sid for use in uses})
         await access.execute(
             ("touch", mine.shape),
             lambda: (
@@ -253,22 +266,17 @@ class Store:
             ),
             {**sql.at(now), **mine.values},
         )
-        return [None] * len(jobs)
+        return [None] * len(uses)
 
-    async def arrived(self, row: Row, *, now: datetime) -> None:
+    async def _arrived(self, access: Access, sid: str, secret_hash: bytes, now: datetime) -> None:
         """Note that the secret of a row has been seen: its predecessor's grace begins."""
         sql = self._sql
         mine = sql.sid & sql.live & sql.equals("secret_hash")
-        given = {**sql.at(now), **values(id=row.id, secret_hash=row.secret_hash)}
-
-        async def work(access: Access) -> None:
-            await access.execute(
-                "arrived",
-                lambda: update(self.table).where(mine).values(secret_seen_at=sql.now),
-                given,
-            )
-
-        await self._write(work)
+        await access.execute(
+            "arrived",
+            lambda: update(self.table).where(mine).values(secret_seen_at=sql.now),
+            {**sql.at(now), **values(id=sid, secret_hash=secret_hash)},
+        )
 
     async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
         """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_sessions import SessionMiddleware, Sessions
+from asgi_sessions._core import TOUCH
 
 KEY = "the key that signs in the tests, 32+"
 OLD_KEY = "a key that was good until yesterday.."
@@ -107,6 +109,13 @@ def make_app(sessions: Sessions, *extra: Route, vouch_in_state: bool = False) ->
     return app
 
 
+async def touched() -> None:
+    """Wait until the uses that are noted beside requests have been noted."""
+    touches = [task for task in asyncio.all_tasks() if task.get_name() == TOUCH]
+    if touches:
+        await asyncio.wait(touches)
+
+
 class Browser(httpx.AsyncClient):
     """An httpx client with a cookie jar, in process, one device."""
 
@@ -124,6 +133,12 @@ class Browser(httpx.AsyncClient):
         super().__init__(
             transport=transport, base_url="https://test", headers={"user-agent": agent}
         )
+
+    async def send(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        """Send a request; when it is answered, what is noted beside it has been noted, too."""
+        response = await super().send(*args, **kwargs)
+        await touched()
+        return response
 
     async def see(self, **headers: str) -> dict[str, Any]:
         """What the app sees of this browser."""

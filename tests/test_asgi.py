@@ -42,7 +42,7 @@ from asgi_sessions import (
 )
 
 from .conftest import MakeSessions
-from .support import Browser, Clock, Vouch, make_app, set_cookies, vouched
+from .support import Browser, Clock, Vouch, make_app, set_cookies, touched, vouched
 
 #: Nothing here takes longer; what does, hangs.
 SECONDS = 10
@@ -96,6 +96,7 @@ async def call(app: ASGIApp, scope: Scope) -> list[Message]:
 
     async with asyncio.timeout(SECONDS):
         await app(scope, receive, send)
+        await touched()
     return sent
 
 

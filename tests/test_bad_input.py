@@ -46,7 +46,7 @@ from asgi_sessions._endpoint import crosses_sites
 from asgi_sessions._tables import sessions_table
 from asgi_sessions._tokens import KEY_LENGTH, SIDS, Keys, Token, new_secret, new_sid
 
-from .support import KEY, OLD_KEY, Clock
+from .support import KEY, OLD_KEY, Clock, touched
 
 #: Made-up inputs of each test that is decorated with `@MANY` (its explicit examples come on top).
 EXAMPLES = 100
@@ -127,6 +127,7 @@ class World:
             sent.append(message)
 
         await app(scope, receive, send)
+        await touched()
         start = sent[0]
         accepted = start["type"] == "websocket.accept"
         status = 101 if accepted else start.get("status", start.get("code"))

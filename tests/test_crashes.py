@@ -1,8 +1,8 @@
 """Crashes: what a client has been told is true after SIGKILL at any moment, and SIGTERM loses
 nothing that waits to be written.
 
-TEST_CRASH_KILLS is the number of kills on each database (26 by default, so that four of them make
-more than a hundred), TEST_CRASH_SEED chooses their moments and what the clients do.
+TEST_CRASH_KILLS is the number of kills on each database (by default so many that four of them or
+more make over a hundred), TEST_CRASH_SEED chooses their moments and what the clients do.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import pytest
 
 from asgi_sessions import AAL1
 
-from .conftest import MakeSessions
+from .conftest import URLS, MakeSessions
 from .engines import Onlooker
 from .servers.process import LOOPBACK, descendants, free_port, is_running, wait_until
 from .support import set_cookies
 
-KILLS = int(os.environ.get("TEST_CRASH_KILLS", "26"))
+KILLS = int(os.environ.get("TEST_CRASH_KILLS", 1 + 104 // max(len(URLS), 4)))
 SEED = os.environ.get("TEST_CRASH_SEED", "1")
 #: Of so many kills one takes the supervisor and both workers at once.
 ALL_AT_ONCE = 9

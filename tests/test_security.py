@@ -34,7 +34,7 @@ from asgi_sessions._device import StoreIP
 from asgi_sessions._tokens import Keys, Token, new_secret, new_sid
 
 from .conftest import MakeSessions
-from .support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, vouched
+from .support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, touched, vouched
 
 Step = Callable[[Request], Awaitable[object]]
 
@@ -682,6 +682,7 @@ class Wire:
 
     async def _run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
         await app(scope, self.to_app.get, self._send)
+        await touched()
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)

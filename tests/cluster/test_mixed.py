@@ -10,7 +10,7 @@ from .mixed import mixed
 async def test_every_answer_of_mixed_traffic_over_two_processes_is_right(
     database_url: str, table_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load = await mixed(database_url, table_name, 3000, seed=1, people=12)
+    load = await mixed(database_url, table_name, 1500, seed=1, people=12)
     with capsys.disabled():
         print("\n" + "\n".join(load.report.lines(load.model)))  # noqa: T201 -- figures
     assert load.model.faults == [], load.log
