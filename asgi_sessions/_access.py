@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from databases.core import Connection
-from sqlalchemy import update
+from sqlalchemy import Select, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
@@ -80,6 +80,18 @@ class Access:
     ) -> list[Row]:
         """The rows that a statement selects or returns, whose columns are those of `Row`."""
         statement = self._statement(key, make)
+        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
+        return [_new(Row, record) for record in statement.rows(records)]
+
+    async def gather(
+        self, key: Hashable, make: Callable[[], Select[Any]], values: Values
+    ) -> list[Row]:
+        """The rows of a SELECT, in no order: the look-ups of requests."""
+        statement = self._statements.get(key)
+        if statement is None:
+            rows = make()
+            packed = self.driver.pack(rows)
+            statement = self._statements[key] = Statement(rows, self.driver.dialect, packed=packed)
         records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
         return [_new(Row, record) for record in statement.rows(records)]
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from sqlalchemy import ColumnElement, Insert, Table, bindparam
+from sqlalchemy import ColumnElement, Insert, Select, Table, bindparam
 from sqlalchemy.engine import Dialect
 
 from ._statement import Record
@@ -59,6 +59,12 @@ class Driver(ABC):
     @abstractmethod
     def insert_once(self, table: Table) -> Insert:
         """An INSERT that does nothing where a unique column is taken."""
+
+    def pack(self, rows: Select[Any]) -> Select[Any] | None:  # noqa: ARG002 -- as below
+        """The same SELECT with all rows in one JSON text, bytes in hexadecimal digits; None where
+        that gains nothing.
+        """
+        return None
 
     def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> Keys:
         """That a column is one of these: as many parameters as the next power of two."""

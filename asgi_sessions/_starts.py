@@ -122,7 +122,7 @@ class Starts:
     async def _live(self, access: Access, jobs: Sequence[Start]) -> dict[bytes, Row]:
         keys = [key for job in jobs for key in job.keys]
         mine = access.driver.among(self._sql.c.live_device_key, keys)
-        rows = await access.select(
+        rows = await access.gather(
             mine.shape, lambda: self._sql.rows.where(mine.match()), mine.values
         )
         return {row.live_device_key: row for row in rows if row.live_device_key is not None}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from json import loads
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime
+from sqlalchemy import ColumnElement, DateTime, LargeBinary
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -20,12 +21,16 @@ class Statement:
     Args:
         clause: the statement; its values are bind parameters.
         dialect: whose words, and whose conversion of values.
+        packed: what is run in its place: the same with all rows in one JSON text.
     """
 
-    __slots__ = ("_binds", "_fixed", "_reads", "sql")
+    __slots__ = ("_binds", "_fixed", "_packed", "_reads", "sql")
 
-    def __init__(self, clause: ClauseElement, dialect: Dialect) -> None:
-        compiled = clause.compile(dialect=dialect)
+    def __init__(
+        self, clause: ClauseElement, dialect: Dialect, *, packed: ClauseElement | None = None
+    ) -> None:
+        self._packed = packed is not None
+        compiled = (clause if packed is None else packed).compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 -- for the type checker: no DDL here
         self.sql = compiled.string
         self._binds = [
@@ -37,7 +42,7 @@ class Statement:
             name: bind.value for name, bind in compiled.binds.items() if not bind.required
         }
         columns: Iterable[ColumnElement[Any]] = getattr(clause, "exported_columns", ())
-        readers = [_reader(column, dialect) for column in columns]
+        readers = [_reader(column, dialect, packed=self._packed) for column in columns]
         self._reads = _reading(readers) if any(readers) else None
 
     def params(self, values: Mapping[str, Any]) -> list[Any]:
@@ -49,8 +54,10 @@ class Statement:
             for name, process in self._binds
         ]
 
-    def rows(self, records: Iterable[Record]) -> Iterable[Record]:
+    def rows(self, records: Sequence[Record]) -> Iterable[Record]:
         """The rows with values as SQLAlchemy gives them."""
+        if self._packed:
+            records = loads(records[0][0])
         return records if self._reads is None else map(self._reads, records)
 
 
@@ -68,8 +75,12 @@ def _reading(readers: Sequence[Callable[[Any], Any] | None]) -> Callable[[Record
     return reads
 
 
-def _reader(column: ColumnElement[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+def _reader(
+    column: ColumnElement[Any], dialect: Dialect, *, packed: bool
+) -> Callable[[Any], Any] | None:
     """What makes a driver's value ours: as SQLAlchemy has it, and times aware."""
+    if packed and isinstance(column.type, LargeBinary):
+        return bytes.fromhex
     process = column.type.dialect_impl(dialect).result_processor(dialect, None)
     if not isinstance(column.type, DateTime) or dialect.name == "postgresql":
         return process

@@ -332,6 +332,6 @@ class Store:
         self, access: Access, column: ColumnElement[Any], keys: Iterable[Any]
     ) -> list[Row]:
         mine = access.driver.among(column, keys)
-        return await access.select(
+        return await access.gather(
             mine.shape, lambda: self._sql.rows.where(mine.match()), mine.values
         )

@@ -156,6 +156,25 @@ async def test_characters_of_four_bytes_come_back(sessions: Sessions) -> None:
     assert (found.person_id, found.user_agent, found.end_reason) == (person, agent, reason)
 
 
+@pytest.mark.parametrize(
+    "agent", [b'"\\"', b"\\u0000", b"\x01\x1f\x7f", b"\xff", "😀\u2028".encode(), b""]
+)
+async def test_a_lookup_brings_what_a_list_brings(sessions: Sessions, agent: bytes) -> None:
+    async with Browser(make_app(sessions)) as browser:
+        headers = [(b"user-agent", agent)]
+        login = await browser.post("/login?person=ann", headers=headers)
+        renewal = await browser.post("/renew", headers=headers)
+    store = sessions._core.store
+    row = await store.by_sid(login.json()["sid"])
+    assert renewal.status_code == 200
+    assert row is not None
+    assert row.previous_secret_hash not in (None, row.secret_hash)
+    assert (row.remember, row.live_device_key, row.ended_at) == (True, None, None)
+    listed = await store.listed("ann", None, live=None, limit=9, before=None)
+    assert listed == [row]
+    assert [type(value) for value in listed[0]] == [type(value) for value in row]
+
+
 async def test_a_user_agent_of_500_wide_characters_fits(sessions: Sessions) -> None:
     session = await sessions.insert(scope(user_agent="🦊".encode() * 501), {"id": "ann"})
     found = await sessions.get_by_id(session.sid)

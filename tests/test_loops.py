@@ -26,10 +26,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 from starlette.websockets import WebSocket
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions, SessionsUnavailable
+from asgi_sessions._sqlite import SQLite
 
 from .support import KEY, Browser, Clock, make_app
 
@@ -148,6 +149,18 @@ def litestar_app(sessions: Sessions, loops: Loops) -> ASGIApp:
     return app  # type: ignore[no-any-return]
 
 
+class Quiet:
+    """A client that sends nothing and listens to nothing."""
+
+    @staticmethod
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    @staticmethod
+    async def send(message: Message) -> None:
+        pass
+
+
 class Client(Protocol):
     """What the three test clients have in common."""
 
@@ -240,6 +253,38 @@ def test_a_touch_is_written_before_the_loop_of_its_request_ends(url: str, clock:
     client.get("/")
     session = asyncio.run(sessions.get_by_id(sid))
     assert session is not None
+    assert session.last_seen_at == clock.now
+
+
+def test_a_touch_that_the_end_of_its_loop_cuts_in_half_is_written_all_the_same(
+    url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Sessions(url, secret_key=KEY, clock=clock)
+    app = make_app(sessions)
+    execute, begun = SQLite.execute, asyncio.Event()
+
+    async def execute_when_asked_again(*args: Any) -> int:
+        if not begun.is_set():
+            begun.set()
+            await asyncio.Event().wait()
+        return await execute(*args)
+
+    async def login() -> str:
+        await sessions.create_tables()
+        async with Browser(app) as browser:
+            return (await browser.post("/login?person=ann")).headers["set-cookie"]
+
+    async def use(cookie: str) -> None:
+        headers = [(b"cookie", cookie.partition(";")[0].encode())]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+        monkeypatch.setattr(SQLite, "execute", execute_when_asked_again)
+        await app(scope, Quiet.receive, Quiet.send)
+        await begun.wait()
+
+    cookie = asyncio.run(login())
+    clock.turn(timedelta(minutes=5))
+    asyncio.run(use(cookie))
+    (session,) = asyncio.run(sessions.list_sessions("ann"))
     assert session.last_seen_at == clock.now
 
 
