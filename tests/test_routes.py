@@ -625,6 +625,20 @@ async def test_the_page_can_be_of_another_template(sessions: Sessions, clock: Cl
     assert page.scope["path"] == "/sessions/"
 
 
+async def shown(sessions: Sessions) -> DevicesPage:
+    """What a template is given."""
+    pages: list[DevicesPage] = []
+
+    def template(page: DevicesPage) -> str:
+        pages.append(page)
+        return ""
+
+    browser = Browser(app_with(sessions, template=template))
+    await browser.login("ann")
+    await page_of(browser)
+    return pages[0]
+
+
 @pytest.mark.parametrize(
     ("age", "said"),
     [
@@ -639,18 +653,10 @@ async def test_the_page_can_be_of_another_template(sessions: Sessions, clock: Cl
     ],
 )
 async def test_times_are_told_as_people_do(sessions: Sessions, age: timedelta, said: str) -> None:
-    pages: list[DevicesPage] = []
-    app = app_with(sessions, template=lambda page: pages.append(page) or "")
-    browser = Browser(app)
-    await browser.login("ann")
-    await page_of(browser)
-    (page,) = pages
+    page = await shown(sessions)
     assert page.ago(datetime(2026, 1, 1, 12, 0, tzinfo=UTC) - age) == said
 
 
 async def test_a_reason_that_nobody_gave_has_a_word(sessions: Sessions) -> None:
-    pages: list[DevicesPage] = []
-    browser = Browser(app_with(sessions, template=lambda page: pages.append(page) or ""))
-    await browser.login("ann")
-    await page_of(browser)
-    assert pages[0].reason(pages[0].current) == "ended"
+    page = await shown(sessions)
+    assert page.reason(page.current) == "ended"
