@@ -14,7 +14,7 @@ from starlette.types import Scope
 from ._session import Session
 
 #: Served as a file of its own, so that a strict Content-Security-Policy lets it in.
-STYLE = files(__package__).joinpath("_page.css").read_text("utf-8")
+STYLE = files("asgi_sessions").joinpath("_page.css").read_text("utf-8")
 #: Part of its URL, so that browsers may keep it.
 _STYLE_VERSION = sha256(STYLE.encode()).hexdigest()[:12]
 

@@ -25,7 +25,9 @@ from example_app import PASSWORDS
 
 from .test_end_to_end import Server
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
 DESK = f"{WINDOWS} Chrome/142.0.0.0 Safari/537.36"
 PHONE = (

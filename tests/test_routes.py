@@ -535,7 +535,9 @@ async def test_a_made_up_count_is_not_shown(sessions: Sessions, closed: str) -> 
     assert 'role="status"' not in await page_of(browser, f"?closed={closed}")
 
 
-async def test_what_is_over_is_shown_with_its_reason_and_no_button(sessions: Sessions) -> None:
+async def test_what_is_over_is_shown_with_its_reason_and_no_button(
+    sessions: Sessions, clock: Clock
+) -> None:
     app = app_with(sessions)
     here = Browser(app)
     await here.login("ann")
@@ -543,6 +545,7 @@ async def test_what_is_over_is_shown_with_its_reason_and_no_button(sessions: Ses
     for reason in words:
         sid = await Browser(app).login("ann")
         await sessions.end_session_by_id(sid, reason=reason)
+        clock.turn(MINUTE)
     over = items(await page_of(here, "?ended=1"))[1:]
     assert len(over) == 2
     for item, said in zip(over, reversed(words.values()), strict=True):
