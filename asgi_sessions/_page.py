@@ -138,10 +138,9 @@ def _item(page: DevicesPage, session: Session) -> str:
     started = _time(page, session.started_at)
     if session.ended_at is not None:
         why = f"{escape(page.reason(session))} {_time(page, session.ended_at)}"
-        facts, button = [" · ".join(where), f"Logged in {started} · {why}"], ""
+        when, button = [f"Logged in {started}", why], ""
     else:
-        seen = f"Last seen {_time(page, session.last_seen_at)}"
-        facts = [" · ".join(where), f"{seen} · logged in {started}"]
+        when = [f"Last seen {_time(page, session.last_seen_at)}", f"logged in {started}"]
         label = "Log out" if here else "End"
         # Those who hear the page, not see it, are told which one.
         what = f"{label}: {session.device}, {session.ip_address or 'unknown address'}"
@@ -149,8 +148,12 @@ def _item(page: DevicesPage, session: Session) -> str:
     mark = ' <span class="badge">this device</span>' if here else ""
     name = f'<strong title="{escape(session.user_agent or "")}">{escape(session.device)}</strong>'
     kind = "" if session.ended_at is None else ' class="over"'
-    lines = "".join(f'\n<p class="soft">{fact}</p>' for fact in facts)
-    return f"\n<li{kind}><div>{name}{mark}{lines}</div>{button}</li>"
+    return f"\n<li{kind}><div>{name}{mark}{_line(where)}{_line(when)}</div>{button}</li>"
+
+
+def _line(facts: Sequence[str]) -> str:
+    """A line that breaks between its facts rather than in them."""
+    return f'\n<p class="soft">{" · ".join(f"<span>{fact}</span>" for fact in facts)}</p>'
 
 
 def _time(page: DevicesPage, moment: datetime) -> str:
