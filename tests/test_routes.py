@@ -400,7 +400,7 @@ async def test_an_address_that_is_none_is_not_found(sessions: Sessions, path: st
 
 
 async def test_an_outage_is_no_logout(make_sessions: MakeSessions) -> None:
-    sessions = await make_sessions(on_unavailable="anonymous", timeout=timedelta(seconds=0.1))
+    sessions = await make_sessions(on_unavailable="anonymous")
     app = app_with(sessions, login_url="/login")
     browser = Browser(app)
     await browser.login("ann")
