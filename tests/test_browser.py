@@ -23,7 +23,7 @@ from playwright.sync_api import (
 
 from example_app import PASSWORDS
 
-from .test_end_to_end import Server
+from .test_end_to_end import PATIENCE, Server
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -72,6 +72,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         **os.environ,
         "HOME": str(tmp_path_factory.mktemp("home")),
     }
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, env=home)
         yield browser
@@ -103,7 +104,7 @@ def new_context(chromium: Browser, server: Server) -> Iterator[NewContext]:
     def new(agent: str = DESK, **options: object) -> BrowserContext:
         given: dict[str, object] = {"java_script_enabled": False, **options}
         context = chromium.new_context(base_url=server.url, user_agent=agent, **given)  # type: ignore[arg-type]
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE * 1000)
         context.on("console", note)
         made.append(context)
         return context
