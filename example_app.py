@@ -12,7 +12,6 @@ import secrets
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -34,10 +33,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_sessions import Session, SessionMiddleware, Sessions
+from asgi_sessions import Incident, Session, SessionEvent, SessionMiddleware, Sessions
 
 # --- people: your table of them, in small -----------------------------------------------------
 
@@ -58,6 +57,12 @@ class User(SimpleUser):
         return self.username
 
 
+class TokenUser(User):
+    """A person whom a token vouches for, as their list of sessions says."""
+
+    auth_provider = "a token"
+
+
 def password_fits(name: str, password: str) -> bool:
     """Whether this is their password. Unknown names take as long as known ones."""
     try:
@@ -76,7 +81,7 @@ class BearerTokens(AuthenticationBackend):
             return None
         if token not in TOKENS:
             raise AuthenticationError("unknown token")
-        return AuthCredentials(["authenticated"]), User(TOKENS[token])
+        return AuthCredentials(["authenticated"]), TokenUser(TOKENS[token])
 
 
 def token_refused(_: HTTPConnection, fault: Exception) -> Response:
@@ -89,16 +94,9 @@ def token_refused(_: HTTPConnection, fault: Exception) -> Response:
 
 
 async def home(request: Request) -> Response:
-    """Who you are and where else you are logged in; without a session, the login form."""
-    sessions: Sessions = request.app.state.sessions
+    """Who you are; without a session, the login form."""
     session: Session | None = request.state.session
-    if session is None:
-        return login_page(request)
-    live = await sessions.list_sessions(session.person_id)
-    sids = {one.sid for one in live}
-    known = await sessions.list_sessions(session.person_id, include_ended=True)
-    ended = [one for one in known if one.sid not in sids]
-    return home_page(session, live, ended)
+    return login_page(request) if session is None else home_page(session)
 
 
 async def login(request: Request) -> Response:
@@ -113,24 +111,6 @@ async def login(request: Request) -> Response:
         return login_page(request, name=name, error="Name and password do not fit.")
     sessions: Sessions = request.app.state.sessions
     await sessions.start_session(request, User(name), remember=remember)
-    return RedirectResponse("/", 303)
-
-
-async def end_one(request: Request) -> Response:
-    """End one of your own sessions; somebody else's looks like one that never was."""
-    sessions: Sessions = request.app.state.sessions
-    session: Session | None = request.state.session
-    if session is not None:
-        sid = request.path_params["sid"]
-        if await sessions.end_session_by_id(sid, person_id=session.person_id) is None:
-            return page("Not found", "<h1>You have no such session</h1>", status=404)
-    return RedirectResponse("/", 303)
-
-
-async def end_others(request: Request) -> Response:
-    """End all of your sessions but this one."""
-    sessions: Sessions = request.app.state.sessions
-    await sessions.end_other_sessions(request)
     return RedirectResponse("/", 303)
 
 
@@ -188,8 +168,8 @@ def create_app(sessions: Sessions) -> Starlette:
             Route("/", home),
             Route("/login", login, methods=["GET", "POST"]),
             Route("/logout", sessions.end_session_endpoint(redirect_to="/")),
-            Route("/sessions/end-others", end_others, methods=["POST"]),
-            Route("/sessions/{sid}/end", end_one, methods=["POST"]),
+            # Where people see their sessions and end them.
+            Mount("/sessions", sessions.routes(login_url="/login", home_url="/")),
             Route("/api/me", me),
         ],
         middleware=[
@@ -206,58 +186,18 @@ def create_app(sessions: Sessions) -> Starlette:
 
 # --- the pages: plain HTML, no script -----------------------------------------------------------
 
+# Beside the style of the page of sessions, which these share.
 STYLE = """
-:root {
-  color-scheme: light dark;
-  --ground: #f4f5f7; --card: #fff; --ink: #1c2330; --soft: #5c6675; --line: #dfe3e9;
-  --accent: #2357c5; --on-accent: #fff; --good: #0f6b43; --good-ground: #dcf3e7;
-  --bad: #a8232f; --bad-ground: #fde8e8;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #12161d; --card: #1b212b; --ink: #e7ebf1; --soft: #9aa6b6; --line: #2e3743;
-    --accent: #8ab4ff; --on-accent: #0d1a33; --good: #7fd8ae; --good-ground: #173a2b;
-    --bad: #ff9a9f; --bad-ground: #41202a;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0 auto; padding: 2rem 1rem 4rem; max-width: 44rem; background: var(--ground);
-  color: var(--ink); font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
-}
-h1 { margin: 0 0 .25rem; font-size: 1.75rem; line-height: 1.2; }
-h2 { margin: 2.5rem 0 .75rem; font-size: 1.125rem; }
-p { margin: .125rem 0 0; }
+:root { --on-accent: #fff; --bad-ground: #fde8e8; }
+@media (prefers-color-scheme: dark) { :root { --on-accent: #0d1a33; --bad-ground: #41202a; } }
 code { font: .8125rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
-.soft { color: var(--soft); font-size: .875rem; }
-a { color: var(--accent); }
-time { white-space: nowrap; }
-ul { margin: 0; padding: 0; list-style: none; }
-li, .card {
-  padding: .875rem 1rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: .625rem;
-}
-li { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; margin-top: .5rem; }
-li > div { flex: 1 1 16rem; min-width: 0; overflow-wrap: anywhere; }
-.ended { padding-block: .5rem; background: none; border-style: dashed; }
-.row { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; margin-top: 1rem; }
-.badge {
-  padding: .125rem .5rem; background: var(--good-ground); border-radius: 1rem;
-  color: var(--good); font-size: .75rem; font-weight: 600; white-space: nowrap;
-}
-.note {
-  margin: 0 0 1.5rem; padding: .75rem 1rem; background: var(--bad-ground);
-  border-radius: .625rem; color: var(--bad);
-}
-button {
-  padding: .5rem .875rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: .5rem; color: inherit; font: inherit; font-size: .875rem; cursor: pointer;
-}
-button:hover { border-color: currentColor; }
-.end { color: var(--bad); }
+form { margin-top: 1.5rem; }
 .main { background: var(--accent); border-color: var(--accent); color: var(--on-accent); }
-:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-.login { max-width: 24rem; margin: 1.5rem 0; padding: 1.25rem; }
+.over { margin: 0 0 1.5rem; background: var(--bad-ground); color: var(--bad); }
+.login {
+  max-width: 24rem; margin-bottom: 1.5rem; padding: 1.25rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: .625rem;
+}
 label { display: block; margin-bottom: 1rem; font-weight: 600; }
 label.check { font-weight: 400; }
 input:not([type=checkbox]) {
@@ -268,28 +208,21 @@ input:not([type=checkbox]) {
 """
 
 HEADERS = {
-    "Cache-Control": "no-store",  # the list must not come back with the Back button
+    "Cache-Control": "no-store",  # the page must not come back with the Back button
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; img-src data:; "
-    f"style-src 'sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}'",
-    "Referrer-Policy": "no-referrer",
+    f"style-src 'self' 'sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}'",
+    "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
 
 REASONS = {
-    "logout": "logged out",
+    "logout": "you have logged out",
     "revoked": "ended from another device",
     "replaced": "replaced by a new login in the same browser",
-    "person_changed": "somebody else came in the same browser",
     "expired": "expired",
     "reuse": "ended because its cookie was used twice: it may have been stolen",
-    "not_delivered": "ended because its cookie never arrived",
 }
-
-BROWSERS = {"Edg": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "FxiOS/": "Firefox"}
-BROWSERS |= {"CriOS/": "Chrome", "Chrome/": "Chrome", "Safari/": "Safari"}
-SYSTEMS = {"iPhone": "iPhone", "iPad": "iPad", "Android": "Android", "Windows": "Windows"}
-SYSTEMS |= {"Mac OS X": "macOS", "CrOS": "ChromeOS", "Linux": "Linux"}
 
 
 def page(title: str, body: str, *, status: int = 200) -> Response:
@@ -301,6 +234,7 @@ def page(title: str, body: str, *, status: int = 200) -> Response:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
+<link rel="stylesheet" href="/sessions/style.css">
 <style>{STYLE}</style>
 <main>
 {body}
@@ -316,15 +250,17 @@ def login_page(request: Request, *, name: str = "", error: str = "") -> Response
     """The form, with what went wrong, or why the session that the browser came with is over."""
     session: Session | None = request.state.session
     reason = request.state.session_end_reason
-    note = error or (reason and f"Your session on this device is over: {in_words(reason)}.")
+    note = error
+    if reason and not note:
+        note = f"Your session on this device is over: {REASONS.get(reason, reason)}."
     hint = "Log in from two browsers and end one from the other."
     if session is not None:
         hint = f"You are {session.person_id.capitalize()}; another login here ends that session."
     people = "".join(f"<br><code>{name} {word}</code>" for name, word in PASSWORDS.items())
-    body = f"""{f'<p class="note" role="alert">{escape(note)}</p>' if note else ""}
+    body = f"""{f'<p class="note over" role="alert">{escape(note)}</p>' if note else ""}
 <h1>Log in</h1>
 <p class="soft">{escape(hint)}</p>
-<form class="card login" method="post" action="/login">
+<form class="login" method="post" action="/login">
   <label>Name <input name="name" value="{escape(name)}" autocomplete="username"
     autocapitalize="none" maxlength="50" required autofocus></label>
   <label>Password <input name="password" type="password" autocomplete="current-password"
@@ -336,81 +272,29 @@ def login_page(request: Request, *, name: str = "", error: str = "") -> Response
     return page("Log in", body, status=403 if error else 200)
 
 
-def home_page(session: Session, live: list[Session], ended: list[Session]) -> Response:
-    """The person's sessions."""
-    now = datetime.now(UTC)  # noqa: TID251 -- "5 minutes ago" is the page's own affair
-    others = button("/sessions/end-others", "End all others") if len(live) > 1 else ""
+def home_page(session: Session) -> Response:
+    """Who you are, and where to go."""
     body = f"""<h1>Hello, {escape(session.person_id.capitalize())}</h1>
 <p class="soft">This session: <code>{escape(session.sid)}</code></p>
-<div class="row">{button("/logout", "Log out", "main")}
-  <a href="/login">Log in as somebody else</a></div>
-<h2>Where you are logged in</h2>
-<ul>{"".join(live_item(one, now, here=one.sid == session.sid) for one in live)}</ul>
-<div class="row">{others}</div>"""
-    if ended:
-        latest = sorted(ended, key=over_at, reverse=True)[:10]
-        items = "".join(ended_item(one, now) for one in latest)
-        body += f"\n<h2>Recently ended</h2>\n<ul>{items}</ul>"
-    return page("Your sessions", body)
+<p><a href="/sessions/">Where you are logged in</a></p>
+<p><a href="/login">Log in as somebody else</a></p>
+<form method="post" action="/logout"><button class="main">Log out</button></form>"""
+    return page("Your session", body)
 
 
-def live_item(session: Session, now: datetime, *, here: bool) -> str:
-    """A live session, with its button unless it is the one in use."""
-    mark = '<span class="badge">this device</span>'
-    end = button(f"/sessions/{session.sid}/end", "End", "end")
-    return f"""
-<li><div><strong>{device(session)}</strong> {mark if here else ""}
-  <p class="soft">{escape(session.ip_address or "unknown address")} ·
-    started {ago(session.started_at, now)} · last seen {ago(session.last_seen_at, now)}</p>
-  <p class="soft"><code>{escape(session.sid)}</code></p></div>{"" if here else end}</li>"""
+# --- mail ---------------------------------------------------------------------------------------
 
 
-def ended_item(session: Session, now: datetime) -> str:
-    """A session that is over, and why."""
-    return f"""
-<li class="ended"><div><strong>{device(session)}</strong>
-  <p class="soft">{escape(in_words(session.end_reason or "expired"))},
-    {ago(over_at(session), now)}</p></div></li>"""
-
-
-def over_at(session: Session) -> datetime:
-    """When it ended; one that ran out may not have been marked as ended yet."""
-    return session.ended_at or min(session.expires_at, session.idle_expires_at)
-
-
-def button(action: str, label: str, kind: str = "") -> str:
-    """A form of one button: what changes something is a POST."""
-    return (
-        f'<form method="post" action="{escape(action)}"><button class="{kind}">{label}</button>'
-        "</form>"
-    )
-
-
-def device(session: Session) -> str:
-    """Such as "Firefox on Linux", or what the client calls itself. As HTML."""
-    agent = session.user_agent or "Unknown device"
-    browser = next((name for mark, name in BROWSERS.items() if mark in agent), None)
-    system = next((name for mark, name in SYSTEMS.items() if mark in agent), None)
-    short = agent if len(agent) <= 40 else f"{agent[:40]}…"  # noqa: PLR2004 -- a line on a phone
-    name = f"{browser} on {system}" if browser and system else short
-    kind = " (token)" if session.origin == "scope" else ""
-    return f'<span title="{escape(agent)}">{escape(name)}</span>{kind}'
-
-
-def in_words(reason: str) -> str:
-    """Why a session ended."""
-    return REASONS.get(reason, reason)
-
-
-def ago(then: datetime, now: datetime) -> str:
-    """How long ago, with the exact time on hovering. As HTML."""
-    seconds = (now - then).total_seconds()
-    text = "just now"
-    for unit, size in (("minute", 60), ("hour", 3600), ("day", 86400)):
-        if seconds >= 2 * size:
-            text = f"{seconds // size:.0f} {unit}s ago"
-    exact = f"{then:%Y-%m-%d %H:%M} UTC"
-    return f'<time datetime="{then.isoformat()}" title="{exact}">{text}</time>'
+def tell_by_mail(event: SessionEvent | Incident) -> None:
+    """Of a login on a device where the person has not been seen. A real app sends a mail; make it
+    a coroutine then, it runs beside the request.
+    """
+    if isinstance(event, SessionEvent) and event.new_device:
+        session = event.session
+        logging.getLogger("mail").info(
+            "To %s: new login with %s from %s. If it was not you, end it at /sessions/.",
+            *(session.person_id, session.device, session.ip_address),
+        )
 
 
 # --- serving it ---------------------------------------------------------------------------------
@@ -434,7 +318,7 @@ def what_to_try(at: str) -> str:
     """The first steps."""
     people = "\n".join(f"  {name:6}{password}" for name, password in PASSWORDS.items())
     return f"""
-Open {at} in two browsers and log in. Name and password:
+Open {at} in two browsers, log in and end one from the other. Name and password:
 {people}
 
 With curl, people who log in:
@@ -458,9 +342,11 @@ def main() -> None:
         secret_key=os.environ.get("SECRET_KEY") or kept_secret(database_url),
         # Plain http, where some browsers drop Secure cookies. Leave it out on https.
         cookie_secure=False,
+        on_event=tell_by_mail,
     )
     logging.basicConfig(format="%(levelname)s:     %(message)s")
     logging.getLogger("asgi_sessions").setLevel("INFO")  # each start and end of a session
+    logging.getLogger("mail").setLevel("INFO")
     print(what_to_try(f"http://127.0.0.1:{port}"), flush=True)  # noqa: T201 -- to the person
     # There is no proxy in front, so nobody may name their own address.
     uvicorn.run(create_app(sessions), host="127.0.0.1", port=port, proxy_headers=False)

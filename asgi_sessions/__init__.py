@@ -9,6 +9,7 @@ from ._errors import ConfigurationError, InvalidSession, SessionsError, Sessions
 from ._events import Incident, SessionEvent
 from ._lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
 from ._middleware import SessionMiddleware
+from ._page import DevicesPage
 from ._person import Person, person_from_scope
 from ._session import Session
 from ._sessions import Sessions
@@ -20,6 +21,7 @@ __all__ = [
     "BANKING",
     "Changeset",
     "ConfigurationError",
+    "DevicesPage",
     "Incident",
     "InvalidSession",
     "Lifetimes",

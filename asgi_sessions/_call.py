@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ class Call:
         presented: the digest of the secret that the browser sent for it.
         person: whom another layer vouches for.
         kept: the live session that the browser's cookie names, if it is not in use.
+        brought: the rows of the browser's cookies, if not one that was simply resumed.
         token: what to set the cookie to.
         clear: whether to clear the cookie.
         undelivered: the sid of a login whose cookie is not on its way yet.
@@ -54,6 +55,7 @@ class Call:
     presented: bytes | None = None
     person: Person | None = None
     kept: str | None = None
+    brought: Sequence[Row | None] = ()
     token: Token | None = None
     clear = False
     undelivered: str | None = None
@@ -79,6 +81,12 @@ class Call:
     def tells(self) -> bool:
         """Whether the response has a cookie to set or to clear, or a login to give up."""
         return self.clear or self.token is not None or self.undelivered is not None
+
+    def knows(self, person: Person) -> bool:
+        """Whether the browser's cookie is of this person's session, live or dead."""
+        owner = (person.id, person.app_id)
+        rows = (self.row, *self.brought)
+        return any(row is not None and (row.person_id, row.app_id) == owner for row in rows)
 
     def use(self, row: Row, session: Session) -> None:
         """Make this the session of the call."""

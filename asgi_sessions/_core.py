@@ -129,19 +129,23 @@ class Core:
         *,
         remember: bool,
         replaces: str | None = None,
+        known: bool = False,
         announce: Callable[[str], None] | None = None,
     ) -> Started:
-        """A new row of origin ``login``; `announce` is told its sid before it is written."""
+        """A new row of origin ``login``; `announce` is told its sid before it is written. `known`:
+        whether the browser has shown that it is no new device.
+        """
         now = self.settings.now()
-        values, token, _ = self._new(scope, person, "login", now, remember=remember)
+        values, token, keys = self._new(scope, person, "login", now, remember=remember)
+        new_device = await self._is_new(keys, known=known)
         if announce is not None:
             announce(token.sid)
         row, ended = await self.store.insert(values, replaces=replaces, now=now)
-        self._started(row, ended)
+        self._started(row, ended, new_device=new_device)
         return Started(row, token)
 
     async def find_or_start(
-        self, scope: Mapping[str, Any], person: Person, *, start: bool
+        self, scope: Mapping[str, Any], person: Person, *, start: bool, known: bool
     ) -> tuple[Then, Started | None, str | None]:
         """The session of a person without a cookie: named by their token, or their device's; else
         a new one of origin ``scope``. With the decision, and why a dead one is dead.
@@ -166,10 +170,11 @@ class Core:
         if not start:
             return Then.NO_SESSION, None, None
         values, token, keys = self._new(scope, person, "scope", now, remember=True)
+        new_device = await self._is_new(keys, known=known)
         row, ended = await self.store.insert_once(values, keys, now=now)
         mine = row.id == token.sid
         if mine:
-            self._started(row, ended)
+            self._started(row, ended, new_device=new_device)
         return Then.START, Started(row, token if mine else None), None
 
     async def newest(self, scope: Mapping[str, Any], person: Person) -> Row | None:
@@ -262,9 +267,15 @@ class Core:
             if (row := rows.get(sid)) is None or not row.live(now, self.settings.lifetimes)
         ]
 
-    def _started(self, row: Row, ended: Iterable[Row]) -> None:
+    async def _is_new(self, keys: Sequence[bytes], *, known: bool) -> bool:
+        # Asked where somebody is told: it costs a look-up.
+        if known or not self.events.heard:
+            return False
+        return await self.store.by_device(keys) is None
+
+    def _started(self, row: Row, ended: Iterable[Row], *, new_device: bool) -> None:
         self.ended(ended)
-        self.events.tell("started", self.session(row))
+        self.events.tell("started", self.session(row), new_device=new_device)
 
     def ended(self, rows: Iterable[Row]) -> None:
         """Tell of ended sessions, and close what is open on them in this process."""

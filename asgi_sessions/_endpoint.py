@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -34,10 +34,8 @@ class EndSessionEndpoint:
         same_site: bool,
         redirect_to: str | None,
     ) -> None:
-        if redirect_to is not None and not _TARGET.fullmatch(redirect_to):
-            raise ConfigurationError(
-                f"redirect_to={redirect_to!r}: use a path like '/' or a URL like 'https://...'"
-            )
+        for fault in target_fault("redirect_to", redirect_to):
+            raise ConfigurationError(fault)
         self._end_session = end_session
         self._same_site = same_site
         self._redirect_to = redirect_to
@@ -56,6 +54,12 @@ class EndSessionEndpoint:
         if self._redirect_to is not None:
             return RedirectResponse(self._redirect_to, 303)
         return JSONResponse({"message": "session ended"})
+
+
+def target_fault(name: str, url: object) -> Iterator[str]:
+    """What is wrong with an option that says where to lead; None is right."""
+    if url is not None and not (isinstance(url, str) and _TARGET.fullmatch(url)):
+        yield f"{name}={url!r}: use a path like '/' or a URL like 'https://...'"
 
 
 def crosses_sites(headers: Headers, *, same_site: bool) -> bool:

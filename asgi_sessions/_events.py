@@ -32,10 +32,14 @@ class SessionEvent:
         kind: ``started``, ``ended`` (`session.end_reason` says why), ``renewed``, or
             ``reuse_detected`` (a superseded secret was presented: the cookie was stolen).
         session: the session as it is after the step.
+        new_device: of ``started``: whether the person has not been seen on this device in this
+            app. It is known if the browser brought a cookie of theirs, live or dead, or if a row
+            of theirs has its User-Agent and address; rows are kept for `keep_ended`.
     """
 
     kind: EventKind
     session: Session
+    new_device: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,12 @@ class Events:
 
     # --- sessions -----------------------------------------------------------------------------
 
-    def tell(self, kind: EventKind, session: Session) -> None:
+    @property
+    def heard(self) -> bool:
+        """Whether there is a handler."""
+        return self._handler is not None
+
+    def tell(self, kind: EventKind, session: Session, *, new_device: bool = False) -> None:
         """Log the step and hand it to the handler."""
         facts = {
             "event": kind,
@@ -105,7 +114,7 @@ class Events:
         else:
             why = f" ({session.end_reason})" if kind == "ended" else ""
             _life.info("session %s%s: %s", kind, why, session.id, extra=facts)
-        self._hand_over(SessionEvent(kind, session))
+        self._hand_over(SessionEvent(kind, session, new_device))
 
     # --- incidents ----------------------------------------------------------------------------
 

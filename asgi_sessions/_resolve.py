@@ -76,6 +76,7 @@ async def resolve(
     cookie, row, secret = Cookie.INVALID if sent else Cookie.NONE, None, None
     if tokens:
         call.vary = True  # whatever becomes of it, the answer depends on the cookie
+        call.brought = rows
         cookie, row, secret = _judge(tokens, rows, now, settings.lifetimes)
         if row is not None:
             who = row.who(person, now, settings.lifetimes)
@@ -107,7 +108,9 @@ async def _settle(core: Core, call: Call, cookie: Cookie, row: Row, end: str | N
 
 
 async def _find(core: Core, scope: Scope, call: Call, person: Person, *, start: bool) -> None:
-    then, started, reason = await core.find_or_start(scope, person, start=start)
+    then, started, reason = await core.find_or_start(
+        scope, person, start=start, known=call.knows(person)
+    )
     if reason is not None:
         call.state["session_end_reason"] = reason
     if then is Then.SIGN_OUT:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from ._device_name import device_name
+
 Origin = Literal["login", "scope"]
 
 
@@ -49,6 +51,11 @@ class Session:
     def sid(self) -> str:
         """The same as `id`."""
         return self.id
+
+    @property
+    def device(self) -> str:
+        """The device's name for people, such as "Chrome on Windows". Escape it in HTML."""
+        return device_name(self.user_agent)
 
     def live(self, now: datetime) -> bool:
         """Not ended, not expired and not idle too long at `now` (an aware datetime)."""

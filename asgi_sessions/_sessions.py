@@ -23,6 +23,8 @@ from ._events import EventHandler, Events
 from ._lifetimes import AAL1, Lifetimes
 from ._links import Links
 from ._person import Person, person_from_scope
+from ._route_options import RouteOptions, Template
+from ._routes import SessionRoutes
 from ._session import Session
 from ._settings import AutoStart, Clock, OnUnavailable, settings, system_clock
 from ._store import Store
@@ -228,11 +230,13 @@ class Sessions:
         """
         core, call = self._core, self._call(conn)
         self._may_change(call)
+        identified = core.identify(person)
         started = await core.start(
             scope_of(conn),
-            core.identify(person),
+            identified,
             remember=remember,
             replaces=call.replaceable,
+            known=call.knows(identified),
             announce=lambda sid: setattr(call, "undelivered", sid),
         )
         session = core.session(started.row)
@@ -432,6 +436,42 @@ class Sessions:
             same_site=self._core.settings.cookie.domain is not None,
             redirect_to=redirect_to,
         )
+
+    def routes(
+        self,
+        *,
+        html: bool = True,
+        fresh_for: timedelta | None = None,
+        login_url: str | None = None,
+        confirm_url: str | None = None,
+        home_url: str | None = None,
+        template: Template | None = None,
+    ) -> SessionRoutes:
+        """An ASGI app to mount, at ``/sessions`` for instance, where the person who is logged in
+        sees where else they are, and ends it (ASVS 7.5.2). For programs it speaks JSON.
+
+        Args:
+            html: whether browsers get a page; False answers everybody with JSON.
+            fresh_for: how long ago a person may have proved who they are to end other sessions;
+                None for as long as their own lasts. To list them never depends on it.
+            login_url: where the page sends people who have no session; None answers with 401.
+            confirm_url: where it sends those whose login is too old; `login_url` if None.
+            home_url: where its link "Back" leads; None for no link.
+            template: makes the page from a `DevicesPage`: a str of HTML, in which it has escaped
+                what comes from clients. It needs a Content-Security-Policy of yours.
+
+        Raises:
+            ConfigurationError: for options that cannot be.
+        """
+        options = RouteOptions(
+            html=html,
+            fresh_for=fresh_for,
+            login_url=login_url,
+            confirm_url=confirm_url,
+            home_url=home_url,
+            template=template,
+        )
+        return SessionRoutes(self, options)
 
     # --- pieces -----------------------------------------------------------------------------------
 

@@ -256,6 +256,39 @@ async def test_a_token_that_names_its_session_dies_with_it(reader: Reader) -> No
     assert (await Browser(reader["with_tokens"]).get("/")).json()["sid"] is None
 
 
+@pytest.mark.parametrize("page", [DOCS / "devices.md"])
+async def test_the_apps_of_the_page_on_devices_do_what_it_says(reader: Reader) -> None:
+    await reader.run()
+    browser = Browser(reader["app"])
+    login = await browser.post("/login")
+    listed = (await browser.get(login.headers["location"])).json()
+    assert [one["current"] for one in listed["sessions"]] == [True]
+    for name in ("fastapi_app", "litestar_app"):
+        elsewhere = Browser(reader[name])
+        elsewhere.cookies.update(browser.cookies)
+        assert (await elsewhere.get("/sessions/")).json() == listed
+
+    html = {"accept": "text/html"}
+    stranger = await Browser(reader["app"]).get("/sessions/", headers=html)
+    assert stranger.headers["location"] == "/login"
+    own = Browser(SessionMiddleware(reader["simple"], sessions=reader["sessions"]))
+    own.cookies.update(browser.cookies)
+    page = (await own.get("/", headers=html)).text
+    assert f'action="./{listed["sessions"][0]["sid"]}/end"' in page
+
+    await reader["watched"].insert({"type": "http", "headers": []}, {"id": "grace"})
+    await reader["watched"].disconnect()
+    ((to, text),) = reader["outbox"]
+    assert (to, text.partition(",")[0]) == ("grace", "New login: Unknown device")
+
+
+def test_the_options_of_the_routes_are_those_of_the_signature() -> None:
+    rows = table(DOCS / "devices.md", "Options")
+    _, *parameters = inspect.signature(Sessions.routes).parameters.values()
+    expected = [(f"`{p.name}`", f"`{p.default}`") for p in parameters]
+    assert [(name, default) for name, default, _ in rows] == expected
+
+
 # --- the tables of the pages ----------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -123,9 +124,9 @@ class Device(httpx.Client):
         return reason
 
 
-def listed(page: str) -> list[str]:
-    """The sids that a home page offers to end."""
-    return re.findall(r'action="/sessions/([0-9a-f-]{36})/end"', page)
+def others(listed: str) -> list[str]:
+    """The sids of the other sessions that a person has, of the list as JSON."""
+    return [one["sid"] for one in json.loads(listed)["sessions"] if not one["current"]]
 
 
 @pytest.fixture
@@ -154,12 +155,13 @@ def test_from_two_logins_to_a_logout_and_nothing_brings_a_session_back(server: S
         assert (desk.sid(), phone.sid()) == (desk_sid, phone_sid)
 
         # List; end the second from the first.
-        home = desk.get("/").text
-        assert f"This session: <code>{desk_sid}</code>" in home
-        assert home.count("this device") == 1
-        assert listed(home) == [phone_sid]
+        assert f"This session: <code>{desk_sid}</code>" in desk.get("/").text
+        page = desk.get("/sessions/", headers={"accept": "text/html"}).text
+        assert page.count("this device") == 1
+        assert re.findall(r'action="./([0-9a-f-]{36})/end"', page) == [desk_sid, phone_sid]
+        assert others(desk.get("/sessions/").text) == [phone_sid]
         phone_cookie = {"cookie": f"sid={phone.cookies['sid']}"}
-        assert desk.post(f"/sessions/{phone_sid}/end").status_code == 303
+        assert desk.delete(f"/sessions/{phone_sid}").status_code == 204
 
         # The second's next request is out, and its replayed cookie stays out.
         assert phone.reason() == "revoked"
@@ -203,15 +205,15 @@ def test_logging_in_as_somebody_else_ends_the_session_before(server: Server) -> 
 
 def test_ending_all_others_leaves_one_device(server: Server) -> None:
     with ExitStack() as stack:
-        here, *others = (stack.enter_context(Device(server, f"device {n}")) for n in range(5))
+        here, *rest = (stack.enter_context(Device(server, f"device {n}")) for n in range(5))
         sid = here.log_in()
-        for device in others:
+        for device in rest:
             device.log_in()
-        assert len(listed(here.get("/").text)) == 4
-        assert here.post("/sessions/end-others").status_code == 303
+        assert len(others(here.get("/sessions/").text)) == 4
+        assert here.post("/sessions/end-others").json() == {"ended": 4}
         assert here.sid() == sid
-        assert listed(here.get("/").text) == []
-        assert [device.reason() for device in others] == ["revoked"] * 4
+        assert others(here.get("/sessions/").text) == []
+        assert [device.reason() for device in rest] == ["revoked"] * 4
 
 
 def test_a_client_without_cookies_has_one_session_and_stays_out_once_it_is_revoked(
@@ -232,7 +234,7 @@ def test_a_client_without_cookies_has_one_session_and_stays_out_once_it_is_revok
 
     with Device(server, "desk") as desk:
         desk.log_in()
-        assert listed(desk.get("/").text) == [sid]
+        assert others(desk.get("/sessions/").text) == [sid]
         desk.post(f"/sessions/{sid}/end")
         # The token is as good as before.
         for _ in range(2):
@@ -281,7 +283,7 @@ def test_curl_does_the_main_job_too(server: Server) -> None:
     assert "Hello, Ann" in curl(*form, jar="phone", agent="phone")
     desk, phone = sid("desk"), sid("phone")
     assert (sid("desk"), sid("phone")) == (desk, phone)
-    assert listed(curl(server.url, jar="desk")) == [phone]
+    assert others(curl(f"{server.url}/sessions/", jar="desk")) == [phone]
 
     shutil.copy(server.directory / "phone.jar", server.directory / "stolen.jar")
     curl("-X", "POST", f"{server.url}/sessions/{phone}/end", jar="desk")

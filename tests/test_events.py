@@ -21,7 +21,7 @@ from asgi_sessions._events import EventKind, IncidentKind
 
 from .conftest import MakeSessions
 from .engines import Onlooker
-from .support import OLD_KEY, Browser, Clock, make_app
+from .support import KEY, OLD_KEY, Browser, Clock, make_app
 from .test_docs import DOCS, Reader, reader, table
 
 __all__ = ["reader"]  # a fixture
@@ -119,6 +119,100 @@ async def test_each_step_of_a_session_is_logged_with_its_facts(
         ("reuse_detected", sid, "reuse"),
         ("ended", sid, "reuse"),
     ]
+
+
+# --- new devices ----------------------------------------------------------------------------------
+
+
+def news(told: Told) -> list[tuple[str, bool]]:
+    """Who has started a session, and whether on a new device; what was told is forgotten."""
+    events = [event for event in told if isinstance(event, SessionEvent)]
+    assert not [event for event in events if event.new_device and event.kind != "started"]
+    told.clear()
+    return [
+        (event.session.person_id, event.new_device) for event in events if event.kind == "started"
+    ]
+
+
+async def test_a_device_is_new_until_its_person_has_been_seen_on_it(
+    make_sessions: MakeSessions, clock: Clock
+) -> None:
+    told: Told = []
+    sessions = await make_sessions(on_event=told.append)
+    app = make_app(sessions)
+    for expected in (True, False, False):
+        browser = Browser(app)  # keeps no cookie from before
+        await browser.login("ann")
+        await browser.post("/logout")
+        assert news(told) == [("ann", expected)]
+    await Browser(app).login("ben")
+    await Browser(app, agent="Phone").login("ann")
+    await Browser(app, address="192.0.2.2").login("ann")
+    await Browser(make_app(await make_sessions(on_event=told.append, app_id="other"))).login("ann")
+    assert news(told) == [("ben", True), ("ann", True), ("ann", True), ("ann", True)]
+
+    # With another key it is the same device ...
+    rotated = await make_sessions(on_event=told.append, secret_key=OLD_KEY, old_secret_keys=[KEY])
+    await Browser(make_app(rotated)).login("ann")
+    assert news(told) == [("ann", False)]
+
+    # ... and once its rows are gone, nobody knows it.
+    for _ in range(2):
+        clock.turn(timedelta(days=91))
+        await sessions.purge()
+    told.clear()
+    await Browser(app).login("ann")
+    assert news(told) == [("ann", True)]
+
+
+async def test_a_cookie_of_theirs_shows_that_a_device_is_known(
+    make_sessions: MakeSessions, clock: Clock
+) -> None:
+    told: Told = []
+    sessions = await make_sessions(on_event=told.append)
+    app = make_app(sessions)
+    before = Browser(app, agent="Firefox/1")
+    await before.login("ann")
+
+    def moved(*, agent: str) -> Browser:
+        browser = Browser(app, agent=agent, address="198.51.100.9")
+        browser.cookies.update(before.cookies)
+        return browser
+
+    live = moved(agent="Firefox/2")
+    await live.login("ann")  # over the session that lives
+    clock.turn(timedelta(days=31))
+    await moved(agent="Firefox/3").login("ann")  # with the cookie of one that is over
+    await moved(agent="Firefox/4").login("ben")
+    await moved(agent="Firefox/5").see_as("ann")
+    assert news(told) == [
+        ("ann", True),
+        ("ann", False),
+        ("ann", False),
+        ("ben", True),
+        ("ann", False),
+    ]
+
+
+async def test_a_device_is_new_to_whom_another_layer_vouches_for_too(
+    make_sessions: MakeSessions, clock: Clock
+) -> None:
+    told: Told = []
+    sessions = await make_sessions(on_event=told.append)
+    app = make_app(sessions)
+    first, *_ = await asyncio.gather(*(Browser(app).see_as("ann") for _ in range(3)))
+    assert news(told) == [("ann", True)]
+    await sessions.end_session_by_id(first["sid"], reason="logout")
+    clock.turn(MINUTE)
+    assert (await Browser(app).see_as("ann"))["sid"] != first["sid"]
+    assert news(told) == [("ann", False)]
+
+
+async def test_nobody_looks_for_devices_unless_somebody_is_told(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions._core.store, "by_device", None)
+    await Browser(make_app(sessions)).login("ann")
 
 
 # --- forged cookies -------------------------------------------------------------------------------

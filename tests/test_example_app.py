@@ -13,12 +13,14 @@ import pytest
 from starlette.applications import Starlette
 
 from asgi_sessions import Sessions
-from example_app import PASSWORDS, create_app, kept_secret, what_to_try
+from example_app import PASSWORDS, create_app, kept_secret, tell_by_mail, what_to_try
 
+from .conftest import MakeSessions
 from .support import KEY, Browser, Clock, set_cookies
 
 pytestmark = pytest.mark.anyio
 
+HTML = {"accept": "text/html"}
 ANN = {"authorization": "Bearer ann-demo-token"}
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
 
@@ -41,6 +43,13 @@ async def me(browser: Browser, **headers: str) -> tuple[str | None, str | None, 
     return answer["person"], answer["sid"], answer["reason"]
 
 
+async def sessions_page(browser: Browser, query: str = "") -> str:
+    """The page on which people see where they are logged in."""
+    response = await browser.get(f"/sessions/{query}", headers=HTML)
+    assert response.status_code == 200
+    return response.text
+
+
 async def sid_of(browser: Browser, **headers: str) -> str:
     sid = (await me(browser, **headers))[1]
     assert sid is not None
@@ -54,7 +63,7 @@ async def test_who_comes_without_a_session_gets_the_login_form(app: Starlette) -
     async with Browser(app) as browser:
         response = await browser.get("/")
         assert response.status_code == 200
-        assert '<form class="card login" method="post" action="/login">' in response.text
+        assert '<form class="login" method="post" action="/login">' in response.text
         assert "set-cookie" not in response.headers
 
 
@@ -120,15 +129,16 @@ async def test_the_list_shows_each_device_and_marks_this_one(app: Starlette, clo
         await log_in(desk)
         clock.turn(timedelta(minutes=1))
         await log_in(phone)
-        first, second = items((await desk.get("/")).text)
-        assert "Safari on iPhone" in first
-        assert "2001:db8::7" in first
-        assert f'action="/sessions/{await sid_of(phone)}/end"' in first
-        assert "this device" not in first
-        assert "Firefox on Linux" in second
-        assert "192.0.2.1" in second
-        assert "this device" in second
-        assert "<form" not in second
+        assert 'href="/sessions/"' in (await desk.get("/")).text
+        first, second = items(await sessions_page(desk))
+        assert "Firefox on Linux" in first
+        assert "192.0.2.1" in first
+        assert "this device" in first
+        assert "Log out" in first
+        assert "Safari on iPhone" in second
+        assert "2001:db8::7" in second
+        assert f'action="./{await sid_of(phone)}/end"' in second
+        assert "this device" not in second
 
 
 @pytest.mark.parametrize(
@@ -149,8 +159,8 @@ async def test_the_list_shows_each_device_and_marks_this_one(app: Starlette, clo
 async def test_a_device_is_named_in_a_few_words(app: Starlette, agent: str, shown: str) -> None:
     async with Browser(app, agent=agent) as browser:
         await log_in(browser)
-        (item,) = items((await browser.get("/")).text)
-        assert f">{shown}</span>" in item
+        (item,) = items(await sessions_page(browser))
+        assert f">{shown}</strong>" in item
 
 
 async def test_ending_one_session_puts_that_device_out_and_says_why(app: Starlette) -> None:
@@ -158,11 +168,11 @@ async def test_ending_one_session_puts_that_device_out_and_says_why(app: Starlet
         await log_in(desk)
         await log_in(phone)
         sid = await sid_of(phone)
-        response = await desk.post(f"/sessions/{sid}/end")
-        assert (response.status_code, response.headers["location"]) == (303, "/")
+        response = await desk.post(f"/sessions/{sid}/end", headers=HTML)
+        assert (response.status_code, response.headers["location"]) == (303, "../?closed=1")
         assert await me(phone) == (None, None, "revoked")
         assert "over: ended from another device." in (await phone.get("/")).text
-        here, gone = items((await desk.get("/")).text)
+        here, gone = items(await sessions_page(desk, "?ended=1"))
         assert "this device" in here
         assert "phone" in gone
         assert "ended from another device" in gone
@@ -199,8 +209,11 @@ async def test_who_has_no_session_ends_none(app: Starlette) -> None:
     async with Browser(app) as ann, Browser(app) as stranger:
         await log_in(ann)
         sid = await sid_of(ann)
-        for path in (f"/sessions/{sid}/end", "/sessions/end-others", "/logout"):
-            assert (await stranger.post(path)).headers["location"] == "/"
+        for path in (f"/sessions/{sid}/end", "/sessions/end-others"):
+            response = await stranger.post(path, headers=HTML)
+            assert (response.status_code, response.headers["location"]) == (303, "/login")
+            assert (await stranger.post(path)).status_code == 401
+        assert (await stranger.post("/logout")).headers["location"] == "/"
         assert await me(ann) == ("ann", sid, None)
 
 
@@ -238,7 +251,7 @@ async def test_a_session_that_ran_out_is_shown_as_expired(app: Starlette, clock:
         await log_in(old)
         clock.turn(timedelta(days=14))
         await log_in(new)
-        _, expired = items((await new.get("/")).text)
+        _, expired = items(await sessions_page(new, "?ended=1"))
         assert "old laptop" in expired
         assert "expired" in expired
         assert await me(old) == (None, None, "expired")
@@ -264,7 +277,7 @@ async def test_a_token_whose_session_was_ended_stays_out(app: Starlette) -> None
         await log_in(desk)
         async with Browser(app, agent="script") as client:
             sid = await sid_of(client, **ANN)
-        assert "script</span> (token)" in (await desk.get("/")).text
+        assert "via a token" in items(await sessions_page(desk))[1]
         await desk.post(f"/sessions/{sid}/end")
         for _ in range(2):
             async with Browser(app, agent="script") as client:
@@ -292,11 +305,10 @@ async def test_another_scheme_of_authorization_is_nobody(app: Starlette) -> None
 async def test_a_hostile_user_agent_is_shown_as_text(app: Starlette) -> None:
     async with Browser(app, agent="\"'><script>alert(1)</script>") as browser:
         await log_in(browser)
-        home = (await browser.get("/")).text
-        assert "&quot;&#x27;&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in home
-        assert "<script" not in home
-        await log_in(browser)
-        assert "<script" not in (await browser.get("/")).text  # among the ended ones
+        await log_in(browser)  # which puts the first one among the ended
+        page = await sessions_page(browser, "?ended=1")
+        assert page.count(">&quot;&#x27;&gt;&lt;script&gt;alert(1)&lt;/script&gt;<") == 2
+        assert "<script" not in page
 
 
 async def test_a_hostile_name_comes_back_as_text(app: Starlette) -> None:
@@ -351,14 +363,33 @@ async def test_pages_allow_their_own_style_and_no_script_and_are_not_stored(
     async with Browser(app) as browser:
         form = await browser.get("/")
         await log_in(browser)
-        for response in (form, await browser.get("/"), await browser.post("/sessions/x/end")):
+        for response in (form, await browser.get("/")):
             (style,) = re.findall(r"<style>(.*?)</style>", response.text, re.DOTALL)
             digest = b64encode(sha256(style.encode()).digest()).decode()
             policy = response.headers["content-security-policy"].split("; ")
             assert "default-src 'none'" in policy
-            assert f"style-src 'sha256-{digest}'" in policy
+            assert f"style-src 'self' 'sha256-{digest}'" in policy
             assert response.headers["cache-control"] == "no-store"
             assert "style=" not in response.text
+
+
+# --- mail ---------------------------------------------------------------------------------------
+
+
+async def test_a_login_on_a_new_device_is_told_and_one_on_a_known_device_is_not(
+    make_sessions: MakeSessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mail")
+    app = create_app(await make_sessions(on_event=tell_by_mail))
+    async with Browser(app, agent="desk") as desk, Browser(app, agent="phone") as phone:
+        for browser in (desk, phone, desk):
+            await log_in(browser)
+            await browser.post("/logout")
+    mails = [record.getMessage() for record in caplog.records if record.name == "mail"]
+    assert [mail.partition(" from ")[0] for mail in mails] == [
+        "To ann: new login with desk",
+        "To ann: new login with phone",
+    ]
 
 
 # --- starting it --------------------------------------------------------------------------------

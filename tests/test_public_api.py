@@ -23,8 +23,8 @@ NAMES = {
     *("person_from_scope", "Lifetimes", "AAL1", "AAL2", "AAL3", "BANKING"),
     *("SessionsError", "ConfigurationError", "InvalidSession", "SessionsUnavailable"),
 }
-#: What a handler of `on_event` is given.
-ADDED_NAMES = {"Incident", "SessionEvent"}
+#: What a handler of `on_event` is given, and a template of `Sessions.routes`.
+ADDED_NAMES = {"Incident", "SessionEvent", "DevicesPage"}
 
 REQUIRED = inspect.Parameter.empty
 #: DESIGN §7, in its order. The clock is the system's: a test of its own.
@@ -81,6 +81,10 @@ PLAIN = {
     "lifespan": "(self, app)",
     "is_fresh": "(self, conn, max_age)",
     "end_session_endpoint": "(self, *, redirect_to=None)",
+    "routes": (
+        "(self, *, html=True, fresh_for=None, login_url=None, confirm_url=None, home_url=None,"
+        " template=None)"
+    ),
 }
 
 PUBLIC_OBJECTS = [getattr(asgi_sessions, name) for name in asgi_sessions.__all__]

@@ -24,13 +24,14 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_sessions import (
     AAL2,
     Changeset,
     ConfigurationError,
+    DevicesPage,
     Incident,
     InvalidSession,
     Lifetimes,
@@ -59,6 +60,8 @@ def tell(event: SessionEvent | Incident) -> None:
     if isinstance(event, SessionEvent):
         assert_type(event.kind, Literal["started", "ended", "renewed", "reuse_detected"])
         assert_type(event.session, Session)
+        assert_type(event.session.device, str)
+        assert_type(event.new_device, bool)
     else:
         assert_type(
             event.kind, Literal["forged_cookie", "outage_begun", "outage_over", "touch_failed"]
@@ -270,16 +273,30 @@ SessionMiddleware(plain, sessions)  # type: ignore[call-arg]
 endpoint: ASGIApp = sessions.end_session_endpoint(redirect_to="/")
 logout = Route("/logout", sessions.end_session_endpoint())
 
-starlette_app = Starlette(routes=[logout], lifespan=sessions.lifespan)
+
+def template(page: DevicesPage) -> str:
+    assert_type(page.ago(page.now), str)
+    return "".join(page.reason(session) for session in page.ended or page.live)
+
+
+mine = sessions.routes(login_url="/login", fresh_for=timedelta(hours=1), template=template)
+sessions.routes(fresh_for=3600)  # type: ignore[arg-type]
+sessions.routes(template="devices.html")  # type: ignore[arg-type]
+
+starlette_app = Starlette(routes=[logout, Mount("/sessions", mine)], lifespan=sessions.lifespan)
 starlette_app.add_middleware(SessionMiddleware, sessions=sessions)
 Starlette(middleware=[Middleware(SessionMiddleware, sessions=sessions, person=bearer)])
 
 fastapi_app = fastapi.FastAPI(lifespan=sessions.lifespan)
 fastapi_app.add_middleware(SessionMiddleware, sessions=sessions)
 fastapi_app.router.routes.append(logout)
+fastapi_app.mount("/sessions", mine)
 
 litestar_app = litestar.Litestar(
-    route_handlers=[asgi("/logout")(sessions.end_session_endpoint())],
+    route_handlers=[
+        asgi("/logout")(sessions.end_session_endpoint()),
+        asgi("/sessions", is_mount=True)(mine),
+    ],
     lifespan=[sessions.lifespan],
     middleware=[DefineMiddleware(SessionMiddleware, sessions=sessions)],
 )

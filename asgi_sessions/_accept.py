@@ -1,0 +1,25 @@
+"""What a client would rather have: HTML or JSON (RFC 9110, 12.5.1)."""
+
+from __future__ import annotations
+
+import re
+
+_WEIGHT = re.compile(r"\s*q=([01](?:\.\d{0,3})?)\s*", re.IGNORECASE)
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether an Accept header puts HTML above JSON, as those of browsers do. Who takes both
+    alike, or says nothing, is a program.
+    """
+    weights: dict[str, float] = {}
+    for part in accept.split(","):
+        kind, *parameters = part.split(";")
+        given = [match[1] for match in map(_WEIGHT.fullmatch, parameters) if match]
+        weights[kind.strip().lower()] = float(given[0]) if given else 1.0
+    return _weight(weights, "text/html") > _weight(weights, "application/json")
+
+
+def _weight(weights: dict[str, float], kind: str) -> float:
+    """By the most specific range that covers it."""
+    ranges = (kind, f"{kind.partition('/')[0]}/*", "*/*")
+    return next((weights[one] for one in ranges if one in weights), 0.0)
