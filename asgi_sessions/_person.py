@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,8 @@ class Person:
         auth_provider: what authenticated them, for instance ``"google"``.
         authenticated_at: when they last proved who they are (aware); None if unknown.
         sid: the session that their token names, if it names one.
+        acr: how well they were authenticated, in the words of who did it; None if unknown.
+        amr: the methods that were used, such as ``("pwd", "otp")`` (RFC 8176).
     """
 
     id: object
@@ -31,6 +33,8 @@ class Person:
     auth_provider: str | None = None
     authenticated_at: datetime | None = None
     sid: str | None = None
+    acr: str | None = None
+    amr: Sequence[str] = ()
 
     @classmethod
     def of(cls, person: object, *, where: str = "the person given") -> Person:
@@ -48,6 +52,8 @@ class Person:
                 auth_provider=_text(person.auth_provider) or None,
                 authenticated_at=_moment(person.authenticated_at),
                 sid=_text(person.sid),
+                acr=_text(person.acr) or None,
+                amr=_methods(person.amr),
             )
         if isinstance(person, str | int | UUID) and not isinstance(person, bool):
             return cls(person)
@@ -65,6 +71,8 @@ class Person:
             auth_provider=_text(_first(person, "auth_provider")) or None,
             authenticated_at=_moment(_first(person, "authenticated_at", "auth_time", "iat")),
             sid=_text(_first(person, "sid")),
+            acr=_text(_first(person, "acr")) or None,
+            amr=_methods(_first(person, "amr")),
         )
 
 
@@ -113,6 +121,15 @@ def _text(value: object) -> Any:  # noqa: ANN401 -- text, or what will be refuse
         return None if value is None else str(value)
     except ValueError:
         return value  # an integer of more digits than Python spells
+
+
+def _methods(value: object) -> tuple[str, ...]:
+    """The items of a list, the words of a text; anything else names no method."""
+    if isinstance(value, str):
+        return tuple(value.split())
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        return tuple(map(_text, value))
+    return ()
 
 
 def _moment(value: object) -> datetime | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -293,20 +293,28 @@ class Sessions:
 
     # --- more of one's own session --------------------------------------------------------------
 
-    async def renew_session(self, conn: Conn) -> Session | None:
+    async def renew_session(
+        self, conn: Conn, *, acr: str | None = None, amr: Sequence[str] = ()
+    ) -> Session | None:
         """After a password or a second factor: a new secret under the same sid, and
         `authenticated_at` is now (ASVS 7.2.4, 7.5.1). None without a live session.
 
         The previous secret stays good until the new one has been seen, and 60 s longer.
 
+        Args:
+            conn: the request; a WebSocket before it is accepted.
+            acr: how well the person is authenticated now; None leaves it as it is.
+            amr: the methods that were used, such as ``["pwd", "otp"]``; none leaves them.
+
         Raises:
             ConfigurationError: if the response has begun.
+            InvalidSession: if `acr` or `amr` cannot be stored.
         """
         core, call = self._core, self._call(conn)
         self._may_change(call)
         if call.row is None:
             return None
-        renewed = await core.renew(call.row, call.presented)
+        renewed = await core.renew(call.row, call.presented, acr, amr)
         if renewed is None:
             call.drop()
             return None

@@ -67,7 +67,7 @@ COROUTINES = {
     "create_tables": "(self)",
     "connect": "(self)",
     "disconnect": "(self)",
-    "renew_session": "(self, conn)",
+    "renew_session": "(self, conn, *, acr=None, amr=())",
     "list_sessions": (
         "(self, person_id, *, app_id=None, include_ended=False, limit=100, before=None)"
     ),
@@ -188,7 +188,10 @@ def test_the_middleware_takes_the_app_first_and_the_rest_by_keyword() -> None:
         ("Lifetimes", "(*, idle, absolute)"),
         (
             "Person",
-            "(id, app_id=None, auth_provider=None, authenticated_at=None, sid=None)",
+            (
+                "(id, app_id=None, auth_provider=None, authenticated_at=None, sid=None,"
+                " acr=None, amr=())"
+            ),
         ),
     ],
 )

@@ -154,6 +154,7 @@ assert_type(person_from_scope({"type": "http"}), Person | None)
 assert_type(Person.of({"sub": "ada"}), Person)
 assert_type(Person("ada").authenticated_at, datetime | None)
 Person(7, app_id="shop", authenticated_at=datetime(2026, 1, 1, tzinfo=UTC), sid="...")
+Person(7, acr="2", amr=["pwd", "otp"])
 Person()  # type: ignore[call-arg]
 
 # --- in handlers ----------------------------------------------------------------------------------
@@ -178,6 +179,7 @@ async def on_a_request(request: Request) -> None:
     assert_type(await sessions.update_session_end(request, reason="bored"), Session | None)
     assert_type(await sessions.end_session(request), Session | None)
     assert_type(await sessions.renew_session(request), Session | None)
+    assert_type(await sessions.renew_session(request, acr="2", amr=["otp"]), Session | None)
     assert_type(sessions.is_fresh(request, timedelta(minutes=5)), bool)
     assert_type(await sessions.end_other_sessions(request), int)
     await sessions.update_session_end(request)  # type: ignore[call-arg]
