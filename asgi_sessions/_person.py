@@ -13,6 +13,9 @@ from ._errors import ConfigurationError
 
 ID_NAMES = ("id", "identity", "sub")
 
+#: The key of a scope for a user who is there because of a session of ours, and for no other reason.
+SESSION_USER = "asgi_sessions.user"
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
@@ -80,7 +83,7 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
     """The person whom another layer authenticated: the default of `SessionMiddleware`.
 
     ``scope["state"]["person"]`` first, then ``scope["user"]`` unless its `is_authenticated`
-    is false.
+    is false, or `SessionAuthBackend` has put it there.
 
     Raises:
         ConfigurationError: if somebody is there but has no id.
@@ -91,7 +94,7 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
         if person is not None:
             return Person.of(person, where='scope["state"]["person"]')
     user = scope.get("user")
-    if user is None:
+    if user is None or user is scope.get(SESSION_USER):
         return None
     authenticated = _get(user, "is_authenticated", default=True)
     if not (authenticated() if callable(authenticated) else authenticated):

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from uuid import UUID
 
 from databases import Database
-from sqlalchemy import MetaData, Table, make_url
+from sqlalchemy import MetaData, Table, Update, make_url
 
 from ._call import Call, Conn, scope_of
 from ._changeset import checked
@@ -410,6 +410,34 @@ class Sessions:
         )
         self._core.ended(rows)
         return len(rows)
+
+    def end_all_statement(
+        self,
+        person_id: object,
+        *,
+        app_id: str | None = None,
+        except_sid: str | None = None,
+        reason: str = "revoked",
+    ) -> Update:
+        """The UPDATE of `end_all_sessions`, for a transaction of your own in the same database: the
+        sessions end if it commits, and only then. Nobody is told (no event, no record); open
+        WebSockets are closed within `socket_check_interval`.
+
+        Args:
+            person_id: str, int or UUID.
+            app_id: None for every app in the table.
+            except_sid: the one to keep.
+            reason: what to write down.
+
+        Raises:
+            InvalidSession: if an argument cannot be one.
+        """
+        return self._core.store.end_all_statement(
+            *self._ids(person_id, app_id),
+            except_sid=except_sid,
+            reason=checked(end_reason=reason)["end_reason"],
+            now=self._core.settings.now(),
+        )
 
     async def purge(self, *, batch_size: int = 1000) -> int:
         """Remove what ended longer than `keep_ended` ago; how many rows. Run it daily.
