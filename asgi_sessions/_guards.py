@@ -28,13 +28,10 @@ def session_of(conn: Conn) -> Session | None:
 
     Raises:
         ConfigurationError: if the connection did not pass through the middleware.
-        SessionsUnavailable: if nobody knows, because the database has not answered.
     """
     scope = scope_of(conn)
-    call = _sessions(scope)._call(scope)  # noqa: SLF001 -- it knows of the outage
+    _sessions(scope)
     session: Session | None = scope["state"]["session"]
-    if session is None and call.fault is not None:
-        raise call.fault
     return session
 
 
@@ -56,8 +53,16 @@ def checked_age(max_age: object) -> timedelta:
 
 
 def login_required(conn: Conn) -> dict[str, Any]:
-    """Why there is no session, with OpenID Connect's word for it (Core 1.0, 3.1.2.6)."""
-    reason = scope_of(conn)["state"]["session_end_reason"]
+    """Why there is no session, with OpenID Connect's word for it (Core 1.0, 3.1.2.6).
+
+    Raises:
+        SessionsUnavailable: if nobody knows whether there is one.
+    """
+    scope = scope_of(conn)
+    fault = _sessions(scope)._call(scope).fault  # noqa: SLF001 -- it knows of the outage
+    if fault is not None:
+        raise fault
+    reason = scope["state"]["session_end_reason"]
     return {"error": "login_required", "error_description": _LOGIN, "reason": reason}
 
 

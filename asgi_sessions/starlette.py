@@ -62,7 +62,6 @@ class SessionAuthBackend(AuthenticationBackend):
 
         Raises:
             ConfigurationError: if the connection did not pass through `SessionMiddleware` first.
-            SessionsUnavailable: if nobody knows, because the database has not answered.
         """
         session = session_of(conn)
         if session is None:

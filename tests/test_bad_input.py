@@ -45,6 +45,7 @@ from asgi_sessions._device import (
 from asgi_sessions._endpoint import crosses_sites
 from asgi_sessions._tables import sessions_table
 from asgi_sessions._tokens import KEY_LENGTH, SIDS, Keys, Token, new_secret, new_sid
+from asgi_sessions.testing import logged_in_cookie
 
 from .support import KEY, OLD_KEY, Clock
 
@@ -152,7 +153,8 @@ class World:
 
     async def log_in(self, person: str) -> str:
         """A session; the value of its cookie."""
-        return await self.do(lambda scope: self.sessions.start_session(scope, {"id": person}))
+        (value,) = (await logged_in_cookie(self.sessions, person)).values()
+        return value
 
     async def renew(self, value: str) -> str:
         """A new secret; the value of its cookie."""
