@@ -256,6 +256,21 @@ async def test_a_token_that_names_its_session_dies_with_it(reader: Reader) -> No
     assert (await Browser(reader["with_tokens"]).get("/")).json()["sid"] is None
 
 
+def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path) -> None:
+    source = "\n".join(block.source for block in blocks(DOCS / "testing.md", "python"))
+    (tmp_path / "test_app.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{len(re.findall('def test_', source))} passed" in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
 # --- the tables of the pages ----------------------------------------------------------------------
 
 
