@@ -20,7 +20,7 @@ class Clock:
     """
 
     def __init__(self, now: datetime = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)) -> None:
-        self.now = now
+        self.now: datetime = now
 
     def __call__(self) -> datetime:
         """The time it shows."""
