@@ -34,7 +34,7 @@ __all__ = [
     "optional_session",
 ]
 
-#: In the document's list of what an operation asks for.
+#: Marks in the document which operations ask for a fresh session, until that is written there.
 _FRESH = "fresh"
 
 
@@ -118,8 +118,9 @@ def describe_sessions(app: FastAPI, sessions: Sessions) -> None:
 
 
 def _list_refusals(operation: Any) -> None:  # noqa: ANN401 -- a piece of a JSON document
-    asked = [one[SCHEME] for one in operation.get("security", ()) if SCHEME in one]
-    if asked:
-        operation["responses"].setdefault("401", {"description": NOT_LOGGED_IN})
-    if any(_FRESH in names for names in asked):
-        operation["responses"].setdefault("403", {"description": NOT_FRESH})
+    for asked in operation.get("security", ()):
+        if SCHEME in asked:
+            operation["responses"].setdefault("401", {"description": NOT_LOGGED_IN})
+            if _FRESH in asked[SCHEME]:
+                operation["responses"].setdefault("403", {"description": NOT_FRESH})
+                asked[SCHEME] = []  # it was a note to ourselves
