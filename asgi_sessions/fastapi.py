@@ -1,7 +1,6 @@
 """For FastAPI: the session as a dependency, its cookie in the OpenAPI document."""
 
-from __future__ import annotations
-
+# Annotations are real ones here: of an object that is called, older FastAPIs read no others.
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -34,23 +33,27 @@ __all__ = [
     "optional_session",
 ]
 
-#: Marks in the document which operations ask for a fresh session, until that is written there.
-_FRESH = "fresh"
+#: Marks in the document which operations ask for a fresh session, until `describe_sessions`.
+_FRESH = "fresh_session"
 
 
-# What the OpenAPI document says of the cookie; `describe_sessions` knows its name better. Whether
-# the cookie is any good, the middleware has found out.
-_cookie = APIKeyCookie(name="__Host-sid", scheme_name=SCHEME, auto_error=False)
+class _Cookie(APIKeyCookie):
+    """What the OpenAPI document says of the cookie; `describe_sessions` knows its name better.
+    Whether it is any good, the middleware has found out.
+    """
+
+    def __init__(self, scheme_name: str) -> None:
+        super().__init__(name="__Host-sid", scheme_name=scheme_name, auto_error=False)
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        """Nothing; for WebSockets, too, as FastAPI's own was not always."""
 
 
 async def current_session(
-    connection: HTTPConnection, _: Annotated[str | None, Security(_cookie)]
+    connection: HTTPConnection, _: Annotated[None, Security(_Cookie(SCHEME))]
 ) -> Session:
     """The session; 401 without one. To guard a whole router: ``Depends(current_session)``."""
-    session = session_of(connection)
-    if session is None:
-        raise HTTPException(401, login_required(connection), CHALLENGE)
-    return session
+    return _session(connection)
 
 
 async def optional_session(connection: HTTPConnection) -> Session | None:
@@ -80,12 +83,15 @@ def fresh_session(max_age: timedelta) -> Dependency:
     """
     age = checked_age(max_age)
 
-    async def fresh(session: CurrentSession, connection: HTTPConnection) -> Session:
+    async def fresh(
+        connection: HTTPConnection, _: Annotated[None, Security(_Cookie(_FRESH))]
+    ) -> Session:
+        session = _session(connection)
         if not is_fresh(connection, age):
             raise HTTPException(403, not_fresh(session, age))
         return session
 
-    dependency: Dependency = Security(fresh, scopes=[_FRESH])
+    dependency: Dependency = Depends(fresh)
     return dependency
 
 
@@ -107,8 +113,9 @@ def describe_sessions(app: FastAPI, sessions: Sessions) -> None:
     def openapi() -> dict[str, Any]:
         document = make()
         schemes = document.get("components", {}).get("securitySchemes", {})
-        if SCHEME in schemes:
-            schemes[SCHEME]["name"] = sessions.cookie_name
+        cookie = schemes.pop(_FRESH, None) or schemes.get(SCHEME)
+        if cookie is not None:
+            schemes[SCHEME] = {**cookie, "name": sessions.cookie_name}
         for path in document.get("paths", {}).values():
             for operation in path.values():
                 _list_refusals(operation)
@@ -118,9 +125,17 @@ def describe_sessions(app: FastAPI, sessions: Sessions) -> None:
 
 
 def _list_refusals(operation: Any) -> None:  # noqa: ANN401 -- a piece of a JSON document
-    for asked in operation.get("security", ()):
-        if SCHEME in asked:
-            operation["responses"].setdefault("401", {"description": NOT_LOGGED_IN})
-            if _FRESH in asked[SCHEME]:
-                operation["responses"].setdefault("403", {"description": NOT_FRESH})
-                asked[SCHEME] = []  # it was a note to ourselves
+    asked = {name for one in operation.get("security", ()) for name in one}
+    if _FRESH in asked:
+        operation["responses"].setdefault("403", {"description": NOT_FRESH})
+        others = [one for one in operation["security"] if not one.keys() & {SCHEME, _FRESH}]
+        operation["security"] = [*others, {SCHEME: []}]
+    if asked & {SCHEME, _FRESH}:
+        operation["responses"].setdefault("401", {"description": NOT_LOGGED_IN})
+
+
+def _session(connection: HTTPConnection) -> Session:
+    session = session_of(connection)
+    if session is None:
+        raise HTTPException(401, login_required(connection), CHALLENGE)
+    return session

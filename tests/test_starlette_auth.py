@@ -33,7 +33,7 @@ def database_url(tmp_path: Path) -> str:
 
 async def whoami(request: Request) -> Response:
     user = request.user
-    identity = user.identity if hasattr(user, "identity") else user["id"]
+    identity = user.identity if user.is_authenticated else ""  # Starlette's nobody has none
     return JSONResponse([user.is_authenticated, user.display_name, identity])
 
 
