@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi.security import HTTPBearer
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
@@ -229,6 +230,19 @@ def test_what_the_app_says_of_its_answers_stays() -> None:
     responses = app.openapi()["paths"]["/"]["get"]["responses"]
     assert responses["401"]["description"] == "who are you?"
     assert responses["403"]["description"]
+
+
+def test_each_scheme_is_asked_for_once_beside_those_of_the_app() -> None:
+    sessions = Sessions("sqlite:///never.db", secret_key=KEY)
+    app = FastAPI()
+    describe_sessions(app, sessions)
+    guards = [Depends(HTTPBearer()), Depends(current_session), fresh_session(HOUR)]
+    app.get("/", dependencies=guards)(answer)
+    document = app.openapi()
+    assert document["components"]["securitySchemes"].keys() == {"HTTPBearer", "session"}
+    asked = {name for one in document["paths"]["/"]["get"]["security"] for name in one}
+    assert asked == {"HTTPBearer", "session"}
+    assert len(document["paths"]["/"]["get"]["security"]) == len(asked)
 
 
 def test_an_app_without_any_of_it_keeps_its_document() -> None:
