@@ -36,7 +36,7 @@ bench:  ## measure it beside its peers; make bench ARGS=--quick takes less than 
 	$(VENV)/peers/bin/python -m benchmarks $(ARGS)
 
 clean:  ## remove what the other targets have made, the demo's people and sessions too
-	rm -rf .demo-secret demo.db demo.db-shm demo.db-wal
+	rm -rf .demo-secret demo.db demo.db-shm demo.db-wal fastapi-demo.db litestar-demo.db
 	rm -rf $(VENV) benchmarks/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -23,6 +23,9 @@ class HasScope(Protocol):
     def scope(self) -> Any: ...  # noqa: ANN401 -- each framework types its own
 
 
+#: The key of a scope for the `Sessions` whose middleware it has passed last.
+SESSIONS = "asgi_sessions"
+
 #: What the functions of the package take for `conn`.
 Conn = HasScope | Mapping[str, Any]
 

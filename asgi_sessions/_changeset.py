@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,8 @@ from ._session import Session
 ID_LENGTH = 255
 #: Characters a reason may have.
 REASON_LENGTH = 50
+#: Characters of `acr`, and of all `amr` with the spaces between them.
+ASSURANCE_LENGTH = 255
 #: Of moments: MariaDB's begin with 1000, and asyncpg takes the very first and last for infinity.
 YEARS = range(1000, 9999)
 
@@ -66,7 +68,7 @@ def changeset(session: Session | None, attrs: Mapping[str, Any]) -> Changeset:
     changes = {
         name: value
         for name, value in values.items()
-        if session is None or getattr(session, name, _UNKNOWN) != value
+        if session is None or _kept(session, name) != value
     }
     result = Changeset(session, changes, errors)
     for name in _REQUIRED:
@@ -93,6 +95,12 @@ def checked(**attrs: object) -> dict[str, Any]:
 
 
 _UNKNOWN = object()
+
+
+def _kept(session: Session, name: str) -> object:
+    """What the column of a session holds; of what is not shown, nobody knows."""
+    value = getattr(session, name, _UNKNOWN)
+    return (" ".join(session.amr) or None) if name == "amr" else value
 
 
 def _cast(attrs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
@@ -132,6 +140,17 @@ def _text(length: int) -> Callable[[object], str]:
         return value
 
     return cast
+
+
+def _methods(value: object) -> str | None:
+    """One text with a space between methods: none of those registered has one (RFC 8176, 6.1)."""
+    methods = value.split() if isinstance(value, str) else value
+    if not isinstance(methods, Iterable) or isinstance(methods, bytes | Mapping):
+        raise ValueError(f"must be a list of str, not {type(value).__name__}")
+    words = [_text(ASSURANCE_LENGTH)(method) for method in methods]
+    if any(len(word.split()) != 1 for word in words):
+        raise ValueError("must not hold a method with a space in it")
+    return _text(ASSURANCE_LENGTH)(" ".join(words)) if words else None
 
 
 def _user_agent(value: object) -> str | None:
@@ -191,4 +210,6 @@ _CASTS: dict[str, Callable[[object], object]] = {
     "ended_at": _moment,
     "end_reason": _text(REASON_LENGTH),
     "remember": _flag,
+    "acr": _text(ASSURANCE_LENGTH),
+    "amr": _methods,
 }

@@ -74,7 +74,13 @@ class Core:
         """
         person = Person.of(person)
         app_id = self.settings.app_id if person.app_id is None else person.app_id
-        facts = {"person_id": person.id, "app_id": app_id, "auth_provider": person.auth_provider}
+        facts = {
+            "person_id": person.id,
+            "app_id": app_id,
+            "auth_provider": person.auth_provider,
+            "acr": person.acr,
+            "amr": person.amr,
+        }
         cast = changeset(None, facts).checked()
         return replace(person, id=cast["person_id"], app_id=cast["app_id"])
 
@@ -111,6 +117,8 @@ class Core:
             "ended_at": None,
             "end_reason": None,
             "remember": remember,
+            "acr": person.acr,
+            "amr": person.amr,
         }
         return changeset(None, values).checked(), token, keys
 
@@ -183,9 +191,14 @@ class Core:
             self._device_keys(scope, person), live=self.settings.now()
         )
 
-    async def renew(self, row: Row, presented: bytes | None) -> Started | None:
-        """A new secret for a live session; None if it is dead."""
+    async def renew(
+        self, row: Row, presented: bytes | None, acr: str | None, amr: Sequence[str]
+    ) -> Started | None:
+        """A new secret for a live session, and how the person was authenticated if that is said;
+        None if it is dead.
+        """
         now = self.settings.now()
+        proof = checked(acr=acr or row.acr, amr=amr or row.amr)
         if row.renewed_lately(presented, now):
             current = await self.store.by_sid(row.id)
             alive = current is not None and current.live(now, self.settings.lifetimes)
@@ -199,7 +212,7 @@ class Core:
             authenticated_at=now,
             last_seen_at=now,
         )
-        renewed = await self.store.renew(row, values, now=now)
+        renewed = await self.store.renew(row, values | proof, now=now)
         if renewed is None:
             return None
         won = renewed.secret_hash == values["secret_hash"]

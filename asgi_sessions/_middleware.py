@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._call import Call
+from ._call import SESSIONS, Call
 from ._cookies import add_vary
 from ._delivery import Delivery
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
@@ -49,6 +49,7 @@ class SessionMiddleware:
                 f"SessionMiddleware(sessions={sessions!r}): pass the Sessions of your app"
             )
         self.app = app
+        self._sessions = sessions
         self._person = person
         self._core = sessions._core
         self._settings = sessions._core.settings
@@ -69,6 +70,7 @@ class SessionMiddleware:
             return
         person = self._person(scope)
         call = scope[self._key] = Call(scope)
+        scope[SESSIONS] = self._sessions
         values = self._read(scope.get("headers", ()))
         if (values or person is not None) and not await self._enter(
             scope, call, person, values, send

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,9 @@ from ._changeset import YEARS
 from ._errors import ConfigurationError
 
 ID_NAMES = ("id", "identity", "sub")
+
+#: The key of a scope for a user who is there because of a session of ours, and for no other reason.
+SESSION_USER = "asgi_sessions.user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,8 @@ class Person:
         auth_provider: what authenticated them, for instance ``"google"``.
         authenticated_at: when they last proved who they are (aware); None if unknown.
         sid: the session that their token names, if it names one.
+        acr: how well they were authenticated, in the words of who did it; None if unknown.
+        amr: the methods that were used, such as ``("pwd", "otp")`` (RFC 8176).
     """
 
     id: object
@@ -31,6 +36,8 @@ class Person:
     auth_provider: str | None = None
     authenticated_at: datetime | None = None
     sid: str | None = None
+    acr: str | None = None
+    amr: Sequence[str] = ()
 
     @classmethod
     def of(cls, person: object, *, where: str = "the person given") -> Person:
@@ -48,6 +55,8 @@ class Person:
                 auth_provider=_text(person.auth_provider) or None,
                 authenticated_at=_moment(person.authenticated_at),
                 sid=_text(person.sid),
+                acr=_text(person.acr) or None,
+                amr=_methods(person.amr),
             )
         if isinstance(person, str | int | UUID) and not isinstance(person, bool):
             return cls(person)
@@ -65,6 +74,8 @@ class Person:
             auth_provider=_text(_first(person, "auth_provider")) or None,
             authenticated_at=_moment(_first(person, "authenticated_at", "auth_time", "iat")),
             sid=_text(_first(person, "sid")),
+            acr=_text(_first(person, "acr")) or None,
+            amr=_methods(_first(person, "amr")),
         )
 
 
@@ -72,7 +83,7 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
     """The person whom another layer authenticated: the default of `SessionMiddleware`.
 
     ``scope["state"]["person"]`` first, then ``scope["user"]`` unless its `is_authenticated`
-    is false.
+    is false, or `SessionAuthBackend` has put it there.
 
     Raises:
         ConfigurationError: if somebody is there but has no id.
@@ -83,7 +94,7 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
         if person is not None:
             return Person.of(person, where='scope["state"]["person"]')
     user = scope.get("user")
-    if user is None:
+    if user is None or user is scope.get(SESSION_USER):
         return None
     authenticated = _get(user, "is_authenticated", default=True)
     if not (authenticated() if callable(authenticated) else authenticated):
@@ -113,6 +124,15 @@ def _text(value: object) -> Any:  # noqa: ANN401 -- text, or what will be refuse
         return None if value is None else str(value)
     except ValueError:
         return value  # an integer of more digits than Python spells
+
+
+def _methods(value: object) -> tuple[str, ...]:
+    """The items of a list, the words of a text; anything else names no method."""
+    if isinstance(value, str):
+        return tuple(value.split())
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        return tuple(map(_text, value))
+    return ()
 
 
 def _moment(value: object) -> datetime | None:

@@ -40,6 +40,8 @@ class Row(NamedTuple):
     end_reason: str | None
     remember: bool
     live_device_key: bytes | None
+    acr: str | None
+    amr: str | None
 
     def __repr__(self) -> str:
         """Without the hashes: nothing of a secret reaches a log."""
@@ -68,6 +70,8 @@ class Row(NamedTuple):
                 "ended_at": self[14],
                 "end_reason": self[15],
                 "remember": self[16],
+                "acr": self[18],
+                "amr": tuple(amr.split()) if (amr := self[19]) is not None else (),
             },
         )
         return session

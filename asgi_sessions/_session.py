@@ -29,6 +29,8 @@ class Session:
         end_reason: ``logout``, ``revoked``, ``replaced``, ``person_changed``, ``limit``,
             ``expired``, ``reuse``, ``not_delivered`` or the app's own word.
         remember: whether the cookie outlives the browser.
+        acr: how well the person was authenticated, in the words of who did it (OpenID Connect).
+        amr: the methods that were used, such as ``pwd`` and ``otp`` (RFC 8176).
     """
 
     id: str
@@ -46,6 +48,8 @@ class Session:
     ended_at: datetime | None
     end_reason: str | None
     remember: bool
+    acr: str | None = None
+    amr: tuple[str, ...] = ()
 
     @property
     def sid(self) -> str:

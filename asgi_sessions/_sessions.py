@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from uuid import UUID
 
 from databases import Database
-from sqlalchemy import MetaData, Table, make_url
+from sqlalchemy import MetaData, Table, Update, make_url
 
 from ._call import Call, Conn, scope_of
 from ._changeset import checked
@@ -297,20 +297,28 @@ class Sessions:
 
     # --- more of one's own session --------------------------------------------------------------
 
-    async def renew_session(self, conn: Conn) -> Session | None:
+    async def renew_session(
+        self, conn: Conn, *, acr: str | None = None, amr: Sequence[str] = ()
+    ) -> Session | None:
         """After a password or a second factor: a new secret under the same sid, and
         `authenticated_at` is now (ASVS 7.2.4, 7.5.1). None without a live session.
 
         The previous secret stays good until the new one has been seen, and 60 s longer.
 
+        Args:
+            conn: the request; a WebSocket before it is accepted.
+            acr: how well the person is authenticated now; None leaves it as it is.
+            amr: the methods that were used, such as ``["pwd", "otp"]``; none leaves them.
+
         Raises:
             ConfigurationError: if the response has begun.
+            InvalidSession: if `acr` or `amr` cannot be stored.
         """
         core, call = self._core, self._call(conn)
         self._may_change(call)
         if call.row is None:
             return None
-        renewed = await core.renew(call.row, call.presented)
+        renewed = await core.renew(call.row, call.presented, acr, amr)
         if renewed is None:
             call.drop()
             return None
@@ -406,6 +414,34 @@ class Sessions:
         )
         self._core.ended(rows)
         return len(rows)
+
+    def end_all_statement(
+        self,
+        person_id: object,
+        *,
+        app_id: str | None = None,
+        except_sid: str | None = None,
+        reason: str = "revoked",
+    ) -> Update:
+        """The UPDATE of `end_all_sessions`, for a transaction of your own in the same database: the
+        sessions end if it commits, and only then. Nobody is told (no event, no record); open
+        WebSockets are closed within `socket_check_interval`.
+
+        Args:
+            person_id: str, int or UUID.
+            app_id: None for every app in the table.
+            except_sid: the one to keep.
+            reason: what to write down.
+
+        Raises:
+            InvalidSession: if an argument cannot be one.
+        """
+        return self._core.store.end_all_statement(
+            *self._ids(person_id, app_id),
+            except_sid=except_sid,
+            reason=checked(end_reason=reason)["end_reason"],
+            now=self._core.settings.now(),
+        )
 
     async def purge(self, *, batch_size: int = 1000) -> int:
         """Remove what ended longer than `keep_ended` ago; how many rows. Run it daily.

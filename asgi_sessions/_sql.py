@@ -31,9 +31,7 @@ class Clauses:
         self.now: ColumnElement[Any] = bindparam("p_now", type_=c.expires_at.type)
         idle: ColumnElement[Any] = bindparam("p_idle", type_=c.expires_at.type)
         #: `Row.live` in SQL, once for all statements.
-        self.live: Condition = and_(
-            c.ended_at.is_(None), c.expires_at > self.now, c.last_seen_at > idle
-        )
+        self.live = self._live(self.now, idle)
         #: Nobody has ended it, but its time is up.
         self.overdue: Condition = and_(
             c.ended_at.is_(None), or_(c.expires_at <= self.now, c.last_seen_at <= idle)
@@ -46,6 +44,14 @@ class Clauses:
             **self.given("ended_at", "end_reason"),
             "live_device_key": null(),
         }
+
+    def _live(self, now: Any, idle: Any) -> Condition:  # noqa: ANN401 -- a value or an expression
+        c = self.c
+        return and_(c.ended_at.is_(None), c.expires_at > now, c.last_seen_at > idle)
+
+    def live_at(self, now: datetime) -> Condition:
+        """`live` with the values of a moment in it, for a statement that somebody else runs."""
+        return self._live(now, self._lifetimes.idle_since(now))
 
     def param(self, name: str) -> ColumnElement[Any]:
         """A parameter for a value of a column."""

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, MetaData, bindparam, delete, update
+from sqlalchemy import ColumnElement, Integer, MetaData, Update, bindparam, delete, update
 
 from ._access import Access
 from ._ends import Ends
@@ -226,6 +226,25 @@ class Store:
 
         answer: list[Row] = await self._write(work)
         return answer
+
+    def end_all_statement(
+        self,
+        person_id: str,
+        app_id: str | None,
+        *,
+        except_sid: str | None,
+        reason: str,
+        now: datetime,
+    ) -> Update:
+        """What `end_all` does, as a statement with its values."""
+        c = self.table.c
+        mine = [c.person_id == person_id, self._sql.live_at(now)]
+        if app_id is not None:
+            mine.append(c.app_id == app_id)
+        if except_sid is not None:
+            mine.append(c.id != except_sid)
+        ended = {"ended_at": now, "end_reason": reason, "live_device_key": None}
+        return update(self.table).where(*mine).values(ended)
 
     async def renew(self, row: Row, changed: dict[str, Any], *, now: datetime) -> Row | None:
         """Write a new secret unless the session is dead (None) or another request has renewed it

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from ._changeset import ID_LENGTH, REASON_LENGTH
+from ._changeset import ASSURANCE_LENGTH, ID_LENGTH, REASON_LENGTH
 from ._device import USER_AGENT_LENGTH
 
 SID_LENGTH = 36
@@ -72,6 +72,8 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Column("ended_at", moment),
         Column("end_reason", _text(REASON_LENGTH)),
         Column("remember", Boolean, nullable=False),
+        Column("acr", _text(ASSURANCE_LENGTH)),
+        Column("amr", _text(ASSURANCE_LENGTH)),
         Index(f"ix_{name}_person", "person_id", "app_id", "ended_at", "id"),
         Index(f"ix_{name}_device", "device_key", "started_at"),
         Index(f"ux_{name}_live_device", "live_device_key", unique=True),

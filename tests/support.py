@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -17,22 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_sessions import SessionMiddleware, Sessions
 from asgi_sessions._core import TOUCH
+from asgi_sessions.testing import Clock as Clock  # noqa: PLC0414 -- for the tests, from here
 
 KEY = "the key that signs in the tests, 32+"
 OLD_KEY = "a key that was good until yesterday.."
-
-
-class Clock:
-    """A clock that stands still until it is turned."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def turn(self, by: timedelta) -> None:
-        self.now += by
 
 
 class Vouch:

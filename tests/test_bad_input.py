@@ -45,6 +45,7 @@ from asgi_sessions._device import (
 from asgi_sessions._endpoint import crosses_sites
 from asgi_sessions._tables import sessions_table
 from asgi_sessions._tokens import KEY_LENGTH, SIDS, Keys, Token, new_secret, new_sid
+from asgi_sessions.testing import logged_in_cookie
 
 from .support import KEY, OLD_KEY, Clock, touched
 
@@ -153,7 +154,8 @@ class World:
 
     async def log_in(self, person: str) -> str:
         """A session; the value of its cookie."""
-        return await self.do(lambda scope: self.sessions.start_session(scope, {"id": person}))
+        (value,) = (await logged_in_cookie(self.sessions, person)).values()
+        return value
 
     async def renew(self, value: str) -> str:
         """A new secret; the value of its cookie."""
@@ -707,7 +709,8 @@ def test_what_is_neither_request_nor_websocket_passes_untouched(
 
 # --- arbitrary persons -------------------------------------------------------------------------
 
-FACTS = ("authenticated_at", "auth_time", "iat", "sid", "app_id", "auth_provider")
+STORED = ("app_id", "auth_provider", "acr", "amr")
+FACTS = ("authenticated_at", "auth_time", "iat", "sid", *STORED)
 ids = st.one_of(junk, st.uuids(), st.text(min_size=1, max_size=300))
 facts = st.dictionaries(st.sampled_from(FACTS), junk | integers | moments, max_size=4)
 named = st.dictionaries(st.sampled_from(["id", "identity", "sub"]), ids, max_size=3)
@@ -814,6 +817,8 @@ def test_a_person_is_let_in_by_a_usable_id_and_signed_out_otherwise(
 )
 @example(junk_facts={"authenticated_at": datetime(2026, 1, 1)})  # noqa: DTZ001 -- naive
 @example(junk_facts={"app_id": "\0"})
+@example(junk_facts={"acr": "\0"})
+@example(junk_facts={"amr": [None, {}, "\ud800", b""]})
 @example(junk_facts={"sid": {"$ne": None}})
 @example(junk_facts={"sid": "' OR 1=1 --"})
 def test_odd_facts_about_a_person_break_nothing(world: World, junk_facts: dict[str, Any]) -> None:
@@ -825,7 +830,7 @@ def test_odd_facts_about_a_person_break_nothing(world: World, junk_facts: dict[s
         assert answer.session.person_id == person
         known_since = answer.session.authenticated_at
         assert known_since is None or known_since <= world.clock.now
-    if not {"app_id", "auth_provider"} & junk_facts.keys():
+    if not junk_facts.keys() & STORED:
         assert answer.session is not None
 
 
@@ -833,7 +838,7 @@ def test_odd_facts_about_a_person_break_nothing(world: World, junk_facts: dict[s
 UNSPEAKABLE = 10**5000
 
 
-@pytest.mark.parametrize("name", ["id", "app_id", "auth_provider", "sid", "iat"])
+@pytest.mark.parametrize("name", ["id", "app_id", "auth_provider", "acr", "sid", "iat"])
 def test_an_integer_that_python_does_not_spell_breaks_nothing(world: World, name: str) -> None:
     person = {"id": world.new_person(), name: UNSPEAKABLE}
     answer = world.run(world.ask(world.app, request(user=person)))

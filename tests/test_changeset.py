@@ -233,6 +233,56 @@ def test_a_device_never_makes_a_session_invalid() -> None:
     assert made.changes["ip_address"] is None
 
 
+# --- how a person was authenticated ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        (["pwd", "otp"], "pwd otp"),
+        (("pwd",), "pwd"),
+        ("pwd  otp", "pwd otp"),
+        (["x" * 127, "y" * 127], f"{'x' * 127} {'y' * 127}"),
+        (None, None),
+        ([], None),
+        (" ", None),
+    ],
+)
+def test_methods_are_one_text(given: object, stored: str | None) -> None:
+    assert new(amr=given).checked()["amr"] == stored
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (7, "must be a list of str, not int"),
+        (b"pwd", "must be a list of str, not bytes"),
+        ({"pwd": True}, "must be a list of str, not dict"),
+        ([7], "must be a str, not int"),
+        (["pwd", ""], "must not be empty"),
+        (["one time"], "must not hold a method with a space in it"),
+        (["a\0b"], "must not hold a NUL character"),
+        (["x" * 128, "y" * 127], "must have at most 255 characters, has 256"),
+    ],
+)
+def test_methods_that_could_not_be_told_apart_again_are_refused(given: object, fault: str) -> None:
+    assert new(amr=given).errors == {"amr": [fault]}
+
+
+@pytest.mark.parametrize("given", ["", 7, "x" * 256, "a\0b"])
+def test_an_assurance_is_text(given: object) -> None:
+    assert set(new(acr=given).errors) == {"acr"}
+    assert new(acr="urn:mace:incommon:iap:silver").valid
+
+
+def test_the_same_methods_are_no_change() -> None:
+    twice = replace(LIVE, acr="2", amr=("pwd", "otp"))
+    assert changeset(twice, {"acr": "2", "amr": ["pwd", "otp"]}).changes == {}
+    assert changeset(twice, {"amr": ["pwd"]}).changes == {"amr": "pwd"}
+    assert changeset(twice, {"amr": []}).changes == {"amr": None}
+    assert changeset(LIVE, {"amr": []}).changes == {}
+
+
 # --- a session that is there ----------------------------------------------------------------------
 
 

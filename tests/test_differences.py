@@ -112,10 +112,12 @@ async def test_a_device_shared_by_those_who_are_alike_is_one_for_each(sessions: 
 @pytest.mark.parametrize("char", ["x", "ä", "😀"])
 async def test_ids_may_have_255_characters_of_any_width(sessions: Sessions, char: str) -> None:
     person, app = char * 255, char * 254 + "x"
-    session = await insert(sessions, person, app_id=app, auth_provider=char * 255)
+    facts = {"auth_provider": char * 255, "acr": char * 255, "amr": [char * 127, char * 127]}
+    session = await insert(sessions, person, app_id=app, **facts)
     (found,) = await sessions.list_sessions(person, app_id=app)
     assert found == session
     assert (found.person_id, found.app_id, found.auth_provider) == (person, app, char * 255)
+    assert (found.acr, found.amr) == (char * 255, (char * 127, char * 127))
     with pytest.raises(InvalidSession, match="at most 255"):
         await insert(sessions, char * 256)
 

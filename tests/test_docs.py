@@ -289,6 +289,21 @@ def test_the_options_of_the_routes_are_those_of_the_signature() -> None:
     assert [(name, default) for name, default, _ in rows] == expected
 
 
+def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path) -> None:
+    source = "\n".join(block.source for block in blocks(DOCS / "testing.md", "python"))
+    (tmp_path / "test_app.py").write_text(source)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "."],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{len(re.findall('def test_', source))} passed" in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
 # --- the tables of the pages ----------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from .support import Browser, make_app
 
 NOON = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 NOON_IN_SECONDS = 1767268800  # since 1970
+NO_METHODS: list[Any] = [None, [], "", " ", 7, b"pwd", {"pwd": True}]
 SOME_UUID = UUID("0f8fad5b-d9cb-469f-a165-70867728950e")
 
 
@@ -120,8 +121,10 @@ def test_all_facts_are_read_from_keys_and_from_attributes() -> None:
         "auth_provider": "google",
         "authenticated_at": NOON,
         "sid": "s",
+        "acr": "silver",
+        "amr": ["pwd", "otp"],
     }
-    expected = Person("ada", "shop", "google", NOON, "s")
+    expected = Person("ada", "shop", "google", NOON, "s", "silver", ("pwd", "otp"))
     assert Person.of(facts) == expected
     assert Person.of(SimpleNamespace(**facts)) == expected
 
@@ -133,6 +136,26 @@ def test_facts_become_text() -> None:
 
 def test_an_empty_provider_is_unknown() -> None:
     assert Person.of({"id": 7, "auth_provider": ""}).auth_provider is None
+
+
+def test_an_empty_assurance_is_unknown() -> None:
+    assert Person.of({"id": 7, "acr": ""}).acr is None
+    assert Person.of(Person(7, acr="")).acr is None
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["pwd", "otp"], ("pwd", "otp")),
+        (("pwd",), ("pwd",)),
+        ("pwd otp", ("pwd", "otp")),  # as some providers send it
+        ([7], ("7",)),
+        *[(given, ()) for given in NO_METHODS],
+    ],
+)
+def test_methods_are_read_from_lists_and_from_text(given: Any, read: tuple[str, ...]) -> None:
+    assert Person.of({"id": 7, "amr": given}).amr == read
+    assert Person.of(Person(7, amr=given)).amr == read
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, timedelta
+from importlib import import_module
 from importlib.resources import files
 from types import FunctionType
 from typing import Any
@@ -67,7 +70,7 @@ COROUTINES = {
     "create_tables": "(self)",
     "connect": "(self)",
     "disconnect": "(self)",
-    "renew_session": "(self, conn)",
+    "renew_session": "(self, conn, *, acr=None, amr=())",
     "list_sessions": (
         "(self, person_id, *, app_id=None, include_ended=False, limit=100, before=None)"
     ),
@@ -78,6 +81,7 @@ COROUTINES = {
 }
 PLAIN = {
     "ddl": "(self, dialect)",
+    "end_all_statement": "(self, person_id, *, app_id=None, except_sid=None, reason='revoked')",
     "lifespan": "(self, app)",
     "is_fresh": "(self, conn, max_age)",
     "end_session_endpoint": "(self, *, redirect_to=None)",
@@ -87,6 +91,8 @@ PLAIN = {
     ),
 }
 
+#: Modules that are imported by their names.
+PUBLIC_MODULES = {"fastapi", "litestar", "starlette", "testing"}
 PUBLIC_OBJECTS = [getattr(asgi_sessions, name) for name in asgi_sessions.__all__]
 
 
@@ -122,10 +128,26 @@ def test_the_names_are_those_of_the_design_and_the_listed_additions() -> None:
     assert set(asgi_sessions.__all__) == NAMES | ADDED_NAMES
 
 
-def test_every_module_is_private() -> None:
+def test_the_public_modules_are_those_for_frameworks_and_for_tests() -> None:
     modules = [module.name for module in pkgutil.iter_modules(asgi_sessions.__path__)]
-    assert modules
-    assert [name for name in modules if not name.startswith("_")] == []
+    assert {name for name in modules if not name.startswith("_")} == PUBLIC_MODULES
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC_MODULES))
+def test_a_public_module_lists_its_names_and_documents_them(name: str) -> None:
+    module = import_module(f"asgi_sessions.{name}")
+    assert module.__doc__
+    assert module.__all__ == sorted(module.__all__)
+    own = {n for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
+    assert {n for n in own if not n.startswith("_")} <= set(module.__all__)
+    for shown in own & set(module.__all__):
+        assert inspect.getdoc(getattr(module, shown)), shown
+
+
+def test_the_package_imports_no_framework_that_it_can_do_without() -> None:
+    code = "import sys, asgi_sessions.testing, asgi_sessions.starlette; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"fastapi", "litestar", "pydantic"} & set(done.stdout.split())
 
 
 def test_the_package_says_that_it_is_typed() -> None:
@@ -192,7 +214,10 @@ def test_the_middleware_takes_the_app_first_and_the_rest_by_keyword() -> None:
         ("Lifetimes", "(*, idle, absolute)"),
         (
             "Person",
-            "(id, app_id=None, auth_provider=None, authenticated_at=None, sid=None)",
+            (
+                "(id, app_id=None, auth_provider=None, authenticated_at=None, sid=None,"
+                " acr=None, amr=())"
+            ),
         ),
     ],
 )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, assert_never, assert_type
+from typing import Annotated, Any, Literal, assert_never, assert_type
 from uuid import UUID
 
 import fastapi
@@ -19,9 +19,11 @@ import starlette.websockets
 from databases import Database
 from litestar.handlers import asgi
 from litestar.middleware import DefineMiddleware
-from sqlalchemy import MetaData, Table
+from sqlalchemy import MetaData, Table, Update
 from starlette.applications import Starlette
+from starlette.authentication import SimpleUser
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -45,6 +47,10 @@ from asgi_sessions import (
     changeset,
     person_from_scope,
 )
+from asgi_sessions import fastapi as in_fastapi
+from asgi_sessions import litestar as in_litestar
+from asgi_sessions.starlette import SessionAuthBackend
+from asgi_sessions.testing import Clock, logged_in_cookie
 
 KEY = "the key that signs in the tests, 32+"
 logger = logging.getLogger(__name__)
@@ -157,6 +163,7 @@ assert_type(person_from_scope({"type": "http"}), Person | None)
 assert_type(Person.of({"sub": "ada"}), Person)
 assert_type(Person("ada").authenticated_at, datetime | None)
 Person(7, app_id="shop", authenticated_at=datetime(2026, 1, 1, tzinfo=UTC), sid="...")
+Person(7, acr="2", amr=["pwd", "otp"])
 Person()  # type: ignore[call-arg]
 
 # --- in handlers ----------------------------------------------------------------------------------
@@ -181,6 +188,7 @@ async def on_a_request(request: Request) -> None:
     assert_type(await sessions.update_session_end(request, reason="bored"), Session | None)
     assert_type(await sessions.end_session(request), Session | None)
     assert_type(await sessions.renew_session(request), Session | None)
+    assert_type(await sessions.renew_session(request, acr="2", amr=["otp"]), Session | None)
     assert_type(sessions.is_fresh(request, timedelta(minutes=5)), bool)
     assert_type(await sessions.end_other_sessions(request), int)
     await sessions.update_session_end(request)  # type: ignore[call-arg]
@@ -300,3 +308,58 @@ litestar_app = litestar.Litestar(
     lifespan=[sessions.lifespan],
     middleware=[DefineMiddleware(SessionMiddleware, sessions=sessions)],
 )
+
+# --- what is there for frameworks and for tests ---------------------------------------------------
+
+
+class Member(SimpleUser):
+    """A user of the app's own."""
+
+
+async def load_member(session: Session) -> Member | None:
+    return Member(session.person_id)
+
+
+Middleware(AuthenticationMiddleware, backend=SessionAuthBackend())
+Middleware(AuthenticationMiddleware, backend=SessionAuthBackend(load_member))
+SessionAuthBackend("ada")  # type: ignore[arg-type]
+FreshSession = Annotated[Session, in_fastapi.fresh_session(timedelta(minutes=5))]
+in_fastapi.fresh_session(300)  # type: ignore[arg-type]
+in_fastapi.describe_sessions(fastapi_app, sessions)
+in_fastapi.describe_sessions(sessions, fastapi_app)  # type: ignore[arg-type]
+
+
+@fastapi_app.get("/", dependencies=[in_fastapi.fresh_session(timedelta(minutes=5))])
+async def in_a_handler(
+    session: in_fastapi.CurrentSession,
+    maybe: in_fastapi.OptionalSession,
+    fresh: FreshSession,
+) -> None:
+    assert_type(session, Session)
+    assert_type(maybe, Session | None)
+    assert_type(fresh, Session)
+
+
+guards = [in_litestar.requires_session, in_litestar.requires_fresh_session(timedelta(minutes=5))]
+
+
+@litestar.get("/", guards=guards)
+async def in_a_guarded_handler(
+    current_session: in_litestar.CurrentSession, optional_session: in_litestar.OptionalSession
+) -> None:
+    assert_type(current_session, Session)
+    assert_type(optional_session, Session | None)
+
+
+litestar.Litestar([in_a_guarded_handler], plugins=[in_litestar.SessionsPlugin(sessions)])
+in_litestar.SessionsPlugin(sessions, person=bearer)
+in_litestar.SessionsPlugin()  # type: ignore[call-arg]
+
+
+async def in_tests() -> None:
+    clock = Clock(datetime(2026, 1, 1, tzinfo=UTC))
+    clock.turn(timedelta(minutes=5))
+    assert_type(clock.now, datetime)
+    tested = Sessions("sqlite:///sessions.db", secret_key=KEY, clock=clock)
+    assert_type(await logged_in_cookie(tested, Account(7)), dict[str, str])
+    assert_type(tested.end_all_statement(7, except_sid="a sid"), Update)

@@ -1,0 +1,87 @@
+"""Who may pass, and what is said to whoever may not: the same words in every framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from ._call import SESSIONS, Conn, scope_of
+from ._errors import ConfigurationError
+from ._session import Session
+from ._sessions import Sessions
+
+#: How the OpenAPI document calls the cookie.
+SCHEME = "session"
+#: For a 401, which has to have one (RFC 9110, 11.6.1).
+CHALLENGE = {"WWW-Authenticate": "Cookie"}
+#: What a 401 and a 403 of the guards mean, for the OpenAPI document.
+NOT_LOGGED_IN = "Nobody is logged in"
+NOT_FRESH = "The person has to prove anew who they are"
+
+_LOGIN = "log in first"
+_AGAIN = "prove again who you are: the last time was too long ago"
+
+
+def session_of(conn: Conn) -> Session | None:
+    """The session of a connection.
+
+    Raises:
+        ConfigurationError: if the connection did not pass through the middleware.
+    """
+    scope = scope_of(conn)
+    _sessions(scope)
+    session: Session | None = scope["state"]["session"]
+    return session
+
+
+def is_fresh(conn: Conn, max_age: timedelta) -> bool:
+    """`Sessions.is_fresh` of the Sessions that the connection has passed."""
+    scope = scope_of(conn)
+    return _sessions(scope).is_fresh(scope, max_age)
+
+
+def checked_age(max_age: object) -> timedelta:
+    """The age, if it can be one.
+
+    Raises:
+        ConfigurationError: if it cannot.
+    """
+    if not isinstance(max_age, timedelta) or max_age <= timedelta(0):
+        raise ConfigurationError(f"max_age={max_age!r}: use a datetime.timedelta of more than 0")
+    return max_age
+
+
+def login_required(conn: Conn) -> dict[str, Any]:
+    """Why there is no session, with OpenID Connect's word for it (Core 1.0, 3.1.2.6).
+
+    Raises:
+        SessionsUnavailable: if nobody knows whether there is one.
+    """
+    scope = scope_of(conn)
+    fault = _sessions(scope)._call(scope).fault
+    if fault is not None:
+        raise fault
+    reason = scope["state"]["session_end_reason"]
+    return {"error": "login_required", "error_description": _LOGIN, "reason": reason}
+
+
+def not_fresh(session: Session, max_age: timedelta) -> dict[str, Any]:
+    """When the person has proved who they are, and how long that counts (RFC 9470, 3)."""
+    at = session.authenticated_at
+    return {
+        "error": "insufficient_user_authentication",
+        "error_description": _AGAIN,
+        "authenticated_at": None if at is None else at.isoformat(),
+        "max_age": round(max_age.total_seconds()),
+    }
+
+
+def _sessions(scope: Mapping[str, Any]) -> Sessions:
+    sessions = scope.get(SESSIONS)
+    if not isinstance(sessions, Sessions):
+        raise ConfigurationError(
+            "this connection did not pass through SessionMiddleware: add it to the app, outside "
+            "of what asks for the session"
+        )
+    return sessions

@@ -1,0 +1,182 @@
+"""For Litestar: a plugin that adds the middleware, and what handlers may ask for."""
+
+from __future__ import annotations
+
+from copy import copy
+from datetime import timedelta
+from typing import Any
+
+from litestar import Request, Response
+from litestar.config.app import AppConfig
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.middleware import DefineMiddleware
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.plugins import InitPlugin, ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
+from litestar.types import Guard
+
+from ._errors import ConfigurationError, SessionsUnavailable
+from ._guards import (
+    CHALLENGE,
+    SCHEME,
+    checked_age,
+    is_fresh,
+    login_required,
+    not_fresh,
+    session_of,
+)
+from ._middleware import PersonReader, SessionMiddleware
+from ._person import person_from_scope
+from ._session import Session
+from ._sessions import Sessions
+
+__all__ = [
+    "CurrentSession",
+    "OptionalSession",
+    "SessionsPlugin",
+    "current_session",
+    "optional_session",
+    "requires_fresh_session",
+    "requires_session",
+]
+
+AnyConnection = ASGIConnection[Any, Any, Any, Any]
+AnyRequest = Request[Any, Any, Any]
+
+#: ``current_session: CurrentSession`` is the session; without one the answer is a 401.
+CurrentSession = NamedDependency[Session]
+#: ``optional_session: OptionalSession`` is the session, or None.
+OptionalSession = NamedDependency[Session | None]
+
+
+async def requires_session(connection: AnyConnection, _: BaseRouteHandler) -> None:
+    """A guard: 401 without a session. For an app, a router, a controller or a handler."""
+    _session(connection)
+
+
+def requires_fresh_session(max_age: timedelta) -> Guard:
+    """A guard: 401 without a session, 403 unless the person has proved lately who they are (ASVS
+    7.5.1). The 403's ``extra`` has the ``error`` ``insufficient_user_authentication`` (RFC 9470),
+    ``authenticated_at`` and ``max_age`` in seconds.
+
+    Args:
+        max_age: how long the last proof counts.
+
+    Raises:
+        ConfigurationError: if `max_age` is no positive timedelta.
+    """
+    return _Fresh(checked_age(max_age))
+
+
+async def current_session(request: AnyRequest) -> Session:
+    """The session; 401 without one."""
+    return _session(request)
+
+
+async def optional_session(request: AnyRequest) -> Session | None:
+    """The session, or None."""
+    return session_of(request)
+
+
+class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
+    """All of it in one line: ``Litestar(..., plugins=[SessionsPlugin(sessions)])``.
+
+    Adds `SessionMiddleware` as the innermost of the app's own middlewares, unless it stands in the
+    list already; the lifespan; the dependencies `current_session` and `optional_session`; a 503 for
+    a database that does not answer; the cookie to the OpenAPI document, with each handler that
+    asks for a session.
+
+    Args:
+        sessions: the `Sessions` that hold the rows.
+        person: as for `SessionMiddleware`.
+
+    Raises:
+        ConfigurationError: if `sessions` are none.
+    """
+
+    def __init__(self, sessions: Sessions, *, person: PersonReader = person_from_scope) -> None:
+        if not isinstance(sessions, Sessions):
+            raise ConfigurationError(f"SessionsPlugin({sessions!r}): pass the Sessions of your app")
+        self._sessions = sessions
+        self._person = person
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Add it all; what the app has under the same names stays."""
+        if not any(map(_is_ours, app_config.middleware)):
+            app_config.middleware.append(
+                DefineMiddleware(SessionMiddleware, sessions=self._sessions, person=self._person)
+            )
+        app_config.lifespan.insert(0, self._sessions.lifespan)
+        app_config.dependencies = {
+            "current_session": Provide(current_session),
+            "optional_session": Provide(optional_session),
+            **app_config.dependencies,
+        }
+        app_config.exception_handlers = {
+            SessionsUnavailable: _unavailable,
+            **app_config.exception_handlers,
+        }
+        if app_config.openapi_config is not None:
+            # A copy: it may be Litestar's own, which all apps share.
+            config = app_config.openapi_config = copy(app_config.openapi_config)
+            others = config.components
+            cookie = SecurityScheme(
+                type="apiKey", name=self._sessions.cookie_name, security_scheme_in="cookie"
+            )
+            config.components = [
+                *(others if isinstance(others, list) else [others]),
+                Components(security_schemes={SCHEME: cookie}),
+            ]
+        return app_config
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Note for the OpenAPI document which handlers ask for a session."""
+        if isinstance(route, HTTPRoute):
+            for handler in route.route_handlers:
+                _describe(handler)
+
+
+class _Fresh:
+    """A guard; a class, so that the plugin knows it again."""
+
+    def __init__(self, max_age: timedelta) -> None:
+        self._max_age = max_age
+
+    async def __call__(self, connection: AnyConnection, _: BaseRouteHandler) -> None:
+        session = _session(connection)
+        if not is_fresh(connection, self._max_age):
+            facts = not_fresh(session, self._max_age)
+            raise PermissionDeniedException(facts["error_description"], extra=facts)
+
+
+def _session(connection: AnyConnection) -> Session:
+    session = session_of(connection)
+    if session is None:
+        facts = login_required(connection)
+        raise NotAuthorizedException(facts["error_description"], headers=CHALLENGE, extra=facts)
+    return session
+
+
+def _is_ours(middleware: object) -> bool:
+    return isinstance(middleware, DefineMiddleware) and middleware.middleware is SessionMiddleware
+
+
+def _describe(handler: HTTPRouteHandler) -> None:
+    guards = handler.resolve_guards()
+    fresh = any(isinstance(guard, _Fresh) for guard in guards)
+    wanted = handler.parsed_fn_signature.parameters
+    given = [by.dependency for name, by in handler.resolve_dependencies().items() if name in wanted]
+    if fresh or requires_session in guards or current_session in given:
+        handler.security = [*(handler.security or ()), {SCHEME: []}]
+        refusals = [NotAuthorizedException, *[PermissionDeniedException] * fresh]
+        handler.raises = [*(handler.raises or ()), *refusals]
+
+
+def _unavailable(_: AnyRequest, fault: SessionsUnavailable) -> Response[str]:
+    headers = {"retry-after": str(fault.retry_after), "cache-control": "no-store"}
+    return Response(
+        "Service Unavailable", status_code=503, headers=headers, media_type="text/plain"
+    )
