@@ -18,7 +18,7 @@ from .filler import grow
 from .lab import Lab, check
 from .load import App, Contender, latencies, p50, percentile, requests
 from .places import Place
-from .rows import MANY_PERSON, Sample, fill, size_of
+from .rows import MANY_PERSON, Sample, fill, sizes_of
 
 #: Requests at once while rows are removed.
 CONCURRENT = 16
@@ -75,7 +75,7 @@ async def growth(lab: Lab, place: Place) -> list[Figure]:
         ]
         figures = await _compared(lab, tables)
         figures += await _listed(lab, tables[-1])
-        figures.append(_stored(tables[-1]))
+        figures += _stored(tables[-1])
         return figures + await _purged(lab, tables[-1])
 
 
@@ -137,17 +137,23 @@ async def _listed(lab: Lab, table: Grown) -> list[Figure]:
     return [ratio("h", what, rounds, ("list", "resume"), bound=2)]
 
 
-def _stored(table: Grown) -> Figure:
-    size = size_of(table.place, table.sessions.table)
-    return Figure(
-        letter="h",
-        what=f"table and indexes, {table.rows:,} rows, {table.place.name}",
-        ours=size / 1e6,
-        against=None,
-        unit="MB",
-        values=[size / table.rows],
-        sign="bytes a row",
-    )
+def _stored(table: Grown) -> list[Figure]:
+    """What the rows take, in all and by index."""
+    sizes = sizes_of(table.place, table.sessions.table)
+    where = f"{table.rows:,} rows, {table.place.name}"
+    parts = {"table and indexes": sum(sizes.values()), **sizes}
+    return [
+        Figure(
+            letter="h",
+            what=f"{what.replace(table.sessions.table.name, 'sessions')}, {where}",
+            ours=size / 1e6,
+            against=None,
+            unit="MB",
+            values=[size / table.rows],
+            sign="bytes a row",
+        )
+        for what, size in parts.items()
+    ]
 
 
 async def _purged(lab: Lab, table: Grown) -> list[Figure]:

@@ -126,14 +126,18 @@ def settle(place: Place, table: Table, connection: Connection) -> None:
 
 
 _SIZES = {
-    "postgresql": "SELECT pg_total_relation_size('{table}')",
-    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
-    "mysql": "SELECT data_length + index_length FROM information_schema.tables"
-    " WHERE table_name = '{table}' AND table_schema = database()",
+    "postgresql": "SELECT relname, pg_relation_size(oid) FROM pg_class"
+    " WHERE oid = '{table}'::regclass OR oid IN"
+    " (SELECT indexrelid FROM pg_index WHERE indrelid = '{table}'::regclass)",
+    "sqlite": "SELECT name, sum(pgsize) FROM dbstat WHERE name LIKE '%{table}%' GROUP BY name",
+    # The index by the primary key is the table.
+    "mysql": "SELECT index_name, stat_value * @@innodb_page_size FROM mysql.innodb_index_stats"
+    " WHERE stat_name = 'size' AND table_name = '{table}' AND database_name = database()",
 }
 
 
-def size_of(place: Place, table: Table) -> int:
-    """Bytes of the table with its indexes; of the whole file on SQLite."""
+def sizes_of(place: Place, table: Table) -> dict[str, int]:
+    """Bytes of the table and of each index, by its name as the database has it."""
     with engine(place.url) as made, made.connect() as connection:
-        return int(connection.scalar(text(_SIZES[place.kind].format(table=table.name))) or 0)
+        rows = connection.execute(text(_SIZES[place.kind].format(table=table.name))).all()
+    return {str(name): int(size) for name, size in rows}
