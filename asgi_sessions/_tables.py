@@ -77,8 +77,8 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Index(f"ix_{name}_person", "person_id", "app_id", "ended_at", "id"),
         Index(f"ix_{name}_device", "device_key", "started_at"),
         Index(f"ux_{name}_live_device", "live_device_key", unique=True),
-        Index(f"ix_{name}_expires_at", "expires_at"),
-        Index(f"ix_{name}_ended_at", "ended_at"),
+        # Of those that nobody has ended, the first that run out; of the others, the first that did.
+        Index(f"ix_{name}_over", "ended_at", "expires_at"),
         schema=schema or None,
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",

@@ -246,3 +246,4 @@ async def _held_up(
         await done.wait()
         connection.exec_driver_sql("ROLLBACK")
     await asyncio.gather(*running)
+    await sessions._core.events.settle()  # nobody waits for a touch
