@@ -51,6 +51,8 @@ class Listener:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._raw: Any = None
+        #: Whether it is listening now.
+        self.hears = False
         # An empty context: what a request has set must not live on in here.
         self._task = self._loop.create_task(self._serve(), context=Context())
         # As asyncio.gather does: a loop may be closed without a word (as tests do).
@@ -75,6 +77,7 @@ class Listener:
                         logger.warning(
                             "told of ends in other processes again", extra={"event": "notified"}
                         )
+                    self.hears = True
                     self._ready()
                     await self._until(lost)
                 except Exception as fault:  # noqa: BLE001 -- it is tried again
@@ -132,6 +135,7 @@ class Listener:
                 await self._raw.execute("SELECT 1")
 
     async def _close(self) -> None:
+        self.hears = False
         raw, self._raw = self._raw, None
         if raw is not None:
             with suppress(Exception):  # then it has been broken off

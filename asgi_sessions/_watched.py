@@ -157,6 +157,6 @@ class Watched:
     def _look(self, here: _Here) -> None:
         """Check now: nobody has heard what was told before."""
         here.again = True
-        if here.timer is not None:
+        if here.timer is not None and here.open:  # what was open a moment ago may come back
             here.timer.cancel()
             self._wake(here)

@@ -473,9 +473,9 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.get("/leave")
     await sessions._core.events.settle()
     assert (await browser.get("/")).status_code == 503
-    leave = sessions._core.watched.add(sid, caplog.clear)
+    closed = sessions._core.watched.add(sid, caplog.clear)
     await sessions._core.watched.check()
-    leave()
+    closed()
     bring_back(others)
     await browser.see()
     assert (await Browser(app).post("/fail")).status_code == 500
