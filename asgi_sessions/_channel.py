@@ -39,14 +39,16 @@ class Channel(ABC):
     #: What `receive` gives once the session has ended.
     disconnect: ClassVar[Message]
 
+    # Defaults of the class: most responses are short, and need not be slowed down by all of them.
+    _ended = False
+    _over = False
+    _listening: frozenset[asyncio.Task[object]] = frozenset()
+    _sending: asyncio.Lock | None = None
+    _ending: asyncio.Task[None] | None = None
+
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._ended = False
-        self._over = False
-        self._listening: set[asyncio.Task[object]] = set()
-        self._sending: asyncio.Lock | None = None
-        self._ending: asyncio.Task[None] | None = None
 
     @abstractmethod
     def _is_last(self, message: Message) -> bool:
@@ -60,9 +62,9 @@ class Channel(ABC):
         """End it now, whatever the app is doing. In the loop of the connection."""
         if not self._ended:
             self._ended = True
-            for task in self._listening:
+            listening, self._listening = self._listening, frozenset()
+            for task in listening:
                 task.cancel()  # `receive` makes a disconnect of it
-            self._listening.clear()
             self._ending = asyncio.get_running_loop().create_task(self._hang_up())
 
     async def receive(self) -> Message:
@@ -72,7 +74,7 @@ class Channel(ABC):
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 -- for the type checker: this is a coroutine
         before = task.cancelling()
-        self._listening.add(task)
+        self._listening |= {task}
         try:
             return await self._receive()
         except asyncio.CancelledError:
@@ -80,7 +82,7 @@ class Channel(ABC):
                 raise  # somebody else has cancelled, too
             return dict(self.disconnect)
         finally:
-            self._listening.discard(task)
+            self._listening -= {task}
 
     async def send(self, message: Message) -> None:
         """Pass a message on.
@@ -119,7 +121,7 @@ class Channel(ABC):
                         await self._send(message)
 
     def _lock(self) -> asyncio.Lock:
-        if self._sending is None:  # most responses are short, and need none
+        if self._sending is None:
             self._sending = asyncio.Lock()
         return self._sending
 

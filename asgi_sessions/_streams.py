@@ -15,8 +15,6 @@ from ._watched import Watched
 _EMPTY = (204, 304)
 _BODIES = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
 
-Begin = Callable[["Stream"], None]
-
 
 class Stream(Channel):
     """The response to one request. If it says how long it is, it is left alone; else it is watched
@@ -27,15 +25,24 @@ class Stream(Channel):
         receive: the server's.
         send: the server's.
         begin: called when a long response has started; it may have `end` called.
+        scope: of the request.
+
+    Attributes:
+        leave: to be called when the response is over, if it was a long one.
     """
 
     disconnect: ClassVar[Message] = {"type": "http.disconnect"}
 
-    def __init__(self, receive: Receive, send: Send, begin: Begin) -> None:
+    _started = False
+    _trailers = False
+    leave: Callable[[], None] | None = None
+
+    def __init__(
+        self, receive: Receive, send: Send, begin: Callable[[Stream], None], scope: Scope
+    ) -> None:
         super().__init__(receive, send)
         self._begin = begin
-        self._started = False
-        self._trailers = False
+        self.scope = scope
 
     def pass_on(self, message: Message) -> Awaitable[None]:
         """What the app sends. No coroutine of its own while the response may be a short one."""
@@ -84,25 +91,22 @@ class Streams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        leave: Callable[[], None] | None = None
-
-        def begin(stream: Stream) -> None:
-            nonlocal leave
-            call: Call = scope[self._key]
-            if call.row is not None:
-                leave = self._watched.add(call.row.id, stream.end)
-                self._used(call)
-
-        stream = Stream(receive, send, begin)
+        stream = Stream(receive, send, self._begin, scope)
         try:
             await self._app(scope, stream.receive, stream.pass_on)
         except Exception as fault:
             if not stream.explains(fault):
                 raise
         finally:
-            if leave is not None:
-                leave()
+            if stream.leave is not None:
+                stream.leave()
                 await stream.finish()
+
+    def _begin(self, stream: Stream) -> None:
+        call: Call = stream.scope[self._key]
+        if call.row is not None:
+            stream.leave = self._watched.add(call.row.id, stream.end)
+            self._used(call)
 
 
 def _is_long(start: Message) -> bool:
