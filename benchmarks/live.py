@@ -193,6 +193,8 @@ class Bench:
         found: list[bytes] = []
         for _ in range(0, count, _AT_ONCE):
             found += await asyncio.gather(*(log_in(self._app, person) for _ in range(_AT_ONCE)))
+        if self._notify:  # else it keeps the plans that it made while the table was empty
+            await self._sessions.database.execute(f"ANALYZE {self._sessions.table.name}")
         return found[:count]
 
     async def memory(self) -> AsyncIterator[Line]:

@@ -23,6 +23,8 @@ from .conftest import MakeSessions
 from .engines import Onlooker
 from .support import OLD_KEY, Browser, Clock, make_app
 from .test_docs import DOCS, Reader, reader, table
+from .test_live import until
+from .test_notify import Server, stopped
 
 __all__ = ["reader"]  # a fixture
 
@@ -476,6 +478,11 @@ async def test_each_record_is_as_the_page_has_it(
     closed = sessions._core.watched.add(sid, caplog.clear)
     await sessions._core.watched.check()
     closed()
+    server = Server()  # the one that notifies is not there, and then is
+    server.faults = [OSError("refused")]
+    listener = server.listener()
+    await until(lambda: server.ready)
+    await stopped(listener)
     bring_back(others)
     await browser.see()
     assert (await Browser(app).post("/fail")).status_code == 500

@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
+from litestar import Litestar, get
+from litestar.middleware import DefineMiddleware
+from litestar.response import ServerSentEvent
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -711,6 +714,31 @@ async def test_a_websocket_that_starlette_gives_up_is_no_fault(sessions: Session
         while (message := await peer.gets())["type"] == "websocket.send":
             pass
         assert message["code"] == 1008
+
+
+async def test_a_stream_of_litestar_ends(sessions: Sessions) -> None:
+    sid, cookie = await log_in(sessions)
+    left = asyncio.Event()
+
+    async def ticks() -> AsyncIterator[str]:
+        try:
+            yield "1"
+            await asyncio.get_running_loop().create_future()
+        finally:
+            left.set()
+
+    @get("/")
+    async def events() -> ServerSentEvent:
+        return ServerSentEvent(ticks())
+
+    app = Litestar([events], middleware=[DefineMiddleware(SessionMiddleware, sessions=sessions)])
+    async with Client(cast("ASGIApp", app), http(cookie=cookie)) as client:
+        assert (await client.gets())["type"] == "http.response.start"
+        assert (await client.gets())["more_body"]
+        await sessions.end_session_by_id(sid)
+        assert not (await client.gets()).get("more_body")
+    async with asyncio.timeout(SECONDS):
+        await left.wait()
 
 
 async def test_short_sessions_close_streams_and_sockets_alike(tmp_path: Path, clock: Clock) -> None:
