@@ -128,9 +128,11 @@ class Listener:
         return lost
 
     async def _until(self, lost: asyncio.Future[None]) -> None:
-        """Wait until the connection is lost."""
-        while not lost.done():
+        """Wait until the connection is lost; that raises."""
+        while True:
             await asyncio.wait([lost], timeout=PULSE)
+            if lost.done():
+                raise ConnectionError("the connection that listens was lost")
             async with self._deadline():
                 await self._raw.execute("SELECT 1")
 

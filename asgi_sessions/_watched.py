@@ -150,9 +150,8 @@ class Watched:
     async def _check(self, here: _Here) -> None:
         here.again = False
         await self.check()
-        if here.check is asyncio.current_task():
-            here.check = None
-            self._wait(here, 0 if here.again else self._interval)
+        here.check = None
+        self._wait(here, 0 if here.again else self._interval)
 
     def _look(self, here: _Here) -> None:
         """Check now: nobody has heard what was told before."""

@@ -147,6 +147,7 @@ async def test_a_stream_ends_cleanly_with_its_session(
         await client.streams()
         assert open_sids(sessions) == [sid]
         await sessions.end_session_by_id(sid)
+        sessions._core.watched.end(sid)  # as if told by another process, too
         while (message := await client.gets()).get("more_body"):
             assert message["body"] == b""
         assert message == EMPTY

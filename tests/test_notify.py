@@ -425,8 +425,9 @@ async def test_there_is_a_connection_while_something_is_open(
         return
     sid, _ = await log_in(here)
     watched = here._core.watched
-    (watch,) = watched._loops.values()  # the response to the login had no Content-Length
-    ears = await listener(here)
+    watched.add(sid, lambda: None)()
+    (watch,) = watched._loops.values()
+    ears = await listener(here)  # although nothing is open any more, for it may come back
     number = ears._raw.get_server_pid()
     assert connected(others, number)
     leave = watched.add(sid, lambda: None)
