@@ -361,6 +361,25 @@ async def test_a_timeout_of_the_app_around_receive_is_not_mistaken_for_the_end(
     assert seen == ["timeout", "http.disconnect"]
 
 
+async def test_starlette_can_ask_whether_it_is_over(sessions: Sessions) -> None:
+    sid, cookie = await log_in(sessions)
+    seen: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        await request.body()
+        await begin(send)
+        seen.append(await request.is_disconnected())
+        await sessions.end_session_by_id(sid)
+        await asyncio.sleep(0)
+        seen.append(await request.is_disconnected())
+
+    async with Client(behind(sessions, app), http(cookie=cookie)) as client:
+        await client.streams()
+        assert await client.gets() == EMPTY
+    assert seen == [False, True]
+
+
 # --- which responses ------------------------------------------------------------------------------
 
 
