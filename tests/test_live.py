@@ -106,8 +106,10 @@ async def finishes(receive: Receive, send: Send) -> None:
     await begin(send)
     while (await receive())["type"] != "http.disconnect":
         pass
-    await send({"type": "http.response.body", "body": b"data: bye\n\n"})
-    await send({"type": "http.response.body", "body": b"data: bye\n\n"})
+    try:
+        await send({"type": "http.response.body", "body": b"data: bye\n\n"})
+    except OSError:
+        raise AssertionError from None
 
 
 async def gives_up(receive: Receive, send: Send) -> None:
@@ -640,6 +642,30 @@ async def test_a_fault_of_the_check_is_told_once_and_it_goes_on(
     async with asyncio.timeout(SECONDS):
         await ended.wait()
     assert caplog.text.count("could not be checked") == 1
+    leave()
+
+
+async def test_what_was_not_heard_during_a_check_is_looked_up_after_it(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sid, _ = await log_in(sessions)
+    checks, free = 0, asyncio.Event()
+
+    async def living(sids: Sequence[str], **more: object) -> set[str]:
+        nonlocal checks
+        checks += 1
+        await free.wait()
+        return {*sids}
+
+    monkeypatch.setattr(sessions._core.store, "living", living)
+    leave = sessions._core.watched.add(sid, lambda: None)
+    (here,) = sessions._core.watched._loops.values()
+    sessions._core.watched._look(here)
+    await until(lambda: checks == 1)
+    sessions._core.watched._look(here)  # listening has begun in the middle of it
+    free.set()
+    async with asyncio.timeout(2):  # and not in five seconds
+        await until(lambda: checks == 2)
     leave()
 
 
