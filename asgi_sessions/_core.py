@@ -17,9 +17,9 @@ from ._person import Person
 from ._row import Row
 from ._session import Session
 from ._settings import Settings
-from ._sockets import OpenSockets
 from ._store import Store, Use
 from ._tokens import SIDS, Token, digest, looks_like_ours, new_secret, new_sid
+from ._watched import Watched
 
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
@@ -53,7 +53,11 @@ class Core:
         self.store = store
         self.events = events
         self._random = random
-        self.sockets = OpenSockets(self._dead, settings.socket_check_interval)
+        self.watched = Watched(
+            self._dead,
+            settings.socket_check_interval,
+            store.listener if settings.notify else None,
+        )
 
     # --- values -------------------------------------------------------------------------------
 
@@ -272,13 +276,8 @@ class Core:
 
     async def _dead(self, sids: Sequence[str]) -> list[str]:
         """Which of these sessions live no longer."""
-        now = self.settings.now()
-        rows = await self.store.by_sids(sids)
-        return [
-            sid
-            for sid in sids
-            if (row := rows.get(sid)) is None or not row.live(now, self.settings.lifetimes)
-        ]
+        living = await self.store.living(sids, now=self.settings.now())
+        return [sid for sid in sids if sid not in living]
 
     async def _is_new(self, keys: Sequence[bytes], *, known: bool) -> bool:
         # Asked where somebody is told: it costs a look-up.
@@ -291,9 +290,9 @@ class Core:
         self.events.tell("started", self.session(row), new_device=new_device)
 
     def ended(self, rows: Iterable[Row]) -> None:
-        """Tell of ended sessions, and close what is open on them in this process."""
+        """Tell of ended sessions, and end what is open on them in this process."""
         for row in rows:
             if row.end_reason == "reuse":
                 self.events.tell("reuse_detected", self.session(row))
             self.events.tell("ended", self.session(row))
-            self.sockets.close(row.id)
+            self.watched.end(row.id)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from databases import Database
 from sqlalchemy import ColumnElement, Insert, Select, Table, bindparam
 from sqlalchemy.engine import Dialect
 
@@ -38,6 +39,8 @@ class Driver(ABC):
     returning: ClassVar[bool] = True
     #: Whether one transaction writes at a time, so that none has to lock what it reads.
     serial: ClassVar[bool] = False
+    #: Whether one connection can tell another what happens (`Listener`).
+    notifies: ClassVar[bool] = False
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
     #: Options of a URL that `databases` does not read, and what makes them the driver's.
@@ -77,6 +80,10 @@ class Driver(ABC):
             lambda: column.in_([bindparam(name, type_=column.type) for name in names]),
             dict(zip(names, given, strict=True)),
         )
+
+    async def connect(self, database: Database) -> Any:  # noqa: ANN401 -- as above
+        """A connection beside those of the pool, with the same options; where it `notifies`."""
+        raise NotImplementedError
 
     async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, B027, ASYNC109 -- as above
         """Make a new connection ready."""

@@ -6,6 +6,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import func, select, update
+from sqlalchemy.sql import ClauseElement
+
 from ._access import Access
 from ._lifetimes import Lifetimes
 from ._row import Row
@@ -18,11 +21,13 @@ class Ends:
     Args:
         sql: what is said of the table.
         lifetimes: when a row's time is up.
+        channel: where ends are told to other processes, in the same statement; None for nowhere.
     """
 
-    def __init__(self, sql: Clauses, lifetimes: Lifetimes) -> None:
+    def __init__(self, sql: Clauses, lifetimes: Lifetimes, channel: str | None = None) -> None:
         self._sql = sql
         self._lifetimes = lifetimes
+        self._channel = channel
 
     async def end(
         self,
@@ -37,7 +42,11 @@ class Ends:
         """End the live rows that fulfil a condition; those that ended now."""
         condition &= self._sql.live
         written = {**given, **self._sql.at(now), **values(ended_at=now, end_reason=reason)}
-        return await self._write(access, ("end", key), condition, written)
+        if self._channel is None:
+            return await self._write(access, ("end", key), condition, written)
+        return await access.select(
+            ("tell", key), lambda: self._telling(condition, self._channel), written
+        )
 
     async def end_these(
         self, access: Access, sids: Sequence[str], *, reason: str, now: datetime
@@ -68,6 +77,16 @@ class Ends:
                 mine = sql.sid & sql.overdue
                 ended += await self._write(access, "expire", mine, {**sql.at(now), **written})
         return ended
+
+    def _telling(self, condition: Condition, channel: str | None) -> ClauseElement:
+        """An UPDATE that tells the sid of each row that it ends: when it is committed, or never.
+        Not those whose time is up, which every process sees by its own clock.
+        """
+        columns = self._sql.rows.exported_columns
+        change = update(self._sql.table).where(condition).values(self._sql.ended)
+        ended = change.returning(*columns).cte("ended")
+        told = func.pg_notify(channel, ended.c.id).alias("told")
+        return select(*ended.c).select_from(ended, told)
 
     async def _write(
         self, access: Access, key: Hashable, condition: Condition, given: Mapping[str, Any]

@@ -219,7 +219,8 @@ class Lane(Generic[Held]):
 def _refuse(batch: Sequence[Waiting] | deque[Waiting], fault: Exception) -> None:
     for _, future, _ in batch:
         if not future.done():
-            future.set_exception(as_sessions_error(fault))
+            with suppress(RuntimeError):  # nobody asks any more: the event loop is closed
+                future.set_exception(as_sessions_error(fault))
 
 
 def as_sessions_error(fault: Exception) -> SessionsError:

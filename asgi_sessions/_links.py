@@ -24,9 +24,13 @@ class Links:
 
     Args:
         database: a URL, or an app's own `databases.Database`, which stays in its loop.
+        notify: whether processes tell one another of ends.
+
+    Raises:
+        ConfigurationError: for a database that cannot be used so.
     """
 
-    def __init__(self, database: str | Database) -> None:
+    def __init__(self, database: str | Database, *, notify: bool = False) -> None:
         #: What answers many jobs at once; set by the store, which has the SQL.
         self.batched: Mapping[str, Batched]
         self._owned = not isinstance(database, Database)
@@ -36,6 +40,12 @@ class Links:
         self._movable = self._owned or driver_for(self.first).hold
         if self.first.url.dialect == "sqlite":
             _refuse_memory(self.first)
+        if notify is True and not driver_for(self.first).notifies:
+            raise ConfigurationError(
+                f"notify={notify!r}: only PostgreSQL tells one process what another has done "
+                f"(LISTEN, NOTIFY), not {self.first.url.dialect}: leave it out; "
+                "socket_check_interval says how soon ends in other processes are noticed"
+            )
         self._links: dict[asyncio.AbstractEventLoop, Link] = {}
         self._first_loop: ref[asyncio.AbstractEventLoop] | None = None
         self._lock = threading.Lock()  # loops may run in several threads

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._call import SESSIONS, Call
+from ._channel import Socket
 from ._cookies import add_vary
 from ._delivery import Delivery
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
@@ -17,7 +18,7 @@ from ._events import logger
 from ._person import Person, person_from_scope
 from ._resolve import resolve, resumes
 from ._sessions import Sessions
-from ._socket import SessionGone, Socket
+from ._streams import Streams
 
 PersonReader = Callable[[Scope], object]
 
@@ -59,6 +60,9 @@ class SessionMiddleware:
         self._store = self._core.store
         self._delivery = Delivery(self._core)
         self._touch_if_due = self._delivery.touch_if_due
+        self._serve_http: ASGIApp = app
+        if self._settings.end_streams:
+            self._serve_http = Streams(app, self._key, self._core.watched, self._touch_now)
 
     # Any: the types of Starlette's and of Litestar's ASGI are not one another's. In one piece,
     # because each further step would cost every request.
@@ -93,7 +97,7 @@ class SessionMiddleware:
             return forward(message)
 
         try:
-            await self.app(scope, receive, send_with_cookie)
+            await self._serve_http(scope, receive, send_with_cookie)
         except SessionsUnavailable as fault:
             await self._give_up(scope, call, send, fault)
         finally:
@@ -165,14 +169,13 @@ class SessionMiddleware:
     async def _serve_websocket(
         self, scope: Scope, call: Call, receive: Receive, send: Send
     ) -> None:
-        socket = Socket(receive, send, lambda: self._touch_if_due(call, self._settings.now()))
+        socket = Socket(receive, send, lambda: self._touch_now(call))
         watched: dict[str, Callable[[], None]] = {}
 
         def watch() -> None:
             sid = None if call.row is None else call.row.id
             if sid is not None and sid not in watched:
-                watched[sid] = partial(_close, socket, call, sid)
-                self._core.sockets.add(sid, watched[sid])
+                watched[sid] = self._core.watched.add(sid, partial(_end, socket, call, sid))
 
         async def send_with_cookie(message: Message) -> None:
             if message["type"] not in _STARTS or call.responding:
@@ -185,16 +188,20 @@ class SessionMiddleware:
         watch()
         try:
             await self.app(scope, socket.receive, send_with_cookie)
-        except SessionGone:
-            pass  # the app has been told in the only way that reaches one that merely sends
         except SessionsUnavailable as fault:
             await self._give_up(scope, call, send, fault)
+        except Exception as fault:
+            if not socket.explains(fault):
+                raise
         finally:
-            for sid, close in watched.items():
-                self._core.sockets.remove(sid, close)
+            for leave in watched.values():
+                leave()
             await socket.finish()
             await self._delivery.withdraw(call)
-            self._touch_if_due(call, self._settings.now())
+            self._touch_now(call)
+
+    def _touch_now(self, call: Call) -> None:
+        self._touch_if_due(call, self._settings.now())
 
     async def _give_up(
         self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable
@@ -206,10 +213,10 @@ class SessionMiddleware:
         await _unavailable(scope, send, fault)
 
 
-def _close(socket: Socket, call: Call, sid: str) -> None:
+def _end(socket: Socket, call: Call, sid: str) -> None:
     # Not when a login over this session has given the socket another one.
     if call.row is None or call.row.id == sid:
-        socket.close()
+        socket.end()
 
 
 async def _unavailable(scope: Scope, send: Send, fault: SessionsUnavailable) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from databases import Database
 from sqlalchemy import ColumnElement, Insert, Table, any_, bindparam
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
@@ -13,10 +14,23 @@ from ._driver import Driver, Keys
 from ._errors import ConfigurationError
 from ._statement import Record
 
+#: What asyncpg's `create_pool` takes, and its `connect` does not.
+_OF_POOLS = {
+    "connect",
+    "init",
+    "max_inactive_connection_lifetime",
+    "max_queries",
+    "max_size",
+    "min_size",
+    "reset",
+    "setup",
+}
+
 
 class PostgreSQL(Driver):
     """asyncpg."""
 
+    notifies: ClassVar = True
     pool: ClassVar = {"min_size": 1, "max_size": 5}
     url_options: ClassVar = {"statement_cache_size": int}
 
@@ -24,6 +38,24 @@ class PostgreSQL(Driver):
         self.dialect = make_url("postgresql+asyncpg://").get_dialect()()
         # Whether prepared statements are known to be good, or somebody has said so.
         self._decided = decided
+
+    async def connect(self, database: Database) -> Any:  # noqa: ANN401 -- as Driver
+        """None of the pool's, whose connections are counted."""
+        import asyncpg  # noqa: PLC0415 -- only there with PostgreSQL
+
+        url = database.url
+        options = {name: database.options[name] for name in {*database.options} - _OF_POOLS}
+        ssl = url.options.get("ssl")
+        if ssl is not None:  # as `databases` reads it
+            options.setdefault("ssl", {"true": True, "false": False}.get(ssl.lower(), ssl))
+        place = {
+            "host": url.hostname,
+            "port": url.port,
+            "user": url.username,
+            "password": url.password,
+            "database": url.database,
+        }
+        return await database.options.get("connect", asyncpg.connect)(**{**place, **options})
 
     async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ARG002, ASYNC109 -- as Driver
         """Refuse to prepare statements where others would run them: asyncpg gives them the same

@@ -72,8 +72,12 @@ class Sessions:
             `Incident` when something else is amiss.
         table_name: the name of the table.
         clock: returns the aware time; the system's by default.
-        socket_check_interval: how soon a WebSocket notices that its session has ended in another
-            process.
+        socket_check_interval: how soon an open WebSocket notices that its session has ended in
+            another process, or by itself.
+        end_streams: whether responses of unknown length, such as Server-Sent Events, end with
+            their session, too.
+        notify: on PostgreSQL, tell all processes when sessions end, so that what is open there
+            ends within milliseconds. Each process that ends sessions needs it.
         timeout: how long the database may take for an answer.
 
     Raises:
@@ -104,6 +108,8 @@ class Sessions:
         table_name: str = "sessions",
         clock: Clock = system_clock,
         socket_check_interval: timedelta = timedelta(seconds=5),
+        end_streams: bool = False,
+        notify: bool = False,
         timeout: timedelta = timedelta(seconds=5),
     ) -> None:
         given = {
@@ -113,12 +119,16 @@ class Sessions:
         chosen = settings(
             given,
             lambda: Events(on_event, clock),
-            lambda: links.append(Links(database)),
+            lambda: links.append(Links(database, notify=notify)),
         )
         (self._links,) = links
         self._links.timeout = chosen.timeout.total_seconds()
         store = Store(
-            self._links, chosen.table_name, chosen.lifetimes, chosen.max_sessions_per_person
+            self._links,
+            chosen.table_name,
+            chosen.lifetimes,
+            chosen.max_sessions_per_person,
+            notify=chosen.notify,
         )
         self._core = Core(chosen, store, Events(on_event, chosen.now))
         # In the scope; two Sessions in one app do not get in each other's way.
@@ -179,6 +189,7 @@ class Sessions:
     async def disconnect(self) -> None:
         """Finish what is under way, then close what was opened here (not a Database of yours)."""
         await self._core.events.settle(self._links.timeout)
+        await self._core.watched.stop()
         await self._links.close()
 
     async def __aenter__(self) -> Self:

@@ -46,6 +46,8 @@ class Settings:
     table_name: str
     clock: Clock
     socket_check_interval: timedelta
+    end_streams: bool
+    notify: bool
     timeout: timedelta
 
     def now(self) -> datetime:
@@ -141,6 +143,7 @@ def _table_name(value: object) -> bool:
 
 
 _A_DURATION = (_duration, "use a datetime.timedelta that is not negative (40,000 days at most)")
+_YES_OR_NO = (lambda value: isinstance(value, bool), "use True or False")
 _MORE_THAN_0 = (
     lambda value: _duration(value) and value > timedelta(0),
     "use a datetime.timedelta of more than 0",
@@ -162,5 +165,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "clock": (callable, "use a function that returns an aware datetime"),
     "socket_check_interval": _MORE_THAN_0,
+    "end_streams": _YES_OR_NO,
+    "notify": _YES_OR_NO,
     "timeout": _MORE_THAN_0,
 }

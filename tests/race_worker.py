@@ -81,6 +81,8 @@ class Worker:
         table_name: str,
         max_sessions_per_person: int | None = None,
         patience: float = 5,
+        *,
+        notify: bool = False,
     ) -> None:
         """Be another process of the app on this table. Times are in seconds."""
         self._clock = Clock()
@@ -92,6 +94,7 @@ class Worker:
             clock=self._clock,
             max_sessions_per_person=max_sessions_per_person,
             timeout=timedelta(seconds=patience),
+            notify=notify,
             on_event=self._note,
         )
         self._app = make_app(self._sessions)

@@ -183,6 +183,11 @@ class Peer:
 ENDED = {"type": "websocket.close", "code": 1008, "reason": "session ended"}
 
 
+def watched_sids(sessions: Sessions) -> list[str]:
+    """The sessions on which something is open, in any event loop."""
+    return [sid for here in sessions._core.watched._loops.values() for sid in here.open]
+
+
 # --- what is none of our business -----------------------------------------------------------------
 
 
@@ -718,7 +723,7 @@ async def test_a_handshake_cancelled_at_any_await_leaves_no_row_live_without_its
         await delivered_or_dead(sessions, handed_out)
         await sessions.end_all_sessions("ann")
     assert n >= 4, "so few awaits?"
-    assert sessions._core.sockets._checkers == {}
+    assert watched_sids(sessions) == []
     await nothing_leaks(sessions, before)
 
 
@@ -920,7 +925,7 @@ async def test_a_websocket_resumes_like_a_request(sessions: Sessions) -> None:
         assert (await peer.gets())["text"] == "hello"
         peer.says({"type": "websocket.disconnect", "code": 1001})
     assert await reasons(sessions) == [None]
-    assert sessions._core.sockets._checkers == {}
+    assert watched_sids(sessions) == []
 
 
 async def test_a_websocket_without_a_session_is_left_alone(sessions: Sessions) -> None:
@@ -928,7 +933,7 @@ async def test_a_websocket_without_a_session_is_left_alone(sessions: Sessions) -
     async with Peer(app, websocket()) as peer:
         assert await peer.gets() == {"type": "websocket.accept"}
         assert (await peer.gets())["text"] == "None"
-        assert sessions._core.sockets._checkers == {}
+        assert watched_sids(sessions) == []
         peer.says({"type": "websocket.disconnect", "code": 1001})
 
 
@@ -964,7 +969,7 @@ async def test_a_login_over_a_live_session_keeps_the_socket(sessions: Sessions) 
         assert (await peer.gets())["text"] == "still here"
         await sessions.end_session_by_id(sid)
         assert await peer.gets() == ENDED
-    assert sessions._core.sockets._checkers == {}
+    assert watched_sids(sessions) == []
 
 
 async def test_a_login_after_accept_is_refused(sessions: Sessions) -> None:
@@ -1195,9 +1200,9 @@ async def test_ended_in_another_process_a_socket_closes_with_the_next_check(
         for one in (peer, other):
             await one.gets()
             await one.gets()
-        await sessions._core.sockets.check()
+        await sessions._core.watched.check()
         await elsewhere.end_session_by_id(sid)
-        await sessions._core.sockets.check()
+        await sessions._core.watched.check()
         assert await peer.gets() == ENDED
         other.says({"type": "websocket.receive", "text": "still here"})
         assert (await other.gets())["text"] == "still here"
@@ -1213,7 +1218,7 @@ async def test_sockets_are_checked_again_and_again(make_sessions: MakeSessions) 
         await peer.gets()
         await elsewhere.end_session_by_id(sid)
         assert await peer.gets() == ENDED
-    assert sessions._core.sockets._checkers == {}
+    assert watched_sids(sessions) == []
 
 
 async def test_a_session_that_runs_out_closes_its_sockets(sessions: Sessions, clock: Clock) -> None:
@@ -1222,7 +1227,7 @@ async def test_a_session_that_runs_out_closes_its_sockets(sessions: Sessions, cl
         await peer.gets()
         await peer.gets()
         clock.turn(timedelta(days=14))
-        await sessions._core.sockets.check()
+        await sessions._core.watched.check()
         assert await peer.gets() == ENDED
 
 
@@ -1238,7 +1243,7 @@ async def test_what_the_browser_says_keeps_the_session_alive(
             peer.says({"type": "websocket.receive", "text": "hello"})
             await peer.gets()
             await sessions._core.events.settle()
-            await sessions._core.sockets.check()
+            await sessions._core.watched.check()
         peer.says({"type": "websocket.disconnect", "code": 1000})
     session = await sessions.get_by_id(sid)
     assert session is not None
@@ -1257,8 +1262,8 @@ async def test_an_outage_closes_no_socket(
         await peer.gets()
         await peer.gets()
         with monkeypatch.context() as patch:
-            patch.setattr(sessions._core.store, "by_sids", gone)
-            await sessions._core.sockets.check()
+            patch.setattr(sessions._core.store, "living", gone)
+            await sessions._core.watched.check()
         assert "could not be checked" in caplog.text
         peer.says({"type": "websocket.receive", "text": "still here"})
         assert (await peer.gets())["text"] == "still here"

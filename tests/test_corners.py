@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -108,6 +109,28 @@ async def test_a_lane_can_be_left_with_its_connection() -> None:
     bench.lane.leave()
     assert bench.log == ["acquired", "left it"]
     await bench.lane.close()
+
+
+def test_who_asks_in_a_loop_that_is_closed_is_refused_in_silence() -> None:
+    async def ask() -> None:
+        bench = Bench()
+
+        async def never() -> str:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+        bench.lane._acquire = never
+        asker = asyncio.ensure_future(bench.put(lambda: 1))
+        task = asyncio.ensure_future(asyncio.wait([asker]))
+        setattr(task, "_log_destroy_pending", False)  # noqa: B010 -- in no stub
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(ask())
+    loop.close()  # in the middle of it
+    del loop
+    gc.collect()  # what is raised here is an error of the test
 
 
 async def test_a_fault_is_tried_once_more_and_longer_if_it_asks_for_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import os
 import re
@@ -304,6 +305,28 @@ def test_the_tests_of_the_page_on_testing_pass(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("page", [DOCS / "live_connections.md"])
+async def test_the_stream_of_the_page_ends_with_its_session(reader: Reader) -> None:
+    await reader.run()
+    app, sessions = reader["app"], reader["sessions"]
+    await sessions.create_tables()
+    browser = Browser(app)
+    assert (await browser.get("/news")).status_code == 401
+    await browser.post("/login")
+
+    async def end() -> int:
+        # httpx shows nothing of a response before its end.
+        while not any(here.open for here in sessions._core.watched._loops.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        return int(await sessions.end_all_sessions("ada"))
+
+    async with asyncio.timeout(10):
+        news, ended = await asyncio.gather(browser.get("/news"), end())
+    assert ended == 1
+    assert news.text.startswith("data: tick\n\n")
+    assert (await browser.get("/news")).status_code == 401
+
+
 # --- the tables of the pages ----------------------------------------------------------------------
 
 
@@ -444,7 +467,7 @@ def test_the_readme_leads_to_each_page() -> None:
 
 def test_the_readme_is_short_and_plain() -> None:
     text = README.read_text()
-    assert len(text.splitlines()) <= 120
+    assert len(text.splitlines()) <= 130
     assert "![" not in text
     assert text.replace("·", "").isascii()
 

@@ -23,6 +23,8 @@ from .conftest import MakeSessions
 from .engines import Onlooker
 from .support import KEY, OLD_KEY, Browser, Clock, make_app
 from .test_docs import DOCS, Reader, reader, table
+from .test_live import until
+from .test_notify import Server, stopped
 
 __all__ = ["reader"]  # a fixture
 
@@ -567,9 +569,14 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.get("/leave")
     await sessions._core.events.settle()
     assert (await browser.get("/")).status_code == 503
-    sessions._core.sockets.add(sid, caplog.clear)
-    await sessions._core.sockets.check()
-    sessions._core.sockets.remove(sid, caplog.clear)
+    closed = sessions._core.watched.add(sid, caplog.clear)
+    await sessions._core.watched.check()
+    closed()
+    server = Server()  # the one that notifies is not there, and then is
+    server.faults = [OSError("refused")]
+    listener = server.listener()
+    await until(lambda: server.ready)
+    await stopped(listener)
     bring_back(others)
     await browser.see()
     assert (await Browser(app).post("/fail")).status_code == 500

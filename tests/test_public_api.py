@@ -55,6 +55,8 @@ OPTIONS = {
 #: The first has its default from DESIGN §5.
 ADDED_OPTIONS = {
     "socket_check_interval": timedelta(seconds=5),
+    "end_streams": False,
+    "notify": False,
     "timeout": timedelta(seconds=5),
 }
 

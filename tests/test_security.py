@@ -727,7 +727,7 @@ async def test_riding_on_a_socket_ends_with_the_session(
             clock.turn(AAL1.absolute)
         else:
             await there.end_session_by_id(sid)
-        await here._core.sockets.check()  # which runs every `socket_check_interval`
+        await here._core.watched.check()  # which runs every `socket_check_interval`
     assert (await wire.until("websocket.close"))["code"] == 1008
     await wire.task
 

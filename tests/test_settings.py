@@ -105,6 +105,10 @@ REFUSED: list[tuple[str, object, str]] = [
     ("clock", datetime(2026, 1, 1, tzinfo=UTC), "use a function that returns an aware datetime"),
     ("socket_check_interval", 5, "use a datetime.timedelta"),
     ("socket_check_interval", -HOUR, "of more than 0"),
+    ("end_streams", "no", "use True or False"),
+    ("end_streams", None, "use True or False"),
+    ("notify", 1, "use True or False"),
+    ("notify", True, "only PostgreSQL tells one process what another has done"),
     ("timeout", 5, "use a datetime.timedelta"),
     ("timeout", timedelta(0), "of more than 0"),
     ("timeout", -HOUR, "of more than 0"),
@@ -150,6 +154,8 @@ def test_all_faults_come_in_one_message() -> None:
         "table_name": "",
         "clock": None,
         "socket_check_interval": 5,
+        "end_streams": "no",
+        "notify": "no",
         "timeout": 5,
     }
     message = refusal(**wrong)

@@ -115,6 +115,8 @@ everything = Sessions(
     table_name="logins",
     clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
     socket_check_interval=timedelta(seconds=1),
+    end_streams=True,
+    notify=False,
     timeout=timedelta(seconds=1),
 )
 assert_type(sessions, Sessions)

@@ -1,0 +1,161 @@
+"""What is open ends with its session: at once in this process, soon in every other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from contextvars import Context
+from datetime import timedelta
+from functools import partial
+from typing import Protocol
+
+logger = logging.getLogger("asgi_sessions")
+
+End = Callable[[], None]
+Heard = Callable[[str], None]
+
+
+class Ears(Protocol):
+    """Hears of ends in other processes, in one event loop."""
+
+    def stop(self) -> None:
+        """Hear no more."""
+
+    async def stopped(self) -> None:
+        """Wait until what it takes to hear is given back."""
+
+
+#: Given what to call with a sid that has ended, and what to call when hearing begins, also again.
+Listen = Callable[[Heard, Callable[[], None]], Ears]
+
+
+class _Here:
+    """What is open in one event loop, by session, and what looks after it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.open: dict[str, set[End]] = {}
+        self.timer: asyncio.TimerHandle | None = None
+        self.check: asyncio.Task[None] | None = None
+        self.ears: Ears | None = None
+        self.again = False
+        self.blind = False
+
+    def remove(self, sid: str, end: End) -> None:
+        """Also while the loop is gone, and a coroutine of it is cleared away."""
+        mine = self.open.get(sid, set())
+        mine.discard(end)
+        if not mine:
+            self.open.pop(sid, None)
+
+
+class Watched:
+    """The open WebSockets and long responses of this process, whichever event loops they run in.
+
+    Args:
+        dead: which of these sids live no longer.
+        interval: how often that is asked, with one question for all that is open in a loop;
+            nothing is asked while there is nothing.
+        listen: hears of ends in other processes before they are asked about; None without.
+    """
+
+    def __init__(
+        self,
+        dead: Callable[[Sequence[str]], Awaitable[Sequence[str]]],
+        interval: timedelta,
+        listen: Listen | None,
+    ) -> None:
+        self._dead = dead
+        self._interval = interval.total_seconds()
+        self._listen = listen
+        self._loops: dict[asyncio.AbstractEventLoop, _Here] = {}
+
+    def add(self, sid: str, end: End) -> Callable[[], None]:
+        """Have `end` called in the running loop when the session ends; call what is returned when
+        it is over.
+        """
+        loop = asyncio.get_running_loop()
+        here = self._loops.get(loop)
+        if here is None:
+            for other in [other for other in tuple(self._loops) if other.is_closed()]:
+                self._loops.pop(other, None)  # closed with something open
+            here = self._loops[loop] = _Here(loop)
+        here.open.setdefault(sid, set()).add(end)
+        if here.timer is None and here.check is None:
+            self._wait(here, self._interval)
+        if self._listen is not None and here.ears is None:
+            here.ears = self._listen(self.end, partial(self._look, here))
+        return partial(here.remove, sid, end)
+
+    def end(self, sid: str) -> None:
+        """The session has ended: end what is open on it. From any thread."""
+        for loop, here in tuple(self._loops.items()):
+            for end in tuple(here.open.get(sid, ())):
+                with suppress(RuntimeError):  # a loop that was closed with something open
+                    loop.call_soon_threadsafe(end)
+
+    async def check(self) -> None:
+        """End what is open in the running loop on sessions that have ended elsewhere."""
+        here = self._loops.get(asyncio.get_running_loop())
+        if here is None or not here.open:
+            return
+        try:
+            dead = await self._dead(list(here.open))
+        except Exception as fault:  # noqa: BLE001 -- it is tried again
+            # Nothing is known of them, so nothing is done to them.
+            if not here.blind:
+                here.blind = True
+                logger.warning("open connections could not be checked: %s", fault)
+            return
+        here.blind = False
+        for sid in dead:
+            self.end(sid)
+
+    async def stop(self) -> None:
+        """Look after what is open in the running loop no more, until something is added."""
+        here = self._loops.get(asyncio.get_running_loop())
+        if here is None:
+            return
+        timer, here.timer = here.timer, None
+        check, here.check = here.check, None
+        ears, here.ears = here.ears, None
+        if timer is not None:
+            timer.cancel()
+        if check is not None:
+            check.cancel()
+            await asyncio.wait([check])
+        if ears is not None:
+            ears.stop()
+            await ears.stopped()
+
+    # --- now and then ---------------------------------------------------------------------------
+
+    def _wait(self, here: _Here, seconds: float) -> None:
+        # An empty context: what a request has set must not live on in here.
+        here.timer = here.loop.call_later(seconds, self._wake, here, context=Context())
+
+    def _wake(self, here: _Here) -> None:
+        here.timer = None
+        if here.open:
+            here.check = here.loop.create_task(self._check(here), context=Context())
+            # As asyncio.gather does: a loop may be closed without a word (as tests do).
+            setattr(here.check, "_log_destroy_pending", False)  # noqa: B010 -- in no stub
+            return
+        del self._loops[here.loop]
+        if here.ears is not None:
+            here.ears.stop()
+
+    async def _check(self, here: _Here) -> None:
+        here.again = False
+        await self.check()
+        here.check = None
+        self._wait(here, 0 if here.again else self._interval)
+
+    def _look(self, here: _Here) -> None:
+        """Check now: nobody has heard what was told before."""
+        here.again = True
+        if here.timer is not None and here.open:  # what was open a moment ago may come back
+            here.timer.cancel()
+            self._wake(here)
