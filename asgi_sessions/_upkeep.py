@@ -141,6 +141,11 @@ class Upkeep:
         c = self._sql.c
         return await self._count("ended", "ended_at", _span(since, until), by=c.end_reason)
 
+    async def removable(self, since: datetime, until: datetime) -> int:
+        """How many rows ended within a time."""
+        counts = await self._count("removable", "ended_at", _span(since, until))
+        return sum(counts.values())
+
     async def live(self, since: datetime, until: datetime, *, now: datetime) -> dict[str, int]:
         """How many live rows expire within a time, by their app."""
         span = {**_span(since, until), **self._sql.at(now)}
@@ -149,17 +154,16 @@ class Upkeep:
     async def unmarked(
         self, since: datetime, until: datetime, *, now: datetime, before: datetime
     ) -> int:
-        """How many rows that expire within a time were over before a moment, without a word of
-        it in the table.
+        """How many rows that expire within a time have run out without a word of it in the table,
+        by that moment or before.
         """
-        c, then = self._sql.c, self._sql.at(before)
-        over_by = or_(
-            c.expires_at < bindparam("p_before", type_=c.expires_at.type),
-            c.last_seen_at < bindparam("p_idle", type_=c.expires_at.type),
+        c = self._sql.c
+        by_then = or_(
+            c.expires_at <= bindparam("p_before", type_=c.expires_at.type),
+            c.last_seen_at <= bindparam("p_idle", type_=c.last_seen_at.type),
         )
-        given = {"p_now": now, "p_before": before, "p_idle": then["p_idle"]}
-        given |= _span(since, until)
-        return sum((await self._count("over", "expires_at", given, self._over, over_by)).values())
+        given = {**_span(since, until), **self._sql.at(before), "p_before": before, "p_now": now}
+        return sum((await self._count("over", "expires_at", given, self._over, by_then)).values())
 
     async def bounds(self, name: str) -> tuple[datetime, datetime] | None:
         """The first and the last moment in a column that has an index; None if there is none."""
