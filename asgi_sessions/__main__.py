@@ -10,10 +10,11 @@ def main() -> int:
     try:
         from ._cli import run  # noqa: PLC0415 -- an extra, which may not be there
     except ModuleNotFoundError as fault:
-        if fault.name not in {"click", "rich"}:
+        library = (fault.name or "").partition(".")[0]
+        if library not in {"click", "rich"}:
             raise
         sys.stderr.write(
-            f"asgi-sessions needs {fault.name}, which is not installed: "
+            f"asgi-sessions needs {library}, which is not installed: "
             "pip install 'asgi-login-sessions[cli]'\n"
         )
         return 2

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
+from urllib.parse import urlsplit
 
 import click
 from sqlalchemy import make_url
@@ -114,11 +115,12 @@ class Target:
         """
         sessions = Sessions(
             self.database_url,
-            **_no_key(),
+            secret_key=_any_key(),
             table_name=self.table,
             timeout=self.timeout,
             lifetimes=Lifetimes(idle=idle or self.idle, absolute=LONGEST),
             keep_ended=keep_ended,
+            touch_interval=timedelta(0),  # fits each idle timeout; nothing is touched
         )
         url = sessions.database.url
         if url.dialect == "sqlite" and not make and not Path(url.database).is_file():
@@ -133,16 +135,16 @@ class Target:
         except SessionsUnavailable as fault:
             cause = f": {fault.__cause__}" if fault.__cause__ is not None else ""
             message = f"{fault}{cause}"
-            for secret in filter(None, {url.password, make_url(self.database_url).password}):
+            for secret in filter(None, {url.password, urlsplit(self.database_url).password}):
                 message = message.replace(secret, "***")
             raise Unreachable(message) from fault
 
 
-def _no_key() -> dict[str, Any]:
-    """What `Sessions` needs for cookies: none is read or written here, so a key that is thrown
-    away will do. Touches there are none either.
+def _any_key() -> str:
+    """What `Sessions` signs cookies with. None is read or written here, and no row depends on it
+    but by its device, which is known only where one starts; so any key will do.
     """
-    return {"secret_key": secrets.token_urlsafe(), "touch_interval": timedelta(0)}
+    return secrets.token_urlsafe()
 
 
 # --- options ------------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ def create_tables(target: Target) -> None:
 @as_json
 def ddl(dialect: SQLDialect, table: str, *, as_json: bool) -> None:
     """Print the SQL that makes the table; no database is asked."""
-    statements = Sessions("sqlite:///unused", **_no_key(), table_name=table).ddl(dialect)
+    statements = Sessions("sqlite:///unused", secret_key=_any_key(), table_name=table).ddl(dialect)
     view = View(as_json=as_json, now=system_clock())
     view.answer(statements.rstrip(), dialect=dialect, table=table, ddl=statements)
 
@@ -349,7 +351,7 @@ def end_all(
             return await Operator(sessions, pause).end_all(app, batch_size, progress)
 
     count = target.run(work, idle=_ANY)
-    target.view.answer(f"{count:,} sessions {whose} ended", ended=count)
+    target.view.answer(f"{_sessions(count)} {whose} ended", ended=count)
 
 
 def _several(target: Target, person: str, app: str | None) -> bool:
@@ -394,7 +396,7 @@ def purge(
     done = target.run(work, keep_ended=keep_ended)
     verbs = ("would be removed", "would be marked") if dry_run else ("removed", "marked")
     view.answer(
-        f"{done.remove:,} sessions {verbs[0]}, {done.mark:,} {verbs[1]} as expired",
+        f"{_sessions(done.remove)} {verbs[0]}, {done.mark:,} {verbs[1]} as expired",
         removed=done.remove,
         expired=done.mark,
         dry_run=dry_run,
@@ -432,6 +434,10 @@ def _confirm(question: str) -> None:
         sure = False
     if not sure:
         raise NotConfirmed("nothing was ended; --yes ends without asking")
+
+
+def _sessions(count: int) -> str:
+    return f"{count:,} session" + "s" * (count != 1)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import sleep
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -158,7 +158,7 @@ class Operator:
         self.steps += 1
         self.busy += self._last
         self.longest = max(self.longest, self._last)
-        await asyncio.sleep(self._last * self._pause)
+        await sleep(self._last * self._pause)
         return result
 
     async def _slices(
