@@ -120,7 +120,9 @@ class View:
             return
         self._out.print(Text(f"live now: {stats.live.total():,}", style="bold"))
         self._chart("by app", dict(stats.live.most_common()) if len(stats.live) > 1 else {})
-        self._chart(f"ended in {len(days)} days, by reason", dict(stats.ended.most_common()))
+        self._chart(
+            f"ended on the last {len(days)} days, by reason", dict(stats.ended.most_common())
+        )
         self._chart("started per day (UTC)", days)
         self._out.print(
             Text(

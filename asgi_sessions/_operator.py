@@ -15,9 +15,10 @@ from ._sessions import Sessions
 
 T = TypeVar("T")
 
-#: Seconds that one question of a count should take; the slices of time are cut to that.
+#: Seconds that one question of a count should take; the slices of time are cut to that. The longest
+#: is short, because the first that is full comes after many that were empty.
 AIM = 0.1
-SHORTEST, LONGEST = timedelta(hours=1), timedelta(days=30)
+SHORTEST, LONGEST = timedelta(minutes=15), timedelta(hours=6)
 _TICK = timedelta(microseconds=1)  # `until` is not within a slice
 _DAY = timedelta(days=1)
 
