@@ -388,7 +388,8 @@ def purge(
             return await operator.due()
         total = None
         if view.shows_progress:  # else nobody needs the count
-            due = await operator.due()
+            with view.progress("counted", None):
+                due = await operator.due()
             total = due.mark + due.remove
         with view.progress("purged", total) as progress:
             return await operator.purge(batch_size, progress)

@@ -60,23 +60,18 @@ class View:
         if self._json:
             self._print_json({"sessions": [self._facts(session) for session in sessions]})
             return
-        table = Table("sid", "app", "state", "started (UTC)", "last seen", "address", "device")
+        if not sessions:
+            self._out.print("no sessions")
+            return
+        rows = [("sid", "app", "state", "last seen (UTC)", "from")]
         for session in sessions:
-            table.add_row(
-                *map(
-                    printable,
-                    (
-                        session.id,
-                        session.app_id,
-                        self._state(session),
-                        _minute(session.started_at),
-                        _minute(session.last_seen_at),
-                        session.ip_address or "",
-                        session.user_agent or "",
-                    ),
-                )
-            )
-        self._out.print(table if sessions else Text("no sessions"))
+            where = f"{session.ip_address or ''} {session.user_agent or ''}".strip()
+            seen = _minute(session.last_seen_at)
+            rows.append((session.id, session.app_id, self._state(session), seen, where))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:  # whole lines, however narrow the terminal: a sid that is cut is none
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self._out.print(printable("  ".join(cells).rstrip()), soft_wrap=True)
 
     def ended(self, session: Session, *, now: bool) -> None:
         """One that has ended, now or before."""
