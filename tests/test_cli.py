@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import runpy
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -99,10 +100,12 @@ def shell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
     """With the database in the environment."""
+    for name in list(os.environ):
+        if name.startswith("ASGI_SESSIONS_") or name in {"FORCE_COLOR", "TTY_COMPATIBLE"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TERM", "xterm")
     url = f"sqlite:///{tmp_path}/sessions.db"
     monkeypatch.setenv("ASGI_SESSIONS_DATABASE_URL", url)
-    for name in ("FORCE_COLOR", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
     return Shell(url, capsys, monkeypatch)
 
 
