@@ -30,7 +30,8 @@ def try_names() -> None:
         try:
             import_module(module.name)
         except ModuleNotFoundError as fault:
-            assert fault.name in EXTRAS, fault
+            if fault.name not in EXTRAS:
+                raise
     files = {str(file) for file in metadata.files("asgi-login-sessions") or ()}
     assert "asgi_sessions/py.typed" in files, "type checkers would not see the types"
     assert any(file.endswith("licenses/LICENSE") for file in files), "no licence"
