@@ -131,15 +131,16 @@ class View:
     @contextmanager
     def progress(self, doing: str, total: int | None) -> Iterator[Told]:
         """A bar, if somebody is looking."""
+        if not self.shows_progress:
+            yield lambda count: None  # noqa: ARG005 -- nobody is told
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(
-            *columns, console=self._err, transient=True, disable=not self.shows_progress
-        ) as bar:
+        with Progress(*columns, console=self._err, transient=True) as bar:
             task = bar.add_task(doing, total=total)
             yield lambda count: bar.advance(task, count)
 
