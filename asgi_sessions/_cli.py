@@ -14,7 +14,7 @@ from typing import TypeVar, get_args
 from urllib.parse import urlsplit
 
 import click
-from sqlalchemy import make_url
+from databases import DatabaseURL
 
 from ._cli_view import View
 from ._errors import SessionsError, SessionsUnavailable
@@ -93,9 +93,9 @@ class Target:
 
     def __str__(self) -> str:
         """For people, without user, password and options."""
-        url = make_url(self.database_url)
-        where = "/".join(str(part) for part in (url.host, url.database) if part)
-        return f"table {self.table} of {where} ({url.get_backend_name()})"
+        url = DatabaseURL(self.database_url)
+        where = "/".join(part for part in (url.hostname, url.database) if part)
+        return f"table {self.table} of {where} ({url.dialect})"
 
     def run(
         self,

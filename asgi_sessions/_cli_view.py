@@ -77,7 +77,7 @@ class View:
         """One that has ended, now or before."""
         when = "ended" if now else "had ended before:"
         self.answer(
-            f"session {session.id} {when} {self._state(session)}",
+            printable(f"session {session.id} {when} {self._state(session)}").plain,
             ended=now,
             session=self._facts(session),
         )

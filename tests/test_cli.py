@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import runpy
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -400,6 +401,27 @@ def test_the_ddl_is_that_of_sessions_and_needs_no_database(
     assert shell(*arguments) == expected
     answer = {"dialect": "mariadb", "table": "auth.logins", "ddl": expected}
     assert shell.json(*arguments) == answer
+
+
+def test_the_json_of_each_command_has_the_keys_of_the_page(shell: Shell) -> None:
+    sid = shell.log_in()
+    page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text()
+    rows = page.partition("## JSON")[2].partition("\n## ")[0].splitlines()[6:]
+    more = {
+        "ddl": ["--dialect", "sqlite"],
+        "list": ["--person", "ann"],
+        "show": [sid],
+        "end": [sid],
+        "end-all": ["--person", "ann"],
+    }
+    for row in filter(None, rows):
+        _, command, keys, _ = row.split("|")
+        command = command.strip(" `")
+        answer = shell.json(command, *more.pop(command, []))
+        known = {*answer, *answer.get("cost", {})}
+        named = set(re.findall(r"`(\w+)`", keys)) - {"show", "Session", "id", "sid"}
+        assert named - {"live"} == known - {"live"}, command
+    assert more == {}
 
 
 # --- starting it ----------------------------------------------------------------------------------
