@@ -14,7 +14,7 @@ from sqlalchemy.sql import ClauseElement
 from ._driver import Driver
 from ._row import Row
 from ._sql import Clauses, Condition
-from ._statement import Statement
+from ._statement import Record, Statement
 
 _new = tuple.__new__
 Values = Mapping[str, Any]
@@ -95,13 +95,19 @@ class Access:
         records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
         return [_new(Row, record) for record in statement.rows(records)]
 
+    async def records(
+        self, key: Hashable, make: Callable[[], ClauseElement], values: Values
+    ) -> list[Record]:
+        """What a statement selects, whatever its columns."""
+        statement = self._statement(key, make)
+        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
+        return list(statement.rows(records))
+
     async def ids(
         self, key: Hashable, make: Callable[[], ClauseElement], values: Values
     ) -> list[str]:
         """The ids that a statement selects."""
-        statement = self._statement(key, make)
-        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
-        return [record[0] for record in records]
+        return [record[0] for record in await self.records(key, make, values)]
 
     async def execute(
         self, key: Hashable, make: Callable[[], ClauseElement], values: Values

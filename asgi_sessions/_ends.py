@@ -6,13 +6,16 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, select, update
 from sqlalchemy.sql import ClauseElement
 
 from ._access import Access
 from ._lifetimes import Lifetimes
 from ._row import Row
 from ._sql import Clauses, Condition, values
+
+#: Rows that a statement marks as expired at most.
+AT_ONCE = 128
 
 
 class Ends:
@@ -28,6 +31,7 @@ class Ends:
         self._sql = sql
         self._lifetimes = lifetimes
         self._channel = channel
+        self._deadlines: dict[int, ColumnElement[Any]] = {}
 
     async def end(
         self,
@@ -42,10 +46,12 @@ class Ends:
         """End the live rows that fulfil a condition; those that ended now."""
         condition &= self._sql.live
         written = {**given, **self._sql.at(now), **values(ended_at=now, end_reason=reason)}
-        if self._channel is None:
-            return await self._write(access, ("end", key), condition, written)
-        return await access.select(
-            ("tell", key), lambda: self._telling(condition, self._channel), written
+        if self._channel is not None:
+            return await access.select(
+                ("tell", key), lambda: self._telling(condition, self._channel), written
+            )
+        return await access.update(
+            ("end", key), self._sql, lambda: condition, changes=self._sql.ended, values=written
         )
 
     async def end_these(
@@ -66,16 +72,13 @@ class Ends:
         """Write down the end of those of these rows whose time is up; those that ended now, not
         what others have ended since the rows were read.
         """
-        lifetimes, sql = self._lifetimes, self._sql
         over = self.overdue(rows, now)
         if not over:
             return []
         ended: list[Row] = []
         async with access.transaction():
-            for row in over:
-                written = values(id=row.id, ended_at=row.deadline(lifetimes), end_reason="expired")
-                mine = sql.sid & sql.overdue
-                ended += await self._write(access, "expire", mine, {**sql.at(now), **written})
+            for some in (over[i : i + AT_ONCE] for i in range(0, len(over), AT_ONCE)):
+                ended += await self._expire(access, some, now)
         return ended
 
     def _telling(self, condition: Condition, channel: str | None) -> ClauseElement:
@@ -88,9 +91,33 @@ class Ends:
         told = func.pg_notify(channel, ended.c.id).alias("told")
         return select(*ended.c).select_from(ended, told)
 
-    async def _write(
-        self, access: Access, key: Hashable, condition: Condition, given: Mapping[str, Any]
-    ) -> list[Row]:
+    async def _expire(self, access: Access, over: Sequence[Row], now: datetime) -> list[Row]:
+        """Each at its own moment, in one statement."""
+        sql = self._sql
+        size = 1 << (len(over) - 1).bit_length()  # few statements for all numbers
+        mine = access.driver.among(sql.c.id, [row.id for row in over])
+        given = {**mine.values, **sql.at(now), **values(end_reason="expired")}
+        for i, row in enumerate([*over, *[over[-1]] * (size - len(over))]):
+            given |= {f"p_over_{i}": row.id, f"p_deadline_{i}": row.deadline(self._lifetimes)}
         return await access.update(
-            key, self._sql, lambda: condition, changes=self._sql.ended, values=given
+            ("expire", size, mine.shape),
+            sql,
+            lambda: mine.match() & sql.overdue,
+            changes={**sql.ended, "ended_at": self._deadline(size)},
+            values=given,
         )
+
+    def _deadline(self, size: int) -> ColumnElement[Any]:
+        """The moment that is given for a row, of so many."""
+        c = self._sql.c
+        if size not in self._deadlines:
+            self._deadlines[size] = case(
+                *(
+                    (
+                        c.id == bindparam(f"p_over_{i}", type_=c.id.type),
+                        bindparam(f"p_deadline_{i}", type_=c.ended_at.type),
+                    )
+                    for i in range(size)
+                )
+            )
+        return self._deadlines[size]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from . import _metrics
 from ._errors import ConfigurationError
 from ._session import Session
 
@@ -85,6 +86,7 @@ class Events:
             )
         self._handler = handler
         self._now = now
+        self._metrics = _metrics.METRICS
         self._tasks: set[asyncio.Task[Any]] = set()
         self.down = False
         self._down_since: datetime | None = None
@@ -114,12 +116,16 @@ class Events:
         else:
             why = f" ({session.end_reason})" if kind == "ended" else ""
             _life.info("session %s%s: %s", kind, why, session.id, extra=facts)
+        if self._metrics is not None:
+            self._metrics.session(kind, session)
         self._hand_over(SessionEvent(kind, session, new_device))
 
     # --- incidents ----------------------------------------------------------------------------
 
     def forged_cookie(self, count: int, client: Callable[[], str | None]) -> None:
         """Cookies that look like ours and were signed by no key of ours; `client` tells whose."""
+        if self._metrics is not None:
+            self._metrics.forged(count)
         if count := self._forgeries.due(self._now(), count):
             address = client()
             facts = {"event": "forged_cookie", "count": count, "client": address}
@@ -133,6 +139,8 @@ class Events:
     def unavailable(self, fault: Exception) -> None:
         """The database did not answer a request: told when an outage begins."""
         self._affected += 1
+        if self._metrics is not None:
+            self._metrics.unavailable(1)
         if not self.down:
             self.down, self._down_since = True, self._now()
             facts = {"event": "outage_begun"}
@@ -156,6 +164,8 @@ class Events:
     def touch_failed(self, fault: Exception) -> None:
         """A touch was lost: counted, and no reason to end anything."""
         self.touch_failures += 1
+        if self._metrics is not None:
+            self._metrics.touch_failed(1)
         if count := self._touches.due(self._now(), 1):
             facts = {"event": "touch_failed", "count": count}
             _database.warning("%d touches failed; the latest: %s", count, fault, extra=facts)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, Generic, Protocol, TypeVar
 
+from . import _metrics
 from ._deadline import Deadline
 from ._errors import SessionsError, SessionsUnavailable
 
@@ -66,6 +67,8 @@ class Lane(Generic[Held]):
         self._last = last
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
+        if (metrics := _metrics.METRICS) is not None:
+            kinds = {k: (metrics.measured(k, run), most) for k, (run, most) in kinds.items()}
         self._kinds = kinds
         self._waiting: dict[str, deque[Waiting]] = {kind: deque() for kind in kinds}
         self._batch: list[Waiting] = []

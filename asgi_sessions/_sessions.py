@@ -30,13 +30,12 @@ from ._settings import AutoStart, Clock, OnUnavailable, settings, system_clock
 from ._store import Store
 from ._tables import ddl
 from ._tokens import SIDS
+from ._upkeep import LARGEST_BATCH
 
 SQLDialect = Literal["sqlite", "postgresql", "mariadb", "mysql"]
 
 #: Rows that a statement is asked for at most: what each database takes.
 _MOST = 2**31 - 1
-#: Rows that are purged at a time at most: SQLite takes 32,766 parameters.
-_BATCH = 10_000
 
 
 class Sessions:
@@ -464,7 +463,7 @@ class Sessions:
             raise ConfigurationError(f"batch_size={batch_size}: use 1 and more")
         settings = self._core.settings
         return await self._core.store.purge(
-            keep=settings.keep_ended, batch_size=min(batch_size, _BATCH), now=settings.now()
+            keep=settings.keep_ended, batch_size=min(batch_size, LARGEST_BATCH), now=settings.now()
         )
 
     # --- routes -----------------------------------------------------------------------------------

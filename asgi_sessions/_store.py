@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, MetaData, Update, bindparam, delete, update
+from sqlalchemy import ColumnElement, MetaData, Update, bindparam, update
 
 from ._access import Access
 from ._ends import Ends
@@ -25,11 +25,11 @@ from ._row import Row
 from ._sql import Clauses, Condition, values
 from ._starts import Start, Started, Starts
 from ._tables import ddl, sessions_table
+from ._upkeep import LIMIT, Upkeep
 
 #: Sessions that one statement asks about: SQLite takes 32,766 parameters, and a statement with
 #: many takes its time to be made.
 _MOST = 4096
-_LIMIT = bindparam("p_limit", type_=Integer())
 
 
 class Use(NamedTuple):
@@ -69,6 +69,8 @@ class Store:
         #: At most 52 bytes of the 63 that PostgreSQL takes.
         self._channel = f"{self.table.name}_ended"
         self._ends = Ends(self._sql, lifetimes, self._channel if notify else None)
+        #: Many rows at a time, for `purge` and for operators.
+        self.upkeep = Upkeep(links, self._sql, self._ends)
         starts = Starts(self._sql, self._ends, cap)
         links.batched = {"look-up": self._look_up, "start": starts.run, "touch": self._touch}
 
@@ -178,7 +180,7 @@ class Store:
 
         async def work(access: Access) -> list[Row]:
             return await access.select(
-                key, lambda: sql.rows.where(mine).order_by(newest).limit(_LIMIT), given
+                key, lambda: sql.rows.where(mine).order_by(newest).limit(LIMIT), given
             )
 
         answer: list[Row] = await self._query(work)
@@ -325,38 +327,11 @@ class Store:
 
     async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
         """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""
-        sql, c = self._sql, self.table.c
-
-        async def mark(access: Access) -> int:
-            # By `expires_at` alone: what is merely idle is found when its time is up, too.
-            over = c.ended_at.is_(None) & (c.expires_at <= sql.now)
-            rows = await access.select(
-                "over",
-                lambda: sql.rows.where(over).order_by(c.expires_at).limit(_LIMIT),
-                {"p_now": now, "p_limit": batch_size},
-            )
-            return len(await self._ends.expire(access, rows, now))
-
-        async def remove(access: Access) -> int:
-            old = c.ended_at < sql.param("ended_at")
-            ids = await access.ids(
-                "old",
-                lambda: sql.ids.where(old).order_by(c.ended_at).limit(_LIMIT),
-                {"p_ended_at": now - keep, "p_limit": batch_size},
-            )
-            if not ids:
-                return 0
-            mine = access.driver.among(c.id, ids)
-            return await access.execute(
-                ("delete", mine.shape),
-                lambda: delete(self.table).where(mine.match()),
-                mine.values,
-            )
-
+        while await self.upkeep.mark(limit=batch_size, now=now):
+            pass
         removed = 0
-        for step in (mark, remove):
-            while count := await self._write(step):
-                removed += count if step is remove else 0
+        while count := await self.upkeep.remove(before=now - keep, limit=batch_size):
+            removed += count
         return removed
 
     # --- other processes ----------------------------------------------------------------------

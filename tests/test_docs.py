@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import asgi_sessions
 from asgi_sessions import Lifetimes, Session, SessionMiddleware, Sessions
+from asgi_sessions._cli import EPILOG, cli
 
 from .support import KEY, Browser, set_cookies
 
@@ -184,6 +185,33 @@ def test_the_commands_of_the_pages_make_the_table_and_purge_it(tmp_path: Path) -
     assert shell(purge, tmp_path) == "0\n"
     with closing(sqlite3.connect(tmp_path / "sessions.db")) as database:
         assert database.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
+
+
+def test_the_commands_of_the_command_line_run(tmp_path: Path) -> None:
+    (commands,) = [block.source for block in blocks(DOCS / "command_line.md", "sh")]
+    said = shell(commands, tmp_path)
+    assert said.startswith("table sessions of sessions.db (sqlite) is there\nno sessions\n")
+    assert said.endswith("0 sessions removed, 0 marked as expired\n")
+
+
+def test_the_command_line_is_that_of_its_page() -> None:
+    page = DOCS / "command_line.md"
+    commands = [re.match(r"`([\w-]+)", row[0]) for row in table(page, "Commands")]
+    assert [match and match[1] for match in commands] == list(cli.commands)
+    options = {
+        f"`{option.opts[0]}`": option
+        for command in cli.commands.values()
+        for option in command.params
+    }
+    for name, environment, default, _ in table(page, "Options"):
+        option = options[name]
+        assert environment.strip("`") == (getattr(option, "envvar", None) or "")
+        if default == "required":
+            assert option.required
+        elif default:
+            assert default.strip("`") == str(option.default)
+    codes = [line.split()[0] for line in EPILOG.splitlines()[2:]]
+    assert [code for code, _ in table(page, "Exit codes")] == codes
 
 
 @pytest.mark.parametrize("page", [DOCS / "sessions.md"])

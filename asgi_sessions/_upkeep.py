@@ -1,0 +1,228 @@
+"""What is done to many rows: counted, ended, marked and removed, each time so many at most.
+
+Nothing here takes longer than its slice or its batch asks, and nothing is locked but the rows
+that a batch writes. Whoever calls decides how many follow one another, and how soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, delete, func, or_, select
+
+from ._access import Access
+from ._ends import Ends
+from ._link import Work
+from ._links import Links
+from ._row import Row
+from ._sql import Clauses, Condition, values
+from ._tokens import new_sid
+
+LIMIT = bindparam("p_limit", type_=Integer())
+
+#: Rows a batch may have at most: SQLite takes 32,766 parameters.
+LARGEST_BATCH = 10_000
+
+
+class Batch(NamedTuple):
+    """Rows that were ended, and the moment from which to go on; None if that was all."""
+
+    ended: list[Row]
+    onwards: datetime | None
+
+
+class Upkeep:
+    """The table of sessions, many rows at a time.
+
+    Args:
+        links: where the database is reached.
+        sql: what is said of the table.
+        ends: how rows end.
+    """
+
+    def __init__(self, links: Links, sql: Clauses, ends: Ends) -> None:
+        self._links = links
+        self._sql = sql
+        self._ends = ends
+
+    # --- purge --------------------------------------------------------------------------------
+
+    async def mark(self, *, limit: int, now: datetime) -> int:
+        """Write down the end of so many rows that have run out; how many."""
+        sql, c = self._sql, self._sql.c
+
+        async def work(access: Access) -> int:
+            rows = await access.select(
+                "over",
+                lambda: sql.rows.where(self._over).order_by(c.expires_at).limit(LIMIT),
+                {"p_now": now, "p_limit": limit},
+            )
+            return len(await self._ends.expire(access, rows, now))
+
+        count: int = await self._write(work)
+        return count
+
+    async def remove(self, *, before: datetime, limit: int) -> int:
+        """Remove so many rows that ended before a moment; how many."""
+        sql, c = self._sql, self._sql.c
+
+        async def work(access: Access) -> int:
+            ids = await access.ids(
+                "old",
+                lambda: (
+                    sql.ids.where(c.ended_at < sql.param("ended_at"))
+                    .order_by(c.ended_at)
+                    .limit(LIMIT)
+                ),
+                {"p_ended_at": before, "p_limit": limit},
+            )
+            if not ids:
+                return 0
+            mine = access.driver.among(c.id, ids)
+            return await access.execute(
+                ("delete", mine.shape),
+                lambda: delete(sql.table).where(mine.match()),
+                mine.values,
+            )
+
+        count: int = await self._write(work)
+        return count
+
+    @property
+    def _over(self) -> Condition:
+        # By `expires_at` alone: what is merely idle is found when its time is up, too.
+        c = self._sql.c
+        return self._sql.unended & (c.expires_at <= self._sql.now)
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    async def end_some(
+        self,
+        app_id: str | None,
+        since: datetime,
+        until: datetime,
+        *,
+        limit: int,
+        reason: str,
+        now: datetime,
+    ) -> Batch:
+        """End so many live rows that expire within a time: of an app, or of all (None)."""
+        sql, c = self._sql, self._sql.c
+        given = {**sql.at(now), **_span(since, until), "p_limit": limit}
+        mine = self._within("expires_at") & sql.live
+        if app_id is not None:
+            mine &= sql.app
+            given |= values(app_id=app_id)
+
+        async def work(access: Access) -> Batch:
+            rows = await access.select(
+                ("expiring", app_id is None),
+                lambda: sql.rows.where(mine).order_by(c.expires_at).limit(LIMIT),
+                given,
+            )
+            sids = [row.id for row in rows]
+            ended = await self._ends.end_these(access, sids, reason=reason, now=now)
+            return Batch(ended, rows[-1].expires_at if len(rows) == limit else None)
+
+        batch: Batch = await self._write(work)
+        return batch
+
+    # --- counts -------------------------------------------------------------------------------
+
+    async def started(self, since: datetime, until: datetime) -> int:
+        """How many rows started within a time: by their ids, which begin with it."""
+        span = {"p_since": new_sid(since, bytes), "p_until": new_sid(until, bytes)}
+        return sum((await self._count("started", "id", span)).values())
+
+    async def ended(self, since: datetime, until: datetime) -> dict[str, int]:
+        """How many rows ended within a time, by the reason."""
+        c = self._sql.c
+        return await self._count("ended", "ended_at", _span(since, until), by=c.end_reason)
+
+    async def removable(self, since: datetime, until: datetime) -> int:
+        """How many rows ended within a time."""
+        counts = await self._count("removable", "ended_at", _span(since, until))
+        return sum(counts.values())
+
+    async def live(self, since: datetime, until: datetime, *, now: datetime) -> dict[str, int]:
+        """How many live rows expire within a time, by their app."""
+        span = {**_span(since, until), **self._sql.at(now)}
+        return await self._count("live", "expires_at", span, self._sql.live, by=self._sql.c.app_id)
+
+    async def unmarked(
+        self, since: datetime, until: datetime, *, now: datetime, before: datetime
+    ) -> int:
+        """How many rows that expire within a time have run out without a word of it in the table,
+        by that moment or before.
+        """
+        c = self._sql.c
+        by_then = or_(
+            c.expires_at <= bindparam("p_before", type_=c.expires_at.type),
+            c.last_seen_at <= bindparam("p_idle", type_=c.last_seen_at.type),
+        )
+        given = {**_span(since, until), **self._sql.at(before), "p_before": before, "p_now": now}
+        return sum((await self._count("over", "expires_at", given, self._over, by_then)).values())
+
+    async def bounds(self, name: str) -> tuple[datetime, datetime] | None:
+        """The first and the last moment in a column: ``ended_at``, or ``expires_at`` of those that
+        nobody has ended; None if there is none.
+        """
+        c = self._sql.c
+        column = c[name]
+        mine = column.is_not(None) if name == "ended_at" else self._sql.unended
+
+        def one(order: ColumnElement[Any]) -> Callable[[], Select[Any]]:
+            return lambda: select(column).where(mine).order_by(order).limit(1)
+
+        async def work(access: Access) -> tuple[datetime, datetime] | None:
+            # Apart, so that each is one look into the index.
+            first = await access.records(("first", name), one(column.asc()), {})
+            last = await access.records(("last", name), one(column.desc()), {})
+            return (first[0][0], last[0][0]) if first and last else None
+
+        bounds: tuple[datetime, datetime] | None = await self._query(work)
+        return bounds
+
+    # --- pieces -------------------------------------------------------------------------------
+
+    def _within(self, name: str) -> Condition:
+        column = self._sql.c[name]
+        since = bindparam("p_since", type_=column.type)
+        until = bindparam("p_until", type_=column.type)
+        within = (column >= since) & (column < until)
+        # Only those that nobody has ended are asked for by when they run out.
+        return within & self._sql.unended if name == "expires_at" else within
+
+    async def _count(
+        self,
+        key: str,
+        name: str,
+        given: dict[str, Any],
+        *conditions: Condition,
+        by: ColumnElement[Any] | None = None,
+    ) -> dict[str, int]:
+        """Count the rows within a span of an indexed column, by the values of another."""
+        counted = select(func.count()).select_from(self._sql.table)
+        counted = counted.where(self._within(name), *conditions)
+        if by is not None:
+            counted = counted.add_columns(by).group_by(by)
+
+        async def work(access: Access) -> dict[str, int]:
+            records = await access.records(("count", key), lambda: counted, given)
+            return {str(kind[0]) if kind else "": count for count, *kind in records}
+
+        counts: dict[str, int] = await self._query(work)
+        return counts
+
+    def _write(self, work: Work) -> asyncio.Future[Any]:
+        return self._links.here.writes.put("other", work)
+
+    def _query(self, work: Work) -> asyncio.Future[Any]:
+        return self._links.here.queries.put("other", work)
+
+
+def _span(since: datetime, until: datetime) -> dict[str, Any]:
+    return {"p_since": since, "p_until": until}
