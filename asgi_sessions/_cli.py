@@ -121,6 +121,7 @@ class Target:
             lifetimes=Lifetimes(idle=idle or self.idle, absolute=LONGEST),
             keep_ended=keep_ended,
             touch_interval=timedelta(0),  # fits each idle timeout; nothing is touched
+            notify=DatabaseURL(self.database_url).dialect in {"postgres", "postgresql"},
         )
         url = sessions.database.url
         if url.dialect == "sqlite" and not make and not Path(url.database).is_file():

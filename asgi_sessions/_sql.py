@@ -26,12 +26,12 @@ class _Unended(FunctionElement[bool]):
     type = Boolean()
 
 
-@compiles(_Unended)  # type: ignore[no-untyped-call,untyped-decorator]  # SQLAlchemy has no types for it
+@compiles(_Unended)
 def _is_null(element: _Unended, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
     return f"{compiler.process(element.clauses, **options)} IS NULL"
 
 
-@compiles(_Unended, "sqlite")  # type: ignore[no-untyped-call,untyped-decorator]  # as above
+@compiles(_Unended, "sqlite")
 def _is_null_without_index(element: _Unended, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- as above
     return f"+{_is_null(element, compiler, **options)}"  # sqlite.org/queryplanner: unary plus
 

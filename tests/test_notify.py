@@ -15,13 +15,15 @@ from sqlalchemy import text
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._access import Access
+from asgi_sessions._cli import run
 from asgi_sessions._driver import Driver
 from asgi_sessions._drivers import driver_for
 from asgi_sessions._listener import Listener
+from asgi_sessions._settings import system_clock
 
 from .conftest import URLS, MakeSessions, name_of
 from .engines import Onlooker, app_database, kind
-from .support import KEY
+from .support import KEY, Clock
 from .test_asgi import ENDED, SECONDS, Peer, echo, http, log_in, websocket
 from .test_live import until
 from .test_races import Process
@@ -352,6 +354,26 @@ async def test_every_way_to_end_is_told(
     assert ended == {one, two, three}
     for leave in leaves:
         leave()
+
+
+async def test_an_end_by_the_command_line_is_told(
+    here: Sessions,
+    clock: Clock,
+    database_url: str,
+    table_name: str,
+) -> None:
+    if behind_pgbouncer(database_url):
+        return
+    clock.now = system_clock()
+    ended = asyncio.Event()
+    sid = (await here.insert(http(), "ann")).sid
+    leave = here._core.watched.add(sid, ended.set)
+    await listener(here)
+    place = ["--database-url", database_url, "--table", table_name]
+    assert await asyncio.to_thread(run, ["end", sid, *place]) == 0
+    async with asyncio.timeout(SECONDS):
+        await ended.wait()
+    leave()
 
 
 async def test_an_end_that_is_rolled_back_is_not_told(
