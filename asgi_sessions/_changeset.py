@@ -171,6 +171,12 @@ def _digest(value: object) -> bytes:
     return value
 
 
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError("must be bytes")
+    return value
+
+
 _CASTS: dict[str, Callable[[object], object]] = {
     "id": _sid,
     "person_id": _identifier,
@@ -191,4 +197,5 @@ _CASTS: dict[str, Callable[[object], object]] = {
     "ended_at": _moment,
     "end_reason": _text(REASON_LENGTH),
     "remember": _flag,
+    "binding": _bytes,
 }

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from starlette.types import Scope
 
+from ._binding import Binding
 from ._call import Call
 from ._core import Core
 from ._decisions import BY_COOKIE, RESUME, Cookie, Then, Who
@@ -32,7 +33,7 @@ def resumes(
     every request, in one step.
     """
     row = rows[0] if len(rows) == 1 else None
-    if row is None:
+    if row is None or row.binding is not None:  # a bound one takes a closer look
         return False
     now, lifetimes, secret = settings.now(), settings.lifetimes, digest(tokens[0].secret)
     cookie = row.cookie(secret, now, lifetimes)
@@ -50,6 +51,7 @@ async def resolve(
     tokens: Sequence[Token],
     rows: Sequence[Row | None],
     *,
+    binding: Binding | None,
     person: Person | None,
     sent: bool,
     start: bool,
@@ -60,6 +62,7 @@ async def resolve(
         scope: of the call.
         tokens: what the cookies say whose signature holds.
         rows: theirs, None where there is none.
+        binding: what binds sessions to devices, if anything does.
         person: whom another layer vouches for, as `Core.identify` spells them.
         sent: whether the browser sent any cookie of ours at all.
         start: whether a session may be started for that person.
@@ -75,6 +78,8 @@ async def resolve(
         call.vary = True  # whatever becomes of it, the answer depends on the cookie
         cookie, row, secret = _judge(tokens, rows, now, settings.lifetimes)
         if row is not None:
+            if cookie in _LIVE and not _proven(binding, scope, call, row, now):
+                cookie = Cookie.UNPROVEN
             who = row.who(person, now, settings.lifetimes)
     decision = BY_COOKIE[cookie][who]
     if row is not None:
@@ -96,6 +101,9 @@ async def _settle(core: Core, call: Call, cookie: Cookie, row: Row, end: str | N
         call.state["session_end_reason"] = end
     elif cookie is Cookie.LIVE_SCOPE:
         call.kept = row.id
+    elif cookie is Cookie.UNPROVEN:
+        call.kept = row.id  # a login over it, or a logout, ends it: that opens nothing to anybody
+        call.state["session_end_reason"] = "not_bound"
     else:
         call.state["session_end_reason"] = row.reason()
         if row.ended_at is None:
@@ -129,3 +137,10 @@ def _judge(
             return cookie, row, secret
         found.append((cookie, row, secret))
     return found[0]
+
+
+def _proven(binding: Binding | None, scope: Scope, call: Call, row: Row, now: datetime) -> bool:
+    """Whether the device of a session has proved itself, if it is bound to one. Where nobody can
+    tell, because the option `dbsc` was dropped, it has not.
+    """
+    return row.binding is None or (binding is not None and binding.holds(scope, call, row, now))

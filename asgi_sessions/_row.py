@@ -40,6 +40,7 @@ class Row(NamedTuple):
     end_reason: str | None
     remember: bool
     live_device_key: bytes | None
+    binding: bytes | None
 
     def __repr__(self) -> str:
         """Without the hashes: nothing of a secret reaches a log."""
@@ -68,6 +69,7 @@ class Row(NamedTuple):
                 "ended_at": self[14],
                 "end_reason": self[15],
                 "remember": self[16],
+                "bound": self[18] is not None,
             },
         )
         return session

@@ -27,6 +27,7 @@ class Session:
         end_reason: ``logout``, ``revoked``, ``replaced``, ``person_changed``, ``limit``,
             ``expired``, ``reuse``, ``not_delivered`` or the app's own word.
         remember: whether the cookie outlives the browser.
+        bound: whether it is bound to its device, so that a copied cookie opens nothing.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Session:
     ended_at: datetime | None
     end_reason: str | None
     remember: bool
+    bound: bool = False
 
     @property
     def sid(self) -> str:

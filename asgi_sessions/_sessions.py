@@ -12,6 +12,7 @@ from uuid import UUID
 from databases import Database
 from sqlalchemy import MetaData, Table, make_url
 
+from ._binding import DeviceBinding, check_binding
 from ._call import Call, Conn, scope_of
 from ._changeset import checked
 from ._cookies import SameSite
@@ -73,6 +74,7 @@ class Sessions:
         socket_check_interval: how soon a WebSocket notices that its session has ended in another
             process.
         timeout: how long the database may take for an answer.
+        dbsc: `asgi_sessions.dbsc.DBSC()` binds sessions to devices; None does not.
 
     Raises:
         ConfigurationError: for options that cannot work, all faults in one message.
@@ -103,6 +105,7 @@ class Sessions:
         clock: Clock = system_clock,
         socket_check_interval: timedelta = timedelta(seconds=5),
         timeout: timedelta = timedelta(seconds=5),
+        dbsc: DeviceBinding | None = None,
     ) -> None:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
@@ -112,6 +115,7 @@ class Sessions:
             given,
             lambda: Events(on_event, clock),
             lambda: links.append(Links(database)),
+            lambda: check_binding(dbsc, given),
         )
         (self._links,) = links
         self._links.timeout = chosen.timeout.total_seconds()
@@ -119,6 +123,7 @@ class Sessions:
             self._links, chosen.table_name, chosen.lifetimes, chosen.max_sessions_per_person
         )
         self._core = Core(chosen, store, Events(on_event, chosen.now))
+        self._binding = None if dbsc is None else dbsc.attach(self._core)
         # In the scope; two Sessions in one app do not get in each other's way.
         self._key = f"asgi_sessions.{id(self)}"
 

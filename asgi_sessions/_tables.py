@@ -26,6 +26,8 @@ SID_LENGTH = 36
 #: Characters of an IPv6 address in its longest spelling.
 IP_LENGTH = 45
 DIGEST_BYTES = 32
+#: Of what is known of a device: an RSA key of 4096 bits takes 550.
+BINDING_BYTES = 640
 
 
 # Ids compare byte by byte: MariaDB's default collations hold "ann", "Ann" and "ann " for one. The
@@ -48,6 +50,9 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
     schema, _, name = name.rpartition(".")
     moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     digest = LargeBinary(DIGEST_BYTES).with_variant(mysql.BINARY(DIGEST_BYTES), "mysql", "mariadb")
+    binding = LargeBinary(BINDING_BYTES).with_variant(
+        mysql.VARBINARY(BINDING_BYTES), "mysql", "mariadb"
+    )
     return Table(
         name,
         metadata,
@@ -72,6 +77,8 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Column("ended_at", moment),
         Column("end_reason", _text(REASON_LENGTH)),
         Column("remember", Boolean, nullable=False),
+        # Of a session that is bound to its device: the public key, and which challenges were used.
+        Column("binding", binding),
         Index(f"ix_{name}_person", "person_id", "app_id", "ended_at", "id"),
         Index(f"ix_{name}_device", "device_key", "started_at"),
         Index(f"ux_{name}_live_device", "live_device_key", unique=True),
