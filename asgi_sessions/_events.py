@@ -143,34 +143,29 @@ class Events:
         """A bound session was used without its device, or a device's proof was none. Each reason
         counts for itself.
         """
-        self._device("device_refused", "%d devices refused (%s); the latest", reason, sid, client)
+        if count := self._devices[reason].due(self._now(), 1):
+            address = client()
+            _security.warning(
+                "%d devices refused (%s); the latest for session %s, from %s",
+                *(count, reason, sid, address),
+                extra=_device("device_refused", count, reason, sid, address),
+            )
+            self._hand_over(
+                Incident("device_refused", count, client=address, sid=sid, reason=reason)
+            )
 
     def device_skipped(self, reason: str, sid: str, client: Callable[[], str | None]) -> None:
         """A bound session was used without its device, for a reason that is allowed."""
-        message = "%d requests let in without proof of a device (%s); the latest"
-        self._device("device_skipped", message, reason, sid, client)
-
-    def _device(
-        self,
-        kind: Literal["device_refused", "device_skipped"],
-        message: str,
-        reason: str,
-        sid: str | None,
-        client: Callable[[], str | None],
-    ) -> None:
         if count := self._devices[reason].due(self._now(), 1):
             address = client()
-            facts = {
-                "event": kind,
-                "count": count,
-                "reason": reason,
-                "sid": sid,
-                "client": address,
-            }
             _security.warning(
-                f"{message} of session %s from %s", *(count, reason, sid, address), extra=facts
+                "%d requests let in without their device (%s); the latest for session %s, from %s",
+                *(count, reason, sid, address),
+                extra=_device("device_skipped", count, reason, sid, address),
             )
-            self._hand_over(Incident(kind, count, client=address, sid=sid, reason=reason))
+            self._hand_over(
+                Incident("device_skipped", count, client=address, sid=sid, reason=reason)
+            )
 
     def unavailable(self, fault: Exception) -> None:
         """The database did not answer a request: told when an outage begins."""
@@ -255,6 +250,13 @@ class _Sparse:
         self._told_at = now
         count, self._count = self._count, 0
         return count
+
+
+def _device(
+    event: str, count: int, reason: str, sid: str | None, client: str | None
+) -> dict[str, object]:
+    """What a record about a device says."""
+    return {"event": event, "count": count, "reason": reason, "sid": sid, "client": client}
 
 
 async def _awaited(result: Awaitable[None], kind: str) -> None:

@@ -218,7 +218,6 @@ def test_a_browser_that_binds_nothing_is_not_disturbed(
     server = make_server()
     ann = open_browser(server, dbsc=False)
     sid = ann.goes_to("/login")
-    time.sleep(LIFE)  # nothing happens, for as long as a bound session would last
     assert ann.fetches() == {"who": sid, "bound": False}
     assert ann.goes_to("/") == sid
     assert server.requests("/register") == server.requests("/refresh") == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -46,7 +45,7 @@ class DeviceBound(Binding):
         self._core = core
         self._path = path
         self._allowed_skips = frozenset(allowed_skips)
-        self._challenges = Challenges(core.settings.keys, secrets.token_bytes)
+        self._challenges = Challenges(core.settings.keys)
         self._cookie = BoundCookie(core.settings, cookie_lifetime)
         endpoints = Endpoints(core, path, self._challenges, self._cookie)
         self._responders: dict[str, Respond] = {

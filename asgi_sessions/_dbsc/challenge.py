@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
 from datetime import datetime, timedelta
+from secrets import token_bytes
 from typing import Literal
 
 from asgi_sessions._row import Row
@@ -27,12 +27,10 @@ class Challenges:
 
     Args:
         keys: sign them.
-        random: returns so many random bytes.
     """
 
-    def __init__(self, keys: Keys, random: Callable[[int], bytes]) -> None:
+    def __init__(self, keys: Keys) -> None:
         self._signer = keys.signer("dbsc.challenge")
-        self._random = random
 
     def new(self, row: Row, use: Use, now: datetime) -> str:
         """A challenge for the device of a session."""
@@ -42,7 +40,7 @@ class Challenges:
             # ahead of ours.
             newest = Record.read(row.binding).used[-1]
             moment = max(moment, int.from_bytes(newest[:_MOMENT], "big") + 1)
-        serial = moment.to_bytes(_MOMENT, "big") + self._random(SERIAL_BYTES - _MOMENT)
+        serial = moment.to_bytes(_MOMENT, "big") + token_bytes(SERIAL_BYTES - _MOMENT)
         text = urlsafe_b64encode(serial).rstrip(b"=").decode("ascii")
         return f"{text}.{self._signature(text, row, use)}"
 

@@ -26,6 +26,8 @@ from .proof import answer, registration
 from .record import Record
 from .refusal import Refusal
 
+#: How a refresh begins: without a challenge, or with one that came along a while ago.
+_ROUTINE = frozenset({"no_proof", "expired_challenge"})
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -108,7 +110,7 @@ class Endpoints:
         binding = Record.first(key, serial, now).write()
         if not await self._core.store.bind(row, binding, now=now):
             current = await self._core.store.by_sid(row.id)
-            # It may be ours, written before its answer was lost and then tried once more.
+            # It may be ours: written, then tried once more because the answer was lost.
             if current is None or current.binding != binding:
                 raise Refusal("lost_race")
         return row._replace(binding=binding)
@@ -125,7 +127,7 @@ class Endpoints:
             try:
                 renewed = await self._prove(scope, row)
             except Refusal as refusal:
-                if refusal.reason != "no_proof":  # which is how a refresh begins
+                if refusal.reason not in _ROUTINE:
                     self._tell(scope, refusal, row.id)
                 response = JSONResponse({"detail": "refused"}, 403)
                 response.raw_headers.append(self._next(row))
