@@ -38,14 +38,14 @@ class Binding(ABC):
 
 
 class DeviceBinding(ABC):
-    """What ``Sessions(dbsc=...)`` takes."""
+    """What ``Sessions(dbsc=...)`` takes: `asgi_sessions.dbsc.DBSC`."""
 
     @abstractmethod
-    def faults(self, options: Mapping[str, Any]) -> list[str]:
+    def _unfit(self, options: Mapping[str, Any]) -> list[str]:
         """What speaks against it in the options of `Sessions`."""
 
     @abstractmethod
-    def attach(self, core: Core) -> Binding:
+    def _attach(self, core: Core) -> Binding:
         """The binding for these sessions."""
 
 
@@ -59,5 +59,5 @@ def check_binding(dbsc: object, options: Mapping[str, Any]) -> None:
         return
     if not isinstance(dbsc, DeviceBinding):
         raise ConfigurationError(f"dbsc={dbsc!r}: use asgi_sessions.dbsc.DBSC(), or None")
-    if faults := dbsc.faults(options):
+    if faults := dbsc._unfit(options):
         raise ConfigurationError("; ".join(faults))

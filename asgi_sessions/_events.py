@@ -138,17 +138,29 @@ class Events:
             self._hand_over(Incident("forged_cookie", count, client=address))
 
     def device_refused(
-        self, reason: str, sid: str | None, client: Callable[[], str | None]
+        self,
+        reason: str,
+        sid: str | None,
+        client: Callable[[], str | None],
+        *,
+        routine: bool = False,
     ) -> None:
         """A bound session was used without its device, or a device's proof was none. Each reason
-        counts for itself.
+        counts for itself; what is `routine` is for the log alone.
         """
         if count := self._devices[reason].due(self._now(), 1):
             address = client()
+            told = (count, reason, sid, address)
+            facts = _device("device_refused", *told)
+            if routine:
+                _security.info(
+                    "%d devices turned away (%s); the latest for session %s, from %s",
+                    *told,
+                    extra=facts,
+                )
+                return
             _security.warning(
-                "%d devices refused (%s); the latest for session %s, from %s",
-                *(count, reason, sid, address),
-                extra=_device("device_refused", count, reason, sid, address),
+                "%d devices refused (%s); the latest for session %s, from %s", *told, extra=facts
             )
             self._hand_over(
                 Incident("device_refused", count, client=address, sid=sid, reason=reason)

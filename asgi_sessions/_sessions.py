@@ -123,7 +123,7 @@ class Sessions:
             self._links, chosen.table_name, chosen.lifetimes, chosen.max_sessions_per_person
         )
         self._core = Core(chosen, store, Events(on_event, chosen.now))
-        self._binding = None if dbsc is None else dbsc.attach(self._core)
+        self._binding = None if dbsc is None else dbsc._attach(self._core)
         # In the scope; two Sessions in one app do not get in each other's way.
         self._key = f"asgi_sessions.{id(self)}"
 

@@ -18,11 +18,11 @@ from ._errors import ConfigurationError
 
 try:
     from ._dbsc.binding import DeviceBound
-except ModuleNotFoundError as fault:  # of the libraries that the extra brings
+except ModuleNotFoundError as _fault:  # of the libraries that the extra brings
     raise ImportError(
-        f"asgi_sessions.dbsc needs {fault.name}: install asgi-login-sessions[dbsc]",
-        name=fault.name,
-    ) from fault
+        f"asgi_sessions.dbsc needs {_fault.name}: install asgi-login-sessions[dbsc]",
+        name=_fault.name,
+    ) from _fault
 
 __all__ = ["DBSC", "SkipReason"]
 
@@ -78,7 +78,7 @@ class DBSC(DeviceBinding):
                 f"{', '.join(map(repr, get_args(SkipReason)))}"
             )
 
-    def faults(self, options: Mapping[str, Any]) -> list[str]:
+    def _unfit(self, options: Mapping[str, Any]) -> list[str]:
         """For `Sessions`: what speaks against it in the other options."""
         return [
             f"dbsc needs cookie_{name}={needed!r}: {why}"
@@ -91,7 +91,7 @@ class DBSC(DeviceBinding):
             if options[f"cookie_{name}"] != needed
         ]
 
-    def attach(self, core: Core) -> Binding:
+    def _attach(self, core: Core) -> Binding:
         """For `Sessions`: the binding that the middleware asks."""
         skips = () if isinstance(self.on_skipped, str) else self.on_skipped
         return DeviceBound(core, self.path, self.cookie_lifetime, skips)

@@ -96,6 +96,8 @@ def make(database: str, log: Path, seconds: float) -> ASGIApp:
         return HTMLResponse(f'<a href="{request.query_params["to"]}">there</a>')
 
     async def socket(websocket: WebSocket) -> None:
+        if "login" in websocket.query_params:
+            await sessions.start_session(websocket, {"id": "ann"})
         await websocket.accept()
         await websocket.send_text(str(websocket.state.sid))
         await websocket.close()

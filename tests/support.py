@@ -11,7 +11,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_sessions import SessionMiddleware, Sessions
@@ -53,7 +53,7 @@ class Vouch:
         await self.app(scope, receive, send)
 
 
-def make_app(sessions: Sessions, *extra: Route, vouch_in_state: bool = False) -> Starlette:
+def make_app(sessions: Sessions, *extra: BaseRoute, vouch_in_state: bool = False) -> Starlette:
     """An app whose routes do what their names say, behind `Vouch` and the middleware.
 
     Every answer is what the app sees: sid, person_id, reason, user (whether somebody is vouched

@@ -868,7 +868,7 @@ async def test_two_sessions_of_different_names_share_an_app(make_sessions: MakeS
 
 async def test_a_mounted_app_shares_the_session_of_the_app_around_it(sessions: Sessions) -> None:
     inner = make_app(sessions)  # has the middleware too
-    outer = make_app(sessions, Mount("/inner", inner))  # type: ignore[arg-type]
+    outer = make_app(sessions, Mount("/inner", inner))
     async with Browser(outer) as browser:
         response = await browser.post("/inner/login?person=ann")
         assert len(set_cookies(response)) == 1

@@ -127,6 +127,10 @@ class Person:
         self.server = server
         self.page: Page = context.pages[0]
 
+    def cookies(self, **changed: Any) -> list[Any]:
+        """A copy of all cookies, for another browser."""
+        return [{**cookie, **changed} for cookie in self.context.cookies()]
+
     def bound_cookie(self) -> str | None:
         cookies = self.context.cookies(self.server.url)
         return next((one["value"] for one in cookies if one["name"] == BOUND), None)
@@ -146,6 +150,17 @@ class Person:
         script = "([path, method]) => fetch(path, {method}).then(r => r.json())"
         answer: dict[str, Any] = self.page.evaluate(script, [path, method])
         return answer
+
+    def hears_from(self, path: str) -> str:
+        """What a WebSocket says first."""
+        script = """url => new Promise((done, failed) => {
+            const socket = new WebSocket(url);
+            socket.onmessage = event => done(event.data);
+            socket.onerror = failed;
+        })"""
+        url = self.server.url.replace("https", "wss") + path
+        word: str = self.page.evaluate(script, url)
+        return word
 
     def forgets_the_bound_cookie(self) -> None:
         """Which to the browser is the same as its expiry, and takes no time."""
@@ -266,18 +281,16 @@ def test_a_link_from_another_site_brings_the_session_along(
     assert ann.page.inner_text("#who") == sid
 
 
-def test_a_websocket_waits_for_the_refresh(
+def test_a_websocket_binds_and_waits_for_the_refresh(
     make_server: MakeServer, open_browser: OpenBrowser
 ) -> None:
     ann = open_browser(make_server())
-    sid = ann.logs_in()
+    ann.goes_to("/")
+    sid = ann.hears_from("/socket?login=1")
+    until(ann.bound_cookie)
     ann.forgets_the_bound_cookie()
-    script = """url => new Promise((done, failed) => {
-        const socket = new WebSocket(url);
-        socket.onmessage = event => done(event.data);
-        socket.onerror = failed;
-    })"""
-    assert ann.page.evaluate(script, ann.server.url.replace("https", "wss") + "/socket") == sid
+    assert ann.hears_from("/socket") == sid
+    assert ann.fetches() == {"who": sid, "bound": True}
 
 
 def test_a_restart_of_the_server_goes_unnoticed(
@@ -316,7 +329,7 @@ def test_a_logout_ends_the_binding(make_server: MakeServer, open_browser: OpenBr
     server = make_server()
     ann = open_browser(server)
     ann.logs_in()
-    stolen = ann.context.cookies()
+    stolen = ann.cookies()
     ann.fetches("/logout", "POST")
     assert ann.bound_cookie() is None
     assert ann.goes_to("/") == "nobody (None)"
@@ -364,12 +377,12 @@ def test_copied_cookies_are_worth_nothing_once_the_bound_one_has_expired(
     server = make_server()
     ann, thief = open_browser(server), open_browser(server, "thief")
     sid = ann.logs_in()
-    stolen = ann.context.cookies()
+    stolen, forever = ann.cookies(), ann.cookies(expires=-1)
     thief.context.add_cookies(stolen)
     assert thief.goes_to("/") == sid  # the pair, as long as it is good
     until(lambda: thief.fetches()["who"] == "nobody (not_bound)")
     # Nor with a copy that does not expire, or without the bound one.
-    thief.context.add_cookies([{**cookie, "expires": -1} for cookie in stolen])
+    thief.context.add_cookies(forever)
     assert thief.goes_to("/") == "nobody (not_bound)"
     thief.forgets_the_bound_cookie()
     assert thief.goes_to("/") == "nobody (not_bound)"

@@ -476,6 +476,8 @@ async def test_each_record_is_as_the_page_has_it(
     device.forget()
     await device.see()
     await device.see(secure_session_skipped="server_error")
+    await sessions.end_session_by_id(device.sid)
+    await device.refresh()
     clock.turn(2 * MINUTE)
     await thief.see()
     await Browser(app).see_as("x" * 256)

@@ -24,10 +24,8 @@ from .challenge import Challenges
 from .cookie import BoundCookie
 from .proof import answer, registration
 from .record import Record
-from .refusal import Refusal
+from .refusal import ROUTINE, Refusal
 
-#: How a refresh begins: without a challenge, or with one that came along a while ago.
-_ROUTINE = frozenset({"no_proof", "expired_challenge"})
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -127,7 +125,7 @@ class Endpoints:
             try:
                 renewed = await self._prove(scope, row)
             except Refusal as refusal:
-                if refusal.reason not in _ROUTINE:
+                if refusal.reason != "no_proof":  # which is how a refresh begins
                     self._tell(scope, refusal, row.id)
                 response = JSONResponse({"detail": "refused"}, 403)
                 response.raw_headers.append(self._next(row))
@@ -206,7 +204,10 @@ class Endpoints:
 
     def _tell(self, scope: Scope, refusal: Refusal, sid: str | None) -> None:
         known = sid if sid is not None and SIDS.fullmatch(sid) else None
-        self._core.events.device_refused(refusal.reason, known, lambda: self._core.client(scope))
+        reason = refusal.reason
+        self._core.events.device_refused(
+            reason, known, lambda: self._core.client(scope), routine=reason in ROUTINE
+        )
 
 
 def _proof(scope: Scope) -> str:

@@ -27,6 +27,10 @@ Reason = Literal[
 ]
 
 
+#: What a browser does by itself: it comes back after a pause, after a logout, after a new login.
+ROUTINE = frozenset({"another_session", "ended", "expired_challenge"})
+
+
 class Refusal(Exception):
     """A request of a device that is not granted.
 
