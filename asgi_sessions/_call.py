@@ -48,7 +48,7 @@ class Call:
         vary: whether the response depends on a session.
         fault: why nobody knows whether there is a session.
         root_path: where the app is mounted; known where sessions are bound to devices.
-        extra: headers that the response carries besides.
+        extra: a header that the response carries besides.
     """
 
     # Defaults of the class: most calls change none of them, and need not be slowed down by all.
@@ -64,7 +64,7 @@ class Call:
     vary = False
     fault: SessionsUnavailable | None = None
     root_path = ""
-    extra: tuple[tuple[bytes, bytes], ...] = ()
+    extra: tuple[bytes, bytes] | None = None
 
     def __init__(self, scope: Scope) -> None:
         # Not the scope itself, which holds the call: the circle would have to be collected.
@@ -83,7 +83,10 @@ class Call:
     def tells(self) -> bool:
         """Whether the response has something to say, or a login to give up."""
         return (
-            self.clear or self.token is not None or self.undelivered is not None or bool(self.extra)
+            self.clear
+            or self.token is not None
+            or self.undelivered is not None
+            or self.extra is not None
         )
 
     def use(self, row: Row, session: Session) -> None:

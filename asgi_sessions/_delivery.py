@@ -55,7 +55,8 @@ class Delivery:
         if cookie is None and not call.vary:
             return message
         headers = self._settings.cookie.write(message.get("headers", ()), cookie, vary=call.vary)
-        headers += call.extra
+        if call.extra is not None:
+            headers.append(call.extra)
         if cookie is not None and self._binding is not None:
             headers += self._binding.headers(call)
         return {**message, "headers": headers}

@@ -69,12 +69,12 @@ class SessionMiddleware:
         if kind not in _KINDS or self._key in scope:
             await self.app(scope, receive, send)
             return
-        if self._binding is not None and (respond := self._binding.responder(scope)) is not None:
-            await self._answer_device(respond, scope, receive, send)
-            return
         person = self._person(scope)
         call = scope[self._key] = Call(scope)
         if self._binding is not None:
+            if (respond := self._binding.responder(scope)) is not None:
+                await self._answer_device(respond, scope, receive, send)
+                return
             call.root_path = scope.get("root_path", "")  # routers change it
         values = self._read(scope.get("headers", ()))
         if (values or person is not None) and not await self._enter(

@@ -90,9 +90,11 @@ def open_profile(
 ) -> BrowserContext:
     """A browser with a profile of its own."""
     features = [f"--enable-features={','.join(DBSC_FEATURES)}"] if dbsc else []
+    directory.mkdir()
     return playwright.chromium.launch_persistent_context(
         directory,
         executable_path=browser_path(),
+        env={**os.environ, "HOME": str(directory)},  # or it leaves traces in the user's
         args=[
             *_QUIET,
             *features,

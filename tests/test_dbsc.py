@@ -45,7 +45,9 @@ from .devices import (
     offered,
 )
 from .support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, vouched
+from .test_docs import DOCS, table
 
+PAGE = DOCS / "dbsc.md"
 SECOND = timedelta(seconds=1)
 LIFE = timedelta(minutes=10)
 SID = "__Host-sid"
@@ -797,7 +799,8 @@ async def test_the_end_of_a_session_ends_its_binding(world: World) -> None:
             assert (response.status_code, response.json()) == (401, {"continue": False})
             assert set_cookies(response, BOUND) == []
     assert world.reasons() == ["ended"]
-    assert sid in world.caplog.records[-1].getMessage()
+    (record,) = [one for one in world.caplog.records if "turned away" in one.getMessage()]
+    assert vars(record)["sid"] == sid
     assert world.told[-1].kind == "ended"  # and nothing is amiss
 
 
@@ -949,7 +952,7 @@ async def test_only_the_browser_itself_may_ask(world: World) -> None:
     browser = world.browser()
     await browser.log_in()
     proof = browser.device.proof(str(browser.offer), register=True)
-    for site in ("cross-site", "same-site", "anything"):
+    for site in ("cross-site", "same-site", "none", "anything"):
         assert (await browser.register(proof, {"sec-fetch-site": site})).status_code == 403
     assert world.reasons() == ["cross_site"]
     await browser.register(proof)
@@ -1246,6 +1249,11 @@ def test_without_its_libraries_the_module_says_what_to_install(
     import_module("asgi_sessions")  # which needs none of them
     with pytest.raises(ImportError, match=r"install asgi-login-sessions\[dbsc\]"):
         import_module("asgi_sessions.dbsc")
+
+
+def test_the_page_explains_each_reason() -> None:
+    reasons = [row[0].strip("`") for row in table(PAGE, "What is logged")]
+    assert reasons == sorted(get_args(Reason))
 
 
 def test_each_reason_of_a_browser_is_known() -> None:

@@ -20,6 +20,7 @@ from .cookie import BoundCookie
 from .endpoints import Endpoints
 from .proof import ALGORITHMS
 from .record import Record
+from .refusal import Reason
 
 #: How long after its registration a browser may send what it had begun before it had the bound
 #: cookie: a page that loads while the browser registers.
@@ -49,8 +50,8 @@ class DeviceBound(Binding):
         self._cookie = BoundCookie(core.settings, cookie_lifetime)
         endpoints = Endpoints(core, path, self._challenges, self._cookie)
         self._responders: dict[str, Respond] = {
-            "/register": endpoints.register,
-            "/refresh": endpoints.refresh,
+            f"{path}/register": endpoints.register,
+            f"{path}/refresh": endpoints.refresh,
         }
 
     def responder(self, scope: Scope) -> Respond | None:
@@ -58,8 +59,7 @@ class DeviceBound(Binding):
         path: str = scope["path"]
         if self._path not in path or scope["type"] != "http":
             return None
-        mine = scope.get("root_path", "") + self._path
-        return self._responders.get(path[len(mine) :]) if path.startswith(mine) else None
+        return self._responders.get(path.removeprefix(scope.get("root_path", "")))
 
     def holds(self, scope: Mapping[str, Any], call: Call, row: Row, now: datetime) -> bool:
         """Whether the request brings a live bound cookie, or needs none.
@@ -71,7 +71,7 @@ class DeviceBound(Binding):
         if left is not None:
             if left < PRE_ISSUE:
                 challenge = self._challenges.new(row, "refresh", now)
-                call.extra = (headers.challenge(challenge, row.id),)
+                call.extra = headers.challenge(challenge, row.id)
             return True
 
         def client() -> str | None:
@@ -82,7 +82,8 @@ class DeviceBound(Binding):
         if reasons := headers.skipped(given, row.id) & self._allowed_skips:
             self._core.events.device_skipped(min(reasons), row.id, client)
             return True
-        self._core.events.device_refused("no_cookie", row.id, client)
+        reason: Reason = "no_cookie"
+        self._core.events.device_refused(reason, row.id, client)
         return False
 
     def headers(self, call: Call) -> Headers:

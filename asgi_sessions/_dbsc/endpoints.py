@@ -172,8 +172,10 @@ class Endpoints:
 
     @staticmethod
     def _same_origin(scope: Scope) -> None:
-        # Browsers post here on their own behalf: always as same-origin, whoever had them do it.
-        if crosses_sites(Headers(raw=scope["headers"]), same_site=False):
+        # Browsers post here on their own behalf: as same-origin, whoever has made them do it.
+        given = Headers(raw=scope["headers"])
+        fetch_site = given.get("sec-fetch-site", "same-origin")
+        if fetch_site != "same-origin" or crosses_sites(given, same_site=False):
             raise Refusal("cross_site")
 
     def _granted(self, scope: Scope, row: Row) -> Response:

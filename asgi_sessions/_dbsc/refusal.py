@@ -14,6 +14,7 @@ Reason = Literal[
     "key_in_refresh",
     "lost_race",
     "malformed",
+    "no_cookie",
     "no_proof",
     "no_session",
     "not_bound",
