@@ -23,7 +23,7 @@ from .record import Record
 from .refusal import Reason
 
 #: How long after its registration a browser may send what it had begun before it had the bound
-#: cookie: a page that loads while the browser registers.
+#: cookie: a page that loads while the browser registers. Half the life of a short cookie at most.
 GRACE = timedelta(seconds=10)
 #: When a response brings the next challenge along: while the bound cookie is good for less, since
 #: browsers refresh two minutes ahead. Less than a challenge lives, so that it is good by then.
@@ -46,6 +46,7 @@ class DeviceBound(Binding):
         self._core = core
         self._path = path
         self._allowed_skips = frozenset(allowed_skips)
+        self._grace = min(GRACE, cookie_lifetime / 2)
         self._challenges = Challenges(core.settings.keys)
         self._cookie = BoundCookie(core.settings, cookie_lifetime)
         endpoints = Endpoints(core, path, self._challenges, self._cookie)
@@ -77,7 +78,7 @@ class DeviceBound(Binding):
         def client() -> str | None:
             return self._core.client(scope)
 
-        if _begun_before(given, row, now):
+        if self._begun_before(given, row, now):
             return True
         if reasons := headers.skipped(given, row.id) & self._allowed_skips:
             self._core.events.device_skipped(min(reasons), row.id, client)
@@ -99,11 +100,12 @@ class DeviceBound(Binding):
         path = f"{call.root_path}{self._path}/register"
         return [headers.registration(ALGORITHMS, path, challenge)]
 
-
-def _begun_before(given: Collection[tuple[bytes, bytes]], row: Row, now: datetime) -> bool:
-    """Whether the request may have left before the bound cookie was there. Only browsers that
-    bind sessions need this, and each of them says where a request comes from.
-    """
-    age = microseconds(now) - Record.read(row.binding or b"").bound_at
-    young = timedelta(microseconds=age) < GRACE
-    return young and any(name == b"sec-fetch-site" for name, _ in given)
+    def _begun_before(
+        self, given: Collection[tuple[bytes, bytes]], row: Row, now: datetime
+    ) -> bool:
+        """Whether the request may have left before the bound cookie was there. Only browsers that
+        bind sessions need this, and each of them says where a request comes from.
+        """
+        age = microseconds(now) - Record.read(row.binding or b"").bound_at
+        young = timedelta(microseconds=age) < self._grace
+        return young and any(name == b"sec-fetch-site" for name, _ in given)
