@@ -57,7 +57,7 @@ class Delivery:
         headers = self._settings.cookie.write(message.get("headers", ()), cookie, vary=call.vary)
         if call.extra is not None:
             headers.append(call.extra)
-        if cookie is not None and self._binding is not None:
+        if self._binding is not None:
             headers += self._binding.headers(call)
         return {**message, "headers": headers}
 

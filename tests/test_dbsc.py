@@ -686,7 +686,10 @@ async def test_a_proof_is_good_once(world: World) -> None:
 async def test_challenges_of_parallel_tabs_are_good_in_any_order(world: World) -> None:
     browser = world.browser()
     await browser.bound()
-    challenges = [challenged(await browser.ask()) for _ in range(REMEMBERED)]
+    challenges = []
+    for _ in range(REMEMBERED):
+        challenges.append(challenged(await browser.ask()))
+        world.clock.turn(SECOND)
     for challenge in reversed(challenges):
         assert (await browser.ask(browser.device.proof(str(challenge)))).status_code == 200
     for challenge in challenges:
@@ -711,6 +714,22 @@ async def test_a_storm_of_refreshes_is_answered_and_each_proof_counted_once(
     granted = [one for one in answers[: len(proofs)] if set_cookies(one, BOUND)]
     assert {one.status_code for one in answers} <= {200, 403}
     assert 1 <= len(granted) <= len(challenges)
+
+
+async def test_a_refresh_that_others_are_always_faster_than_may_try_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = world.browser()
+    await browser.bound()
+
+    async def too_late(*arguments: Any, **options: Any) -> bool:
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.sessions._core.store, "bind", too_late)
+        response = await browser.ask(browser.device.proof(str(browser.challenge)))
+    assert (response.status_code, set_cookies(response, BOUND)) == (403, [])
+    assert (await browser.refresh()).status_code == 200
 
 
 async def test_a_server_whose_clock_is_behind_asks_what_can_be_answered(world: World) -> None:
@@ -961,6 +980,10 @@ async def test_only_the_browser_itself_may_ask(world: World) -> None:
             browser.device.proof(str(browser.challenge)), sec_fetch_site=site
         )
         assert refused.status_code == 401
+    old = {"sec-secure-session-id": browser.sid, "origin": "https://evil.example"}
+    assert (await browser.post(f"{PATH}/refresh", headers=old)).status_code == 401
+    old["origin"] = "https://test"
+    assert (await browser.post(f"{PATH}/refresh", headers=old)).status_code == 403
     assert (await browser.refresh()).status_code == 200
 
 

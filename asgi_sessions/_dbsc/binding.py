@@ -67,7 +67,7 @@ class DeviceBound(Binding):
 
         Notes on the call the challenge that the response brings along, if it is time for it.
         """
-        given = scope["headers"]
+        given = scope.get("headers", ())
         left = self._cookie.left(given, row, now)
         if left is not None:
             if left < PRE_ISSUE:

@@ -26,6 +26,8 @@ from .proof import answer, registration
 from .record import Record
 from .refusal import ROUTINE, Refusal
 
+#: How often a refresh begins anew because another one of the same browser was faster.
+_TRIES = 4
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -90,7 +92,7 @@ class Endpoints:
     async def _logged_in(self, scope: Scope) -> Row:
         """The row that the cookie of a login leads to."""
         now, lifetimes = self._core.settings.now(), self._core.settings.lifetimes
-        for value in self._read(scope["headers"]):
+        for value in self._read(_given(scope)):
             token = self._verify(value)
             row = None if token is None else await self._core.store.by_sid(token.sid)
             if token is None or row is None:
@@ -115,34 +117,32 @@ class Endpoints:
 
     # --- refresh ------------------------------------------------------------------------------
 
-    async def _refresh(self, scope: Scope) -> Response:
-        while True:
-            try:
-                row = await self._bound(scope)
-            except Refusal as refusal:
-                self._tell(scope, refusal, headers.text(scope["headers"], headers.SESSION_ID))
-                return JSONResponse({"continue": False}, 401)
-            try:
-                renewed = await self._prove(scope, row)
-            except Refusal as refusal:
-                if refusal.reason != "no_proof":  # which is how a refresh begins
-                    self._tell(scope, refusal, row.id)
-                response = JSONResponse({"detail": "refused"}, 403)
-                response.raw_headers.append(self._next(row))
-                return response
-            if renewed is not None:
-                return self._granted(scope, renewed)
-            # Another refresh of the same browser was faster; it has its challenge, we have ours.
+    async def _refresh(self, scope: Scope, tries: int = _TRIES) -> Response:
+        try:
+            row = await self._bound(scope)
+        except Refusal as refusal:
+            self._tell(scope, refusal, headers.text(_given(scope), headers.SESSION_ID))
+            return JSONResponse({"continue": False}, 401)
+        try:
+            renewed = await self._prove(scope, row)
+        except Refusal as refusal:
+            if refusal.reason != "no_proof":  # which is how a refresh begins
+                self._tell(scope, refusal, row.id)
+            return self._challenged(row)
+        if renewed is not None:
+            return self._granted(scope, renewed)
+        # Another refresh of the same browser was faster. It has its challenge, we have ours.
+        return await self._refresh(scope, tries - 1) if tries else self._challenged(row)
 
     async def _bound(self, scope: Scope) -> Row:
         """The row that the browser names. The cookie may be missing: browsers leave it out where
         the request that waits for this one comes from another site.
         """
         self._same_origin(scope)
-        sid = headers.text(scope["headers"], headers.SESSION_ID)
+        sid = headers.text(_given(scope), headers.SESSION_ID)
         if sid is None or not SIDS.fullmatch(sid):
             raise Refusal("no_session")
-        tokens = [token for value in self._read(scope["headers"]) if (token := self._verify(value))]
+        tokens = [token for value in self._read(_given(scope)) if (token := self._verify(value))]
         if tokens and sid not in {token.sid for token in tokens}:
             # A login has taken its place; its cookie is not to be had for the older one.
             raise Refusal("another_session")
@@ -173,7 +173,7 @@ class Endpoints:
     @staticmethod
     def _same_origin(scope: Scope) -> None:
         # Browsers post here on their own behalf: as same-origin, whoever has made them do it.
-        given = Headers(raw=scope["headers"])
+        given = Headers(raw=list(_given(scope)))
         fetch_site = given.get("sec-fetch-site", "same-origin")
         if fetch_site != "same-origin" or crosses_sites(given, same_site=False):
             raise Refusal("cross_site")
@@ -200,6 +200,11 @@ class Endpoints:
         response.raw_headers.append(self._next(row))
         return response
 
+    def _challenged(self, row: Row) -> Response:
+        response = JSONResponse({"detail": "refused"}, 403)
+        response.raw_headers.append(self._next(row))
+        return response
+
     def _next(self, row: Row) -> tuple[bytes, bytes]:
         now = self._core.settings.now()
         return headers.challenge(self._challenges.new(row, "refresh", now), row.id)
@@ -212,10 +217,15 @@ class Endpoints:
         )
 
 
+def _given(scope: Scope) -> headers.Raw:
+    raw: headers.Raw = scope.get("headers", ())
+    return raw
+
+
 def _proof(scope: Scope) -> str:
-    if not headers.present(scope["headers"], headers.PROOF):
+    if not headers.present(_given(scope), headers.PROOF):
         raise Refusal("no_proof")
-    proof = headers.text(scope["headers"], headers.PROOF)
+    proof = headers.text(_given(scope), headers.PROOF)
     if proof is None:
         raise Refusal("malformed")
     return proof
