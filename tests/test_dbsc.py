@@ -13,7 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
+import fastapi
 import httpx
+import litestar
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from asgi_sessions import ConfigurationError, Incident, SessionEvent, SessionMiddleware, Sessions
@@ -190,6 +193,48 @@ async def test_the_routes_are_where_the_app_is_mounted(world: World) -> None:
     assert response.json()["refresh_url"] == f"/shop{PATH}/refresh"
     assert (await browser.post(f"{PATH}/register")).status_code == 404
     assert (await browser.post(f"/shop/deeper{PATH}/register")).status_code == 404
+
+
+def starlette_app(sessions: Sessions) -> ASGIApp:
+    return make_app(sessions)
+
+
+def fastapi_app(sessions: Sessions) -> ASGIApp:
+    app = fastapi.FastAPI()
+
+    @app.post("/login")
+    async def login(request: Request) -> dict[str, str]:
+        return {"sid": (await sessions.start_session(request, "ann")).sid}
+
+    @app.get("/")
+    async def home(request: Request) -> dict[str, str | None]:
+        return {"sid": request.state.sid}
+
+    app.add_middleware(SessionMiddleware, sessions=sessions)
+    return app
+
+
+def litestar_app(sessions: Sessions) -> ASGIApp:
+    @litestar.post("/login")
+    async def login(request: litestar.Request[Any, Any, Any]) -> dict[str, str]:
+        return {"sid": (await sessions.start_session(request, "ann")).sid}
+
+    @litestar.get("/")
+    async def home(request: litestar.Request[Any, Any, Any]) -> dict[str, str | None]:
+        return {"sid": request.state.sid}
+
+    app: Any = litestar.Litestar([login, home])
+    return SessionMiddleware(app, sessions=sessions)
+
+
+@pytest.mark.parametrize("make", [starlette_app, fastapi_app, litestar_app])
+async def test_each_framework_binds(world: World, make: Callable[[Sessions], ASGIApp]) -> None:
+    browser = DeviceBrowser(make(world.sessions))
+    sid = await browser.bound()
+    assert (await browser.see())["sid"] == sid
+    assert (await browser.refresh()).status_code == 200
+    browser.forget()
+    assert (await browser.see())["sid"] is None
 
 
 async def test_the_path_is_the_apps_to_choose(make_world: MakeWorld) -> None:
