@@ -374,6 +374,8 @@ WRONG: list[tuple[Reason, str, Callable[[Device, str], str]]] = [
     ("unknown_challenge", "made up", lambda d, c: d.proof("made up", register=True)),
     ("unknown_challenge", "empty", lambda d, c: d.proof("", register=True)),
     ("unknown_challenge", "changed", lambda d, c: d.proof(changed(c), register=True)),
+    ("unknown_challenge", "no text", lambda d, c: d.proof("\ud800" + c[1:], register=True)),
+    ("unknown_challenge", "no signature", lambda d, c: d.proof(c[:-1] + "\ud800", register=True)),
     ("unknown_challenge", "no ascii", lambda d, c: d.proof(c[:-1] + "\u00e9", register=True)),
 ]
 
