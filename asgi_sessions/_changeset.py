@@ -16,6 +16,8 @@ from ._session import Session
 ID_LENGTH = 255
 #: Characters a reason may have.
 REASON_LENGTH = 50
+#: Bytes that are kept of a device: an RSA key of 4096 bits takes 550.
+BINDING_BYTES = 640
 #: Of moments: MariaDB's begin with 1000, and asyncpg takes the very first and last for infinity.
 YEARS = range(1000, 9999)
 
@@ -171,9 +173,9 @@ def _digest(value: object) -> bytes:
     return value
 
 
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError("must be bytes")
+def _binding(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) > BINDING_BYTES:
+        raise ValueError(f"must be bytes, at most {BINDING_BYTES}")
     return value
 
 
@@ -197,5 +199,5 @@ _CASTS: dict[str, Callable[[object], object]] = {
     "ended_at": _moment,
     "end_reason": _text(REASON_LENGTH),
     "remember": _flag,
-    "binding": _bytes,
+    "binding": _binding,
 }

@@ -19,15 +19,13 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from ._changeset import ID_LENGTH, REASON_LENGTH
+from ._changeset import BINDING_BYTES, ID_LENGTH, REASON_LENGTH
 from ._device import USER_AGENT_LENGTH
 
 SID_LENGTH = 36
 #: Characters of an IPv6 address in its longest spelling.
 IP_LENGTH = 45
 DIGEST_BYTES = 32
-#: Of what is known of a device: an RSA key of 4096 bits takes 550.
-BINDING_BYTES = 640
 
 
 # Ids compare byte by byte: MariaDB's default collations hold "ann", "Ann" and "ann " for one. The

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from asgi_sessions._changeset import checked
 from asgi_sessions._core import Core
 from asgi_sessions._decisions import Cookie
 from asgi_sessions._endpoint import crosses_sites
@@ -107,7 +108,7 @@ class Endpoints:
         now = self._core.settings.now()
         challenge, key = registration(_proof(scope))
         serial = self._challenges.serial(challenge, row, "register", now)
-        binding = Record.first(key, serial, now).write()
+        binding = checked(binding=Record.first(key, serial, now).write())["binding"]
         if not await self._core.store.bind(row, binding, now=now):
             current = await self._core.store.by_sid(row.id)
             # It may be ours: written, then tried once more because the answer was lost.
@@ -163,7 +164,7 @@ class Endpoints:
         serial = self._challenges.serial(challenge, row, "refresh", now)
         if not record.fresh(serial):
             raise Refusal("used_challenge")
-        binding = record.using(serial).write()
+        binding = checked(binding=record.using(serial).write())["binding"]
         if not await self._core.store.bind(row, binding, now=now):
             return None
         return row._replace(binding=binding)
