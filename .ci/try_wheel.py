@@ -17,8 +17,8 @@ from starlette.types import Message, Scope
 import asgi_sessions
 from asgi_sessions import SessionMiddleware, Sessions
 
-#: What only an extra brings.
-EXTRAS = {"click", "fastapi", "litestar", "rich"}
+#: What extras bring, and the package does without.
+OPTIONAL = {"click", "cryptography", "fastapi", "joserfc", "litestar", "rich"}
 
 
 def try_names() -> None:
@@ -29,8 +29,8 @@ def try_names() -> None:
     for module in pkgutil.walk_packages(asgi_sessions.__path__, "asgi_sessions."):
         try:
             import_module(module.name)
-        except ModuleNotFoundError as fault:
-            if fault.name not in EXTRAS:
+        except ImportError as fault:
+            if fault.name not in OPTIONAL:
                 raise
     files = {str(file) for file in metadata.files("asgi-login-sessions") or ()}
     assert "asgi_sessions/py.typed" in files, "type checkers would not see the types"

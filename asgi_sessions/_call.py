@@ -51,6 +51,8 @@ class Call:
         now: when its session was looked up.
         vary: whether the response depends on a session.
         fault: why nobody knows whether there is a session.
+        root_path: where the app is mounted; known where sessions are bound to devices.
+        extra: a header that the response carries besides.
     """
 
     # Defaults of the class: most calls change none of them, and need not be slowed down by all.
@@ -66,6 +68,8 @@ class Call:
     now: datetime | None = None
     vary = False
     fault: SessionsUnavailable | None = None
+    root_path = ""
+    extra: tuple[bytes, bytes] | None = None
 
     def __init__(self, scope: Scope) -> None:
         # Not the scope itself, which holds the call: the circle would have to be collected.
@@ -82,8 +86,13 @@ class Call:
 
     @property
     def tells(self) -> bool:
-        """Whether the response has a cookie to set or to clear, or a login to give up."""
-        return self.clear or self.token is not None or self.undelivered is not None
+        """Whether the response has something to say, or a login to give up."""
+        return (
+            self.clear
+            or self.token is not None
+            or self.undelivered is not None
+            or self.extra is not None
+        )
 
     def knows(self, person: Person) -> bool:
         """Whether the browser's cookie is of this person's session, live or dead."""

@@ -18,6 +18,8 @@ ID_LENGTH = 255
 REASON_LENGTH = 50
 #: Characters of `acr`, and of all `amr` with the spaces between them.
 ASSURANCE_LENGTH = 255
+#: Bytes that are kept of a device: an RSA key of 4096 bits takes 550.
+BINDING_BYTES = 640
 #: Of moments: MariaDB's begin with 1000, and asyncpg takes the very first and last for infinity.
 YEARS = range(1000, 9999)
 
@@ -190,6 +192,12 @@ def _digest(value: object) -> bytes:
     return value
 
 
+def _binding(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) > BINDING_BYTES:
+        raise ValueError(f"must be bytes, at most {BINDING_BYTES}")
+    return value
+
+
 _CASTS: dict[str, Callable[[object], object]] = {
     "id": _sid,
     "person_id": _identifier,
@@ -212,4 +220,5 @@ _CASTS: dict[str, Callable[[object], object]] = {
     "remember": _flag,
     "acr": _text(ASSURANCE_LENGTH),
     "amr": _methods,
+    "binding": _binding,
 }

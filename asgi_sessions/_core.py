@@ -123,6 +123,7 @@ class Core:
             "remember": remember,
             "acr": person.acr,
             "amr": person.amr,
+            "binding": None,
         }
         return changeset(None, values).checked(), token, keys
 
@@ -266,13 +267,12 @@ class Core:
 
     def note_forged(self, scope: Mapping[str, Any], values: Iterable[str]) -> None:
         """Tell of the cookies that look like ours among these, which no key has signed."""
-
-        def client() -> str | None:
-            address = device_from_scope(scope).ip_address
-            return address_to_store(address, self.settings.store_ip)
-
         if forged := sum(map(looks_like_ours, values)):
-            self.events.forged_cookie(forged, client)
+            self.events.forged_cookie(forged, lambda: self.client(scope))
+
+    def client(self, scope: Mapping[str, Any]) -> str | None:
+        """Where a request comes from, as far as that may be told."""
+        return address_to_store(device_from_scope(scope).ip_address, self.settings.store_ip)
 
     async def _dead(self, sids: Sequence[str]) -> list[str]:
         """Which of these sessions live no longer."""

@@ -23,6 +23,7 @@ class Cookie(Word):
     INVALID = "does not verify"
     LIVE_LOGIN = "live, origin login"
     LIVE_SCOPE = "live, origin scope"
+    UNPROVEN = "live, bound to a device that has not proved itself"
     SUPERSEDED = "live, superseded secret past its grace"
     REVOKED = "ended as revoked, reuse or limit"
     DEAD = "ended otherwise, expired or unknown"
@@ -85,6 +86,12 @@ BY_COOKIE: dict[Cookie, dict[Who, Decision]] = {
         # Whoever vouched for the person does so no longer.
         Who.NOBODY: _NO_SESSION,
         Who.SAME: RESUME,
+        Who.OTHER: Decision("person_changed", Then.FIND),
+    },
+    Cookie.UNPROVEN: {
+        # The browser may prove itself yet; whoever has merely copied its cookie cannot.
+        Who.NOBODY: _NO_SESSION,
+        Who.SAME: _SIGN_OUT,
         Who.OTHER: Decision("person_changed", Then.FIND),
     },
     Cookie.SUPERSEDED: {

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from starlette.types import Message, Send
 
+from ._binding import Binding
 from ._call import Call
 from ._core import Core
 from ._errors import SessionsError
@@ -20,10 +21,12 @@ class Delivery:
 
     Args:
         core: the steps of a session's life.
+        binding: what binds sessions to devices, if anything does.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, binding: Binding | None) -> None:
         self._core = core
+        self._binding = binding
         self._settings = core.settings
 
     async def start(self, call: Call, message: Message, send: Send) -> None:
@@ -51,8 +54,12 @@ class Delivery:
             cookie = self._settings.cookie.render("", max_age=0)
         if cookie is None and not call.vary:
             return message
-        headers = message.get("headers", ())
-        return {**message, "headers": self._settings.cookie.write(headers, cookie, vary=call.vary)}
+        headers = self._settings.cookie.write(message.get("headers", ()), cookie, vary=call.vary)
+        if call.extra is not None:
+            headers.append(call.extra)
+        if self._binding is not None:
+            headers += self._binding.headers(call)
+        return {**message, "headers": headers}
 
     async def withdraw(self, call: Call) -> None:
         """End the session of a login whose cookie has not reached anybody."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,8 +22,15 @@ _database = logger.getChild("database")
 #: Between two records of what a stranger, or an outage, can bring about at any rate.
 EVERY = timedelta(seconds=60)
 
-EventKind = Literal["started", "ended", "renewed", "reuse_detected"]
-IncidentKind = Literal["forged_cookie", "outage_begun", "outage_over", "touch_failed"]
+EventKind = Literal["started", "ended", "renewed", "bound", "reuse_detected"]
+IncidentKind = Literal[
+    "forged_cookie",
+    "device_refused",
+    "device_skipped",
+    "outage_begun",
+    "outage_over",
+    "touch_failed",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,8 @@ class SessionEvent:
     """One step in a session's life, told once it is in the database.
 
     Attributes:
-        kind: ``started``, ``ended`` (`session.end_reason` says why), ``renewed``, or
+        kind: ``started``, ``ended`` (`session.end_reason` says why), ``renewed``,
+            ``bound`` (to its device, which alone can use it from now on), or
             ``reuse_detected`` (a superseded secret was presented: the cookie was stolen).
         session: the session as it is after the step.
         new_device: of ``started``: whether the person has not been seen on this device in this
@@ -45,22 +54,28 @@ class SessionEvent:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What befell no session of its own. Of forged cookies and lost touches one in a minute is
-    told, with the number of those that were not.
+    """What befell no session of its own. Of what a stranger can bring about at any rate, and of
+    lost touches, one in a minute is told, with the number of those that were not.
 
     Attributes:
         kind: ``forged_cookie`` (it looks like ours, and no key of ours has signed it),
+            ``device_refused`` (a bound session was used without a proof of its device, or a
+            proof was none), ``device_skipped`` (let in without a proof, as `on_skipped` allows),
             ``outage_begun`` and ``outage_over`` (of the database), or ``touch_failed``
             (`last_seen_at` was not written; the session goes on).
         count: how many since the last was told; of an outage that is over, how many requests
             it has affected.
-        client: the address that the latest forged cookie came from, as `store_ip` allows.
+        client: the address that the latest came from, as `store_ip` allows.
+        sid: the session that the latest was about, if it names one.
+        reason: why a device was refused, or has not proved itself.
         fault: what the database said.
     """
 
     kind: IncidentKind
     count: int
     client: str | None = None
+    sid: str | None = None
+    reason: str | None = None
     fault: Exception | None = None
 
 
@@ -94,6 +109,7 @@ class Events:
         self.touch_failures = 0
         self._touches = _Sparse()
         self._forgeries = _Sparse()
+        self._devices: defaultdict[str, _Sparse] = defaultdict(_Sparse)
 
     # --- sessions -----------------------------------------------------------------------------
 
@@ -136,6 +152,48 @@ class Events:
             )
             self._hand_over(Incident("forged_cookie", count, client=address))
 
+    def device_refused(
+        self,
+        reason: str,
+        sid: str | None,
+        client: Callable[[], str | None],
+        *,
+        routine: bool = False,
+    ) -> None:
+        """A bound session was used without its device, or a device's proof was none. Each reason
+        counts for itself; what is `routine` is for the log alone.
+        """
+        if count := self._devices[reason].due(self._now(), 1):
+            address = client()
+            told = (count, reason, sid, address)
+            facts = _device("device_refused", *told)
+            if routine:
+                _security.info(
+                    "%d devices turned away (%s); the latest for session %s, from %s",
+                    *told,
+                    extra=facts,
+                )
+                return
+            _security.warning(
+                "%d devices refused (%s); the latest for session %s, from %s", *told, extra=facts
+            )
+            self._hand_over(
+                Incident("device_refused", count, client=address, sid=sid, reason=reason)
+            )
+
+    def device_skipped(self, reason: str, sid: str, client: Callable[[], str | None]) -> None:
+        """A bound session was used without its device, for a reason that is allowed."""
+        if count := self._devices[reason].due(self._now(), 1):
+            address = client()
+            _security.warning(
+                "%d requests let in without their device (%s); the latest for session %s, from %s",
+                *(count, reason, sid, address),
+                extra=_device("device_skipped", count, reason, sid, address),
+            )
+            self._hand_over(
+                Incident("device_skipped", count, client=address, sid=sid, reason=reason)
+            )
+
     def unavailable(self, fault: Exception) -> None:
         """The database did not answer a request: told when an outage begins."""
         self._affected += 1
@@ -149,17 +207,19 @@ class Events:
 
     def available(self) -> None:
         """The database answered: told when an outage is over."""
-        if self.down and self._down_since is not None:
-            self.down = False
-            affected, self._affected = self._affected, 0
-            seconds = (self._now() - self._down_since).total_seconds()
-            facts = {"event": "outage_over", "count": affected, "seconds": seconds}
-            _database.warning(
-                "sessions available again: %d requests affected in %.1f s",
-                *(affected, seconds),
-                extra=facts,
-            )
-            self._hand_over(Incident("outage_over", affected))
+        begun, self._down_since = self._down_since, None
+        if begun is None:
+            return
+        self.down = False
+        affected, self._affected = self._affected, 0
+        seconds = (self._now() - begun).total_seconds()
+        facts = {"event": "outage_over", "count": affected, "seconds": seconds}
+        _database.warning(
+            "sessions available again: %d requests affected in %.1f s",
+            *(affected, seconds),
+            extra=facts,
+        )
+        self._hand_over(Incident("outage_over", affected))
 
     def touch_failed(self, fault: Exception) -> None:
         """A touch was lost: counted, and no reason to end anything."""
@@ -223,6 +283,13 @@ class _Sparse:
         self._told_at = now
         count, self._count = self._count, 0
         return count
+
+
+def _device(
+    event: str, count: int, reason: str, sid: str | None, client: str | None
+) -> dict[str, object]:
+    """What a record about a device says."""
+    return {"event": event, "count": count, "reason": reason, "sid": sid, "client": client}
 
 
 async def _awaited(result: Awaitable[None], kind: str) -> None:

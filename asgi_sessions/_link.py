@@ -148,7 +148,7 @@ class Link:
 
 
 def _heard(task: asyncio.Future[None]) -> None:
-    if not task.cancelled():
+    with suppress(asyncio.CancelledError):
         task.exception()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ._binding import Respond
 from ._call import SESSIONS, Call
 from ._channel import Socket
 from ._cookies import add_vary
@@ -58,7 +59,8 @@ class SessionMiddleware:
         self._read = self._settings.cookie.reader()
         self._verify = self._settings.keys.verify
         self._store = self._core.store
-        self._delivery = Delivery(self._core)
+        self._binding = sessions._binding
+        self._delivery = Delivery(self._core, self._binding)
         self._touch_if_due = self._delivery.touch_if_due
         self._serve_http: ASGIApp = app
         if self._settings.end_streams:
@@ -75,6 +77,11 @@ class SessionMiddleware:
         person = self._person(scope)
         call = scope[self._key] = Call(scope)
         scope[SESSIONS] = self._sessions
+        if self._binding is not None:
+            if (respond := self._binding.responder(scope)) is not None:
+                await self._answer_device(respond, scope, receive, send)
+                return
+            call.root_path = scope.get("root_path", "")  # routers change it
         values = self._read(scope.get("headers", ()))
         if (values or person is not None) and not await self._enter(
             scope, call, person, values, send
@@ -131,13 +138,31 @@ class SessionMiddleware:
             if not resumes(self._settings, call, identified, tokens, rows):
                 sent, start = bool(values), identified is not None and self._starts(scope)
                 await resolve(
-                    core, scope, call, tokens, rows, person=identified, sent=sent, start=start
+                    core,
+                    scope,
+                    call,
+                    tokens,
+                    rows,
+                    binding=self._binding,
+                    person=identified,
+                    sent=sent,
+                    start=start,
                 )
         except SessionsUnavailable as fault:
             return await self._go_without(scope, call, send, fault)
         if core.events.down:
             core.events.available()
         return True
+
+    async def _answer_device(
+        self, respond: Respond, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer what a browser asks by itself to bind a session or to prove its device."""
+        try:
+            await respond(scope, receive, send)
+        except SessionsUnavailable as fault:
+            self._core.events.unavailable(fault)
+            await _unavailable(scope, send, fault)
 
     async def _go_without(
         self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable

@@ -11,19 +11,26 @@ from sqlalchemy import BindParameter, ColumnElement, Insert, Table, func
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql import aiomysql
 from sqlalchemy.engine import Dialect, make_url
+from sqlalchemy.types import TypeEngine
 
 from ._driver import Driver
 from ._errors import ConfigurationError
 from ._statement import Record
 
 
-class _Bytes(mysql.BINARY):
+class _Bytes(TypeEngine[bytes]):
     """Written in hexadecimal digits, which every `sql_mode` reads alike: the drivers escape bytes
     with backslashes, which escape nothing under NO_BACKSLASH_ESCAPES.
     """
 
     def bind_expression(self, bindvalue: BindParameter[bytes]) -> ColumnElement[bytes]:
         return func.unhex(bindvalue, type_=self)
+
+
+class _Binary(_Bytes, mysql.BINARY): ...
+
+
+class _Varbinary(_Bytes, mysql.VARBINARY): ...
 
 
 class MySQL(Driver):
@@ -34,7 +41,11 @@ class MySQL(Driver):
 
     def __init__(self) -> None:
         self.dialect = aiomysql.dialect()
-        self.dialect.colspecs = {**self.dialect.colspecs, mysql.BINARY: _Bytes}
+        self.dialect.colspecs = {
+            **self.dialect.colspecs,
+            mysql.BINARY: _Binary,
+            mysql.VARBINARY: _Varbinary,
+        }
         self._fits = False
 
     async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ARG002, ASYNC109 -- as Driver

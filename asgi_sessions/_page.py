@@ -135,6 +135,8 @@ def _item(page: DevicesPage, session: Session) -> str:
     where = [escape(session.ip_address or "unknown address")]
     if session.auth_provider:
         where.append(f"via {escape(session.auth_provider)}")
+    if session.bound:
+        where.append("bound to the device")
     started = _time(page, session.started_at)
     if session.ended_at is not None:
         why = f"{escape(page.reason(session))} {_time(page, session.ended_at)}"

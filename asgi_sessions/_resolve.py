@@ -9,6 +9,7 @@ from hmac import compare_digest
 
 from starlette.types import Scope
 
+from ._binding import Binding
 from ._call import Call
 from ._core import Core
 from ._decisions import BY_COOKIE, RESUME, Cookie, Then, Who
@@ -33,7 +34,7 @@ def resumes(
     every request, in one step.
     """
     row = rows[0] if len(rows) == 1 else None
-    if row is None:
+    if row is None or row.binding is not None:  # a bound one takes a closer look
         return False
     now, lifetimes, secret = settings.now(), settings.lifetimes, digest(tokens[0].secret)
     if not (compare_digest(secret, row.secret_hash) and row.live(now, lifetimes)):
@@ -53,6 +54,7 @@ async def resolve(
     tokens: Sequence[Token],
     rows: Sequence[Row | None],
     *,
+    binding: Binding | None,
     person: Person | None,
     sent: bool,
     start: bool,
@@ -63,6 +65,7 @@ async def resolve(
         scope: of the call.
         tokens: what the cookies say whose signature holds.
         rows: theirs, None where there is none.
+        binding: what binds sessions to devices, if anything does.
         person: whom another layer vouches for, as `Core.identify` spells them.
         sent: whether the browser sent any cookie of ours at all.
         start: whether a session may be started for that person.
@@ -79,6 +82,8 @@ async def resolve(
         call.brought = rows
         cookie, row, secret = _judge(tokens, rows, now, settings.lifetimes)
         if row is not None:
+            if cookie in _LIVE and not _proven(binding, scope, call, row, now):
+                cookie = Cookie.UNPROVEN
             who = row.who(person, now, settings.lifetimes)
     decision = BY_COOKIE[cookie][who]
     if row is not None:
@@ -100,6 +105,9 @@ async def _settle(core: Core, call: Call, cookie: Cookie, row: Row, end: str | N
         call.state["session_end_reason"] = end
     elif cookie is Cookie.LIVE_SCOPE:
         call.kept = row.id
+    elif cookie is Cookie.UNPROVEN:
+        call.kept = row.id  # a login over it, or a logout, ends it: that opens nothing to anybody
+        call.state["session_end_reason"] = "not_bound"
     else:
         call.state["session_end_reason"] = row.reason()
         if row.ended_at is None:
@@ -135,3 +143,10 @@ def _judge(
             return cookie, row, secret
         found.append((cookie, row, secret))
     return found[0]
+
+
+def _proven(binding: Binding | None, scope: Scope, call: Call, row: Row, now: datetime) -> bool:
+    """Whether the device of a session has proved itself, if it is bound to one. Where nobody can
+    tell, because the option `dbsc` was dropped, it has not.
+    """
+    return row.binding is None or (binding is not None and binding.holds(scope, call, row, now))

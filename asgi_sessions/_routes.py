@@ -269,6 +269,8 @@ def _facts(session: Session, current: Session) -> dict[str, Any]:
         "last_seen_at": session.last_seen_at.isoformat(),
         "expires_at": session.expires_at.isoformat(),
     }
+    if session.bound:
+        facts["bound"] = True
     if session.ended_at is not None:
         facts |= {"ended_at": session.ended_at.isoformat(), "end_reason": session.end_reason}
     return facts

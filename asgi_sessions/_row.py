@@ -42,6 +42,7 @@ class Row(NamedTuple):
     live_device_key: bytes | None
     acr: str | None
     amr: str | None
+    binding: bytes | None
 
     def __repr__(self) -> str:
         """Without the hashes: nothing of a secret reaches a log."""
@@ -72,6 +73,7 @@ class Row(NamedTuple):
                 "remember": self[16],
                 "acr": self[18],
                 "amr": tuple(amr.split()) if (amr := self[19]) is not None else (),
+                "bound": self[20] is not None,
             },
         )
         return session

@@ -31,6 +31,7 @@ class Session:
         remember: whether the cookie outlives the browser.
         acr: how well the person was authenticated, in the words of who did it (OpenID Connect).
         amr: the methods that were used, such as ``pwd`` and ``otp`` (RFC 8176).
+        bound: whether it is bound to its device, so that a copied cookie opens nothing.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Session:
     remember: bool
     acr: str | None = None
     amr: tuple[str, ...] = ()
+    bound: bool = False
 
     @property
     def sid(self) -> str:

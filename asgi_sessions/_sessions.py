@@ -12,6 +12,7 @@ from uuid import UUID
 from databases import Database
 from sqlalchemy import MetaData, Table, Update, make_url
 
+from ._binding import DeviceBinding, check_binding
 from ._call import Call, Conn, scope_of
 from ._changeset import checked
 from ._cookies import SameSite
@@ -78,6 +79,7 @@ class Sessions:
         notify: on PostgreSQL, tell all processes when sessions end, so that what is open there
             ends within milliseconds. Each process that ends sessions needs it.
         timeout: how long the database may take for an answer.
+        dbsc: `asgi_sessions.dbsc.DBSC()` binds sessions to devices; None does not.
 
     Raises:
         ConfigurationError: for options that cannot work, all faults in one message.
@@ -110,6 +112,7 @@ class Sessions:
         end_streams: bool = False,
         notify: bool = False,
         timeout: timedelta = timedelta(seconds=5),
+        dbsc: DeviceBinding | None = None,
     ) -> None:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
@@ -119,6 +122,7 @@ class Sessions:
             given,
             lambda: Events(on_event, clock),
             lambda: links.append(Links(database, notify=notify)),
+            lambda: check_binding(dbsc, given),
         )
         (self._links,) = links
         self._links.timeout = chosen.timeout.total_seconds()
@@ -130,6 +134,7 @@ class Sessions:
             notify=chosen.notify,
         )
         self._core = Core(chosen, store, Events(on_event, chosen.now))
+        self._binding = None if dbsc is None else dbsc._attach(self._core)
         # In the scope; two Sessions in one app do not get in each other's way.
         self._key = f"asgi_sessions.{id(self)}"
 

@@ -292,6 +292,28 @@ class Store:
         answer: Row | None = await self._write(work)
         return answer
 
+    async def bind(self, row: Row, binding: bytes, *, now: datetime) -> bool:
+        """Write what a device has proved, unless the session is dead, or another request has
+        written since `row` was read.
+        """
+        sql, c = self._sql, self.table.c
+        old = bindparam("p_old_binding", type_=c.binding.type)
+        unchanged = c.binding.is_(None) if row.binding is None else c.binding == old
+        given = {**sql.at(now), **values(id=row.id, old_binding=row.binding, binding=binding)}
+
+        async def work(access: Access) -> int:
+            return await access.execute(
+                ("bind", row.binding is None),
+                lambda: (
+                    update(self.table)
+                    .where(sql.sid, sql.live, unchanged)
+                    .values(sql.given("binding"))
+                ),
+                given,
+            )
+
+        return bool(await self._write(work))
+
     def touch(self, use: Use) -> asyncio.Future[None]:
         """Note that a live session was used."""
         return self.links.here.writes.put("touch", use)

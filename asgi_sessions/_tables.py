@@ -19,7 +19,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from ._changeset import ASSURANCE_LENGTH, ID_LENGTH, REASON_LENGTH
+from ._changeset import ASSURANCE_LENGTH, BINDING_BYTES, ID_LENGTH, REASON_LENGTH
 from ._device import USER_AGENT_LENGTH
 
 SID_LENGTH = 36
@@ -48,6 +48,9 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
     schema, _, name = name.rpartition(".")
     moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     digest = LargeBinary(DIGEST_BYTES).with_variant(mysql.BINARY(DIGEST_BYTES), "mysql", "mariadb")
+    binding = LargeBinary(BINDING_BYTES).with_variant(
+        mysql.VARBINARY(BINDING_BYTES), "mysql", "mariadb"
+    )
     return Table(
         name,
         metadata,
@@ -74,6 +77,8 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Column("remember", Boolean, nullable=False),
         Column("acr", _text(ASSURANCE_LENGTH)),
         Column("amr", _text(ASSURANCE_LENGTH)),
+        # Of a session that is bound to its device: the public key, and which challenges were used.
+        Column("binding", binding),
         Index(f"ix_{name}_person", "person_id", "app_id", "ended_at", "id"),
         Index(f"ix_{name}_device", "device_key", "started_at"),
         Index(f"ux_{name}_live_device", "live_device_key", unique=True),

@@ -51,9 +51,14 @@ class Token(NamedTuple):
         return f"Token(sid={self.sid!r})"
 
 
+def microseconds(now: datetime) -> int:
+    """The time as a number: since 1970."""
+    return (now - _EPOCH) // _MICROSECOND
+
+
 def new_sid(now: datetime, random: RandomBytes) -> str:
     """A UUIDv7 (RFC 9562, 5.7): time first, so that the primary key grows at its end."""
-    milliseconds, rest = divmod((now - _EPOCH) // _MICROSECOND, 1000)
+    milliseconds, rest = divmod(microseconds(now), 1000)
     fraction = rest * 4096 // 1000  # of the millisecond, in 12 bits (RFC 9562, 6.2, method 3)
     tail = int.from_bytes(random(8), "big") & (1 << 62) - 1
     return str(UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail))
@@ -99,6 +104,7 @@ class Keys:
                 f"{KEY_LENGTH} characters; make one with:"
                 " python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
+        self._keys, self._purpose = keys, purpose
         signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in keys]
         self._signer = signers[0]
         # With the key already in, as RFC 2104, 4, has it: half of an HMAC's work.
@@ -131,6 +137,12 @@ class Keys:
             if hmac.compare_digest(right, given[end + 1 :]):
                 return _token(Token, match.groups())
         return None
+
+    def signer(self, use: str) -> Signer:
+        """What signs something else than the cookie, in the same way: for one use alone."""
+        salts = f"asgi_sessions.{use}.{self._purpose}"
+        derived = [_signer(key, salts).derive_key() for key in reversed(self._keys)]
+        return Signer(derived, key_derivation="none", digest_method=sha256)
 
     def device_keys(self, *facts: str | None) -> list[bytes]:
         """A device's name that tells nothing without the key, by each key, the newest first."""

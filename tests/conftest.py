@@ -28,6 +28,18 @@ def name_of(url: str) -> str:
 
 MakeSessions = Callable[..., Awaitable[Sessions]]
 
+#: What `make test` runs after the others, not beside them.
+ALONE = {"test_benchmarks", "test_crashes", "test_dbsc_browser", "test_outages"}
+ALONE_THERE = {"cluster", "servers"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them."""
+    for item in items:
+        if item.path.stem in ALONE or item.path.parent.name in ALONE_THERE:
+            item.add_marker("alone")
+
 
 @pytest.fixture
 def anyio_backend() -> str:

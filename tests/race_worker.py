@@ -15,7 +15,9 @@ from typing import Any
 
 from asgi_sessions import Incident, SessionEvent, Sessions, SessionsError
 from asgi_sessions._driver import Driver
+from asgi_sessions.dbsc import DBSC
 
+from .devices import BOUND, challenged, offered
 from .support import KEY, Browser, Clock, make_app, set_cookies, vouched
 
 Tell = Callable[[Mapping[str, Any]], None]
@@ -96,6 +98,7 @@ class Worker:
             timeout=timedelta(seconds=patience),
             notify=notify,
             on_event=self._note,
+            dbsc=DBSC(),
         )
         self._app = make_app(self._sessions)
         self._gate = Gate(self._sessions._core.store.links.here.driver, self._tell)
@@ -125,24 +128,30 @@ class Worker:
         self,
         method: str = "GET",
         path: str = "/",
+        *,
         cookie: str | None = None,
         person: str | None = None,
         agent: str = "Firefox",
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """What a browser gets: the status, the app's words, the cookie that is set."""
+        """What a browser gets: the status, the app's words, the cookies that are set, and what
+        its device is asked.
+        """
         assert self._sessions is not None
         name = self._sessions.cookie_name
         async with Browser(self._app, agent=agent) as browser:
-            headers = {} if person is None else vouched(person)
+            given = {**(headers or {}), **({} if person is None else vouched(person))}
             if cookie is not None:
-                headers["cookie"] = f"{name}={cookie}"
-            response = await browser.request(method, path, headers=headers)
+                given["cookie"] = f"{name}={cookie}"
+            response = await browser.request(method, path, headers=given)
         lines = set_cookies(response, name)
         assert len(lines) <= 1
         return {
             **(response.json() if "json" in response.headers.get("content-type", "") else {}),
             "status": response.status_code,
             "cookie": lines[0].partition("=")[2].partition(";")[0] if lines else None,
+            "bound": bool(set_cookies(response, BOUND)),
+            "challenge": offered(response) or challenged(response),
         }
 
     async def end(self, sid: str, reason: str = "revoked") -> str | None:

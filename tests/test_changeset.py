@@ -226,6 +226,12 @@ def test_remember_is_a_bool(given: object) -> None:
     assert new(remember=given).errors == {"remember": ["must be True or False"]}
 
 
+@pytest.mark.parametrize("given", ["text", 7, bytes(641)])
+def test_what_is_kept_of_a_device_is_bytes_and_fits(given: object) -> None:
+    assert new(binding=given).errors == {"binding": ["must be bytes, at most 640"]}
+    assert new(binding=bytes(640)).valid
+
+
 def test_a_device_never_makes_a_session_invalid() -> None:
     made = new(user_agent="x\0" * 600, ip_address="the moon")
     assert made.valid

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,14 +20,17 @@ from asgi_sessions import (
     Sessions,
     SessionsError,
     SessionsUnavailable,
+    _sqlite,
 )
 from asgi_sessions._drivers import driver_for
 from asgi_sessions._lane import Lane
 from asgi_sessions._mysql import MySQL
 from asgi_sessions._postgresql import PostgreSQL
+from asgi_sessions._row import Row
 from asgi_sessions._sqlite import SQLite
+from asgi_sessions._starts import Starts
 
-from .support import KEY
+from .support import KEY, Browser, make_app, vouched
 
 
 class Fault(Exception):
@@ -259,6 +264,69 @@ def test_a_driver_that_is_not_supported_is_refused() -> None:
     database = SimpleNamespace(url=DatabaseURL("postgresql+aiopg://host/name"))
     with pytest.raises(ConfigurationError, match="not supported"):
         driver_for(cast(Database, database))
+
+
+def test_a_url_of_a_driver_that_is_not_supported_is_refused_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backends = Database.SUPPORTED_BACKENDS  # aiopg need not be here
+    monkeypatch.setitem(backends, "postgresql+aiopg", backends["postgresql"])
+    with pytest.raises(ConfigurationError, match="aiopg is not supported: use sqlite"):
+        Sessions("postgresql+aiopg://host/name", secret_key=KEY)
+
+
+async def test_a_table_that_is_a_view_is_no_table(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    async with Database(url) as database:
+        await database.execute("CREATE VIEW sessions AS SELECT 1 AS id")
+    async with Sessions(url, secret_key=KEY) as sessions:
+        with pytest.raises(SessionsUnavailable) as told:
+            await sessions.create_tables()
+    assert "views may not be indexed" in str(told.value.__cause__)
+
+
+async def test_a_device_whose_row_is_there_and_gone_each_time_is_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(*_: object) -> dict[bytes, Row]:
+        return {}
+
+    monkeypatch.setattr(Starts, "_live", none)
+    async with Sessions(f"sqlite:///{tmp_path}/app.db", secret_key=KEY) as sessions:
+        await sessions.create_tables()
+        async with Browser(make_app(sessions)) as browser:
+            answer = await browser.get("/", headers=vouched("ann"))
+        assert answer.status_code == 503
+        assert await sessions.list_sessions("ann", include_ended=True) == []
+
+
+class Stoppable:
+    """aiosqlite's connection, as far as it is told to stop."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self.stopped = threading.Event()
+        self._breaks = breaks
+
+    def stop(self) -> None:
+        self.stopped.set()
+        if self._breaks:
+            raise RuntimeError("it has stopped before")
+
+
+async def test_a_sqlite_connection_of_another_loop_is_stopped_from_a_thread_without_one() -> None:
+    raw = Stoppable()
+    SQLite().leave(raw)
+    assert await asyncio.to_thread(raw.stopped.wait, 5)
+
+
+def test_what_is_open_when_the_interpreter_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Thread(target=int)
+    over.start()
+    left = [Stoppable(breaks=True), Stoppable()]
+    monkeypatch.setattr(_sqlite, "main_thread", lambda: over)
+    monkeypatch.setattr(_sqlite, "_open", left)
+    _sqlite._stop_after_main()
+    assert all(raw.stopped.is_set() for raw in left)
 
 
 def test_the_middleware_asks_for_sessions() -> None:

@@ -41,6 +41,13 @@ class World:
     async def live_scope(self) -> None:
         self.old = (await self.browser.see_as("ann"))["sid"]
 
+    async def unproven(self) -> None:
+        self.old = await self.browser.login("ann")
+        store = self.sessions._core.store
+        row = await store.by_sid(self.old)
+        assert row is not None
+        assert await store.bind(row, b"a device", now=self.clock.now)
+
     async def superseded(self) -> None:
         self.old = await self.browser.login("ann")
         cookie = self.browser.cookies[self.sessions.cookie_name]
@@ -82,6 +89,7 @@ WORLDS: dict[Cookie, list[Callable[[World], Awaitable[None]]]] = {
     Cookie.INVALID: [World.invalid],
     Cookie.LIVE_LOGIN: [World.live_login],
     Cookie.LIVE_SCOPE: [World.live_scope],
+    Cookie.UNPROVEN: [World.unproven],
     Cookie.SUPERSEDED: [World.superseded],
     Cookie.REVOKED: [World.revoked, World.reuse, World.limit],
     Cookie.DEAD: [World.ended_otherwise, World.expired, World.unknown],
@@ -99,6 +107,9 @@ EXPECTED: dict[tuple[Cookie, Who], tuple[str | None, str]] = {
     (Cookie.LIVE_SCOPE, Who.NOBODY): (None, "no session"),
     (Cookie.LIVE_SCOPE, Who.SAME): (None, "resume"),
     (Cookie.LIVE_SCOPE, Who.OTHER): ("person_changed", "start"),
+    (Cookie.UNPROVEN, Who.NOBODY): (None, "no session"),
+    (Cookie.UNPROVEN, Who.SAME): (None, "signed out"),
+    (Cookie.UNPROVEN, Who.OTHER): ("person_changed", "start"),
     (Cookie.SUPERSEDED, Who.NOBODY): ("reuse", "no session"),
     (Cookie.SUPERSEDED, Who.SAME): ("reuse", "signed out"),
     (Cookie.SUPERSEDED, Who.OTHER): ("reuse", "start"),
@@ -157,7 +168,7 @@ async def test_each_cell_does_as_it_says(
         case "signed out":
             assert seen["sid"] is None
             assert not seen["user"]
-            assert seen["reason"] in ("revoked", "reuse", "limit")
+            assert seen["reason"] in ("revoked", "reuse", "limit", "not_bound")
         case "start":
             assert seen["sid"] not in (None, world.old)
             assert seen["person_id"] == ("bob" if who is Who.OTHER else "ann")

@@ -18,8 +18,10 @@ from starlette.routing import Route
 import asgi_sessions
 from asgi_sessions import Incident, SessionEvent, Sessions, SessionsError, SessionsUnavailable
 from asgi_sessions._events import EventKind, IncidentKind
+from asgi_sessions.dbsc import DBSC
 
 from .conftest import MakeSessions
+from .devices import DeviceBrowser
 from .engines import Onlooker
 from .support import KEY, OLD_KEY, Browser, Clock, make_app
 from .test_docs import DOCS, Reader, reader, table
@@ -480,7 +482,7 @@ async def test_a_handler_may_use_the_sessions_that_tell_it(make_sessions: MakeSe
 def logged_by_the_package() -> set[tuple[str, str]]:
     """The levels and messages of each call of a logger in its source."""
     found = set()
-    for path in Path(asgi_sessions.__file__).parent.glob("*.py"):
+    for path in Path(asgi_sessions.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text())
         constants = {
             target.id: node.value.value
@@ -517,9 +519,9 @@ def rows() -> list[tuple[str, str, str, set[str]]]:
 def test_the_page_has_each_record_that_the_package_can_write() -> None:
     shown = {(level, message) for _, level, message, _ in rows()}
     steps = {message for _, message in shown if message.startswith("session ")} & {
-        f"session {step}: %s" for step in ("started", "renewed", "ended (%s)")
+        f"session {step}: %s" for step in ("started", "renewed", "bound", "ended (%s)")
     }
-    assert len(steps) == 3
+    assert len(steps) == 4
     in_source = logged_by_the_package()
     assert ("INFO", "session %s%s: %s") in in_source
     assert {pair for pair in shown if pair[1] not in steps} == {
@@ -543,7 +545,10 @@ async def test_each_record_is_as_the_page_has_it(
             await asyncio.get_running_loop().create_future()
 
     sessions = await make_sessions(
-        on_event=handle, touch_interval=timedelta(0), timeout=timedelta(seconds=1)
+        on_event=handle,
+        touch_interval=timedelta(0),
+        timeout=timedelta(seconds=1),
+        dbsc=DBSC(on_skipped={"server_error"}),
     )
 
     async def leave(request: Request) -> Response:
@@ -562,6 +567,13 @@ async def test_each_record_is_as_the_page_has_it(
     thief.cookies.update(browser.cookies)
     await browser.post("/renew")
     await browser.see()
+    device = DeviceBrowser(app)
+    await device.bound("dan")
+    device.forget()
+    await device.see()
+    await device.see(secure_session_skipped="server_error")
+    await sessions.end_session_by_id(device.sid)
+    await device.refresh()
     clock.turn(2 * MINUTE)
     await thief.see()
     await Browser(app).see_as("x" * 256)

@@ -58,6 +58,7 @@ ADDED_OPTIONS = {
     "end_streams": False,
     "notify": False,
     "timeout": timedelta(seconds=5),
+    "dbsc": None,
 }
 
 PROPERTIES = {"database", "metadata", "table", "cookie_name"}
@@ -94,7 +95,7 @@ PLAIN = {
 }
 
 #: Modules that are imported by their names.
-PUBLIC_MODULES = {"fastapi", "litestar", "starlette", "testing"}
+PUBLIC_MODULES = {"dbsc", "fastapi", "litestar", "starlette", "testing"}
 PUBLIC_OBJECTS = [getattr(asgi_sessions, name) for name in asgi_sessions.__all__]
 
 

@@ -1,6 +1,6 @@
 """Races between two processes of an app, each stopped where the other may step in.
 
-R1 to R14 are the races of docs/databases.md. A gate in a process stops a statement; somebody
+R1 to R15 are the races of docs/databases.md. A gate in a process stops a statement; somebody
 else's lock on the rows makes two statements meet in the database itself.
 """
 
@@ -22,6 +22,7 @@ import pytest
 
 from asgi_sessions import AAL1
 
+from .devices import BY_ITSELF, PATH, Device
 from .engines import POLL, Onlooker
 
 ROOT = Path(__file__).parents[1]
@@ -778,3 +779,103 @@ async def test_r14_the_moment_of_the_timeout_is_too_late_in_a_lookup_and_in_a_li
     assert await race.b.do("live") == [sid]
     assert (await race.b.do("row", sid=sid))["ended_at"] is None
     assert (await race.a.do("request", cookie=cookie))["reason"] == "expired"
+
+
+# --- R15: devices that register, and prove themselves ---------------------------------------------
+
+
+def register(device: Device, cookie: str, challenge: str) -> dict[str, Any]:
+    """The command by which a browser binds its session."""
+    proof = device.proof(challenge, register=True)
+    headers = {**BY_ITSELF, "secure-session-response": proof}
+    path = f"{PATH}/register"
+    return {"do": "request", "method": "POST", "path": path, "cookie": cookie, "headers": headers}
+
+
+def refresh(device: Device, sid: str, challenge: str) -> dict[str, Any]:
+    """The command by which a browser proves its device."""
+    headers = {
+        **BY_ITSELF,
+        "sec-secure-session-id": sid,
+        "secure-session-response": device.proof(challenge),
+    }
+    return {"do": "request", "method": "POST", "path": f"{PATH}/refresh", "headers": headers}
+
+
+async def bound(race: Race, device: Device) -> tuple[str, str, str]:
+    """A session that is bound: its sid, its cookie, and the challenge that comes next."""
+    login = await race.a.do("request", method="POST", path="/login?person=ann")
+    answer = await race.a.do(**register(device, login["cookie"], login["challenge"]))
+    assert answer["bound"]
+    return login["sid"], login["cookie"], answer["challenge"]
+
+
+async def test_r15_of_two_devices_that_register_one_is_bound(race: Race) -> None:
+    login = await race.a.do("request", method="POST", path="/login?person=ann")
+    first, second = Device(), Device()
+    answers = await race.collide(
+        "SET binding",
+        register(first, login["cookie"], login["challenge"]),
+        register(second, login["cookie"], login["challenge"]),
+    )
+    assert sorted(answer["status"] for answer in answers) == [200, 403]
+    assert sorted(answer["bound"] for answer in answers) == [False, True]
+    winner, loser = (first, second) if answers[0]["bound"] else (second, first)
+    (challenge,) = [answer["challenge"] for answer in answers if answer["bound"]]
+    assert not (await race.a.do(**refresh(loser, login["sid"], challenge)))["bound"]
+    assert (await race.b.do(**refresh(winner, login["sid"], challenge)))["bound"]
+    assert len(await race.events("bound")) == 1
+
+
+async def test_r15_a_registration_that_was_replayed_binds_once(race: Race) -> None:
+    login = await race.a.do("request", method="POST", path="/login?person=ann")
+    command = register(Device(), login["cookie"], login["challenge"])
+    answers = await race.collide("SET binding", command, command)
+    assert sorted(answer["status"] for answer in answers) == [200, 403]
+    assert (await race.b.do(**command))["status"] == 403
+
+
+async def test_r15_a_proof_is_good_once_wherever_it_is_shown(race: Race) -> None:
+    device = Device()
+    sid, _, challenge = await bound(race, device)
+    command = refresh(device, sid, challenge)
+    answers = await race.collide("SET binding", command, command)
+    assert sorted(answer["status"] for answer in answers) == [200, 403]
+    assert sorted(answer["bound"] for answer in answers) == [False, True]
+    assert not (await race.b.do(**command))["bound"]
+
+
+async def test_r15_two_tabs_that_prove_their_device_are_both_let_in(race: Race) -> None:
+    device = Device()
+    sid, _, first = await bound(race, device)
+    answer = await race.b.do(**refresh(device, sid, "none of yours"))
+    second = answer["challenge"]
+    answers = await race.collide(
+        "binding", refresh(device, sid, first), refresh(device, sid, second)
+    )
+    assert [answer["bound"] for answer in answers] == [True, True]
+
+
+async def test_r15_a_registration_under_way_does_not_revive_an_ended_session(race: Race) -> None:
+    login = await race.a.do("request", method="POST", path="/login?person=ann")
+    await race.a.do("shut", word="SET binding")
+    registration = race.a.begin(**register(Device(), login["cookie"], login["challenge"]))
+    await race.a.stopped()
+    await race.b.do("end", sid=login["sid"])
+    ended = await race.b.do("row", sid=login["sid"])
+    await race.a.do("go")
+    answer = await registration
+    assert (answer["status"], answer["bound"]) == (403, False)
+    assert await race.b.do("row", sid=login["sid"]) == ended
+
+
+async def test_r15_a_refresh_under_way_does_not_outlive_its_session(race: Race) -> None:
+    device = Device()
+    sid, _, challenge = await bound(race, device)
+    await race.a.do("shut", word="SET binding")
+    renewal = race.a.begin(**refresh(device, sid, challenge))
+    await race.a.stopped()
+    await race.b.do("end", sid=sid)
+    await race.a.do("go")
+    answer = await renewal
+    assert (answer["status"], answer["bound"]) == (401, False)

@@ -487,6 +487,22 @@ async def test_the_page_says_which_is_this_device_and_how_to_end_the_others(
     assert 'role="status"' not in html
 
 
+async def test_a_session_that_is_bound_to_its_device_is_shown_as_such(
+    sessions: Sessions, clock: Clock
+) -> None:
+    app = app_with(sessions)
+    here, phone = Browser(app), Browser(app, agent="Phone/1")
+    await here.login("ann")
+    bound = await sessions._core.store.by_sid(await phone.login("ann"))
+    assert bound is not None
+    assert await sessions._core.store.bind(bound, b"a key", now=clock.now)
+    first, second = items(await page_of(here))
+    assert "bound to the device" in second
+    assert "bound" not in first
+    listed = (await here.get("/sessions/")).json()["sessions"]
+    assert [one.get("bound") for one in listed] == [None, True]
+
+
 async def test_one_who_is_logged_in_once_has_no_others_to_end(sessions: Sessions) -> None:
     browser = Browser(app_with(sessions))
     await browser.login("ann")

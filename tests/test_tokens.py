@@ -77,6 +77,7 @@ def test_a_sid_looks_like_one() -> None:
         "0f8fad5b-d9cb-469f-a165-70867728950e",  # version 4
         "017f22e2-79b0-7cc3-c8c4-dc0c0c07398f",  # another variant
     ],
+    ids=["nothing", "1", "upper", "no hyphens", "a line", "braces", "version 4", "variant"],
 )
 def test_what_is_no_sid_does_not_look_like_one(text: str) -> None:
     assert SIDS.fullmatch(text) is None

@@ -49,6 +49,7 @@ from asgi_sessions import (
 )
 from asgi_sessions import fastapi as in_fastapi
 from asgi_sessions import litestar as in_litestar
+from asgi_sessions.dbsc import DBSC
 from asgi_sessions.starlette import SessionAuthBackend
 from asgi_sessions.testing import Clock, logged_in_cookie
 
@@ -64,16 +65,26 @@ def on_weekdays(scope: Mapping[str, Any]) -> bool:
 
 def tell(event: SessionEvent | Incident) -> None:
     if isinstance(event, SessionEvent):
-        assert_type(event.kind, Literal["started", "ended", "renewed", "reuse_detected"])
+        assert_type(event.kind, Literal["started", "ended", "renewed", "bound", "reuse_detected"])
         assert_type(event.session, Session)
         assert_type(event.session.device, str)
         assert_type(event.new_device, bool)
     else:
         assert_type(
-            event.kind, Literal["forged_cookie", "outage_begun", "outage_over", "touch_failed"]
+            event.kind,
+            Literal[
+                "forged_cookie",
+                "device_refused",
+                "device_skipped",
+                "outage_begun",
+                "outage_over",
+                "touch_failed",
+            ],
         )
         assert_type(event.count, int)
         assert_type(event.client, str | None)
+        assert_type(event.sid, str | None)
+        assert_type(event.reason, str | None)
         assert_type(event.fault, Exception | None)
 
 
@@ -130,6 +141,14 @@ sessions.ddl("oracle")  # type: ignore[arg-type]
 Sessions("sqlite:///sessions.db", secret_key=KEY, on_event=tell_later, lifetimes=AAL2)
 Sessions("sqlite:///sessions.db", secret_key=KEY, old_secret_keys=(KEY,), auto_start=False)
 
+Sessions("sqlite:///sessions.db", secret_key=KEY, dbsc=DBSC())
+DBSC(cookie_lifetime=timedelta(minutes=5), path="/device", on_skipped={"server_error"})
+assert_type(DBSC().path, str)
+
+Sessions("sqlite:///sessions.db", secret_key=KEY, dbsc=True)  # type: ignore[arg-type]
+DBSC(timedelta(minutes=5))  # type: ignore[call-arg]
+DBSC(on_skipped="allow")  # type: ignore[arg-type]
+DBSC(on_skipped={"whatever"})  # type: ignore[arg-type]
 Sessions("sqlite:///sessions.db")  # type: ignore[call-arg]
 Sessions("sqlite:///sessions.db", KEY)  # type: ignore[call-arg]
 Sessions("sqlite:///sessions.db", secret_key=KEY, on_event=tell_half)  # type: ignore[arg-type]
