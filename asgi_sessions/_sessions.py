@@ -462,7 +462,8 @@ class Sessions:
         """Remove what ended longer than `keep_ended` ago; how many rows. Run it daily.
 
         Args:
-            batch_size: rows per statement, 10,000 at most; other writes take place in between.
+            batch_size: rows per statement at most, up to 10,000. There are fewer while that takes
+                long, and a rest after each, so that requests do not wait for it.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size={batch_size}: use 1 and more")

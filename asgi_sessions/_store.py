@@ -25,7 +25,7 @@ from ._row import Row
 from ._sql import Clauses, Condition, values
 from ._starts import Start, Started, Starts
 from ._tables import ddl, sessions_table
-from ._upkeep import LIMIT, Upkeep
+from ._upkeep import LIMIT, Upkeep, in_batches
 
 #: Sessions that one statement asks about: SQLite takes 32,766 parameters, and a statement with
 #: many takes its time to be made.
@@ -349,12 +349,8 @@ class Store:
 
     async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
         """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""
-        while await self.upkeep.mark(limit=batch_size, now=now):
-            pass
-        removed = 0
-        while count := await self.upkeep.remove(before=now - keep, limit=batch_size):
-            removed += count
-        return removed
+        await in_batches(partial(self.upkeep.mark, now=now), batch_size)
+        return await in_batches(partial(self.upkeep.remove, before=now - keep), batch_size)
 
     # --- other processes ----------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ that a batch writes. Whoever calls decides how many follow one another, and how 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -25,6 +25,34 @@ LIMIT = bindparam("p_limit", type_=Integer())
 
 #: Rows a batch may have at most: SQLite takes 32,766 parameters.
 LARGEST_BATCH = 10_000
+
+
+#: Rows of a first batch, and of the smallest.
+FIRST_BATCH, SMALLEST_BATCH = 64, 16
+#: Seconds that a batch should take: for so long, requests share a core and the disk with it.
+AIM = 0.02
+
+
+async def in_batches(work: Callable[[int], Awaitable[int]], most: int) -> int:
+    """Do something to so many rows at a time, until there are none; to how many it was done.
+
+    After a batch that took long the next is smaller, and each is followed by a rest of its length.
+
+    Args:
+        work: does it to at most so many rows; to how many it did.
+        most: rows at a time.
+    """
+    now = asyncio.get_running_loop().time
+    size, done = min(FIRST_BATCH, most), 0
+    while True:
+        begun = now()
+        count = await work(size)
+        if not count:
+            return done
+        done += count
+        took = now() - begun
+        await asyncio.sleep(took)
+        size = max(size // 2, min(SMALLEST_BATCH, most)) if took > AIM else min(size * 2, most)
 
 
 class Batch(NamedTuple):
@@ -50,7 +78,7 @@ class Upkeep:
 
     # --- purge --------------------------------------------------------------------------------
 
-    async def mark(self, *, limit: int, now: datetime) -> int:
+    async def mark(self, limit: int, *, now: datetime) -> int:
         """Write down the end of so many rows that have run out; how many."""
         sql, c = self._sql, self._sql.c
 
@@ -65,7 +93,7 @@ class Upkeep:
         count: int = await self._write(work)
         return count
 
-    async def remove(self, *, before: datetime, limit: int) -> int:
+    async def remove(self, limit: int, *, before: datetime) -> int:
         """Remove so many rows that ended before a moment; how many."""
         sql, c = self._sql, self._sql.c
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -188,12 +189,12 @@ class Worker:
         assert self._sessions is not None
         link = self._sessions._core.store.links.here
         question = WHO_AM_I.get(link.database.url.dialect)
-        held = [lane._held for lane in (link.lookups, link.writes, link.queries)]
-        return [
-            (await link.driver.fetch(access.raw, question, ()))[0][0]
-            for access in held
-            if access is not None and question is not None
-        ]
+        numbers = []
+        for lane in (link.lookups, link.writes, link.queries):
+            if lane._held is not None and question is not None:
+                with suppress(Exception):  # one that was cut, and has not been used since
+                    numbers.append((await link.driver.fetch(lane._held.raw, question, ()))[0][0])
+        return numbers
 
     async def touch_failures(self) -> int:
         assert self._sessions is not None
