@@ -9,7 +9,7 @@ from threading import Thread, main_thread
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import Insert, LargeBinary, Select, Table, case, func
+from sqlalchemy import Insert, LargeBinary, Select, Table, case, func, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
@@ -40,9 +40,9 @@ class SQLite(Driver):
         # holds for milliseconds. So there is one row.
         values = [
             case((c.is_not(None), func.hex(c))) if isinstance(c.type, LargeBinary) else c
-            for c in rows.exported_columns
+            for c in rows.subquery().c
         ]
-        return rows.with_only_columns(func.json_group_array(func.json_array(*values)))
+        return select(func.json_group_array(func.json_array(*values)))
 
     def insert_once(self, table: Table) -> Insert:
         return sqlite.insert(table).on_conflict_do_nothing()

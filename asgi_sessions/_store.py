@@ -179,9 +179,10 @@ class Store:
         newest = self.table.c.id.desc()
 
         async def work(access: Access) -> list[Row]:
-            return await access.select(
+            rows = await access.gather(
                 key, lambda: sql.rows.where(mine).order_by(newest).limit(LIMIT), given
             )
+            return sorted(rows, key=lambda row: row.id, reverse=True)
 
         answer: list[Row] = await self._query(work)
         return answer
