@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -75,13 +75,16 @@ class Access:
             statement = self._statements[key] = Statement(make(), self.driver.dialect)
         return statement
 
+    async def _fetch(self, statement: Statement, values: Values) -> Iterable[Record]:
+        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
+        return statement.rows(records)
+
     async def select(
         self, key: Hashable, make: Callable[[], ClauseElement], values: Values
     ) -> list[Row]:
         """The rows that a statement selects or returns, whose columns are those of `Row`."""
-        statement = self._statement(key, make)
-        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
-        return [_new(Row, record) for record in statement.rows(records)]
+        records = await self._fetch(self._statement(key, make), values)
+        return [_new(Row, record) for record in records]
 
     async def gather(
         self, key: Hashable, make: Callable[[], Select[Any]], values: Values
@@ -92,16 +95,13 @@ class Access:
             rows = make()
             packed = self.driver.pack(rows)
             statement = self._statements[key] = Statement(rows, self.driver.dialect, packed=packed)
-        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
-        return [_new(Row, record) for record in statement.rows(records)]
+        return [_new(Row, record) for record in await self._fetch(statement, values)]
 
     async def records(
         self, key: Hashable, make: Callable[[], ClauseElement], values: Values
     ) -> list[Record]:
         """What a statement selects, whatever its columns."""
-        statement = self._statement(key, make)
-        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
-        return list(statement.rows(records))
+        return list(await self._fetch(self._statement(key, make), values))
 
     async def ids(
         self, key: Hashable, make: Callable[[], ClauseElement], values: Values

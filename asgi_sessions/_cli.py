@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TypeVar, get_args
 from urllib.parse import urlsplit
@@ -150,13 +150,14 @@ def _any_key() -> str:
 
 # --- options ------------------------------------------------------------------------------------
 
+#: An option whose default, and whose variable in the environment, the help tells.
+setting = partial(click.option, show_default=True, show_envvar=True)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-table = click.option(
+table = setting(
     "--table",
     envvar="ASGI_SESSIONS_TABLE",
     default="sessions",
-    show_default=True,
-    show_envvar=True,
     help="The table, with its schema before a dot if it has one.",
 )
 yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -184,22 +185,18 @@ _DATABASE = (
         "the environment is the better place for a password.",
     ),
     table,
-    click.option(
+    setting(
         "--idle",
         type=duration,
         envvar="ASGI_SESSIONS_IDLE",
         default=f"{AAL1.idle.days}d",
-        show_default=True,
-        show_envvar=True,
         help="The idle timeout of the app, if its lifetimes are not the default.",
     ),
-    click.option(
+    setting(
         "--timeout",
         type=duration,
         envvar="ASGI_SESSIONS_TIMEOUT",
         default="60s",
-        show_default=True,
-        show_envvar=True,
         help="How long the database may take for one statement.",
     ),
     as_json,
@@ -361,13 +358,11 @@ def _several(target: Target, person: str, app: str | None) -> bool:
 
 
 @cli.command("purge")
-@click.option(
+@setting(
     "--keep-ended",
     type=duration,
     envvar="ASGI_SESSIONS_KEEP_ENDED",
     default="90d",
-    show_default=True,
-    show_envvar=True,
     help="Keep what has ended for so long: it is the audit trail.",
 )
 @click.option("--dry-run", is_flag=True, help="Count, and change nothing.")

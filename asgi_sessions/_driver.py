@@ -15,7 +15,7 @@ from databases import Database
 from sqlalchemy import ColumnElement, Insert, Select, Table, bindparam
 from sqlalchemy.engine import Dialect
 
-from ._statement import Record
+from ._statement import Record, padded
 
 
 class Keys(NamedTuple):
@@ -71,12 +71,10 @@ class Driver(ABC):
 
     def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> Keys:
         """That a column is one of these: as many parameters as the next power of two."""
-        given = list(keys)
-        size = 1 << (len(given) - 1).bit_length()
-        given += given[-1:] * (size - len(given))
-        names = [f"p_{column.name}_{i}" for i in range(size)]
+        given = padded(list(keys))
+        names = [f"p_{column.name}_{i}" for i in range(len(given))]
         return Keys(
-            (column.name, size),
+            (column.name, len(given)),
             lambda: column.in_([bindparam(name, type_=column.type) for name in names]),
             dict(zip(names, given, strict=True)),
         )

@@ -13,6 +13,7 @@ from ._access import Access
 from ._lifetimes import Lifetimes
 from ._row import Row
 from ._sql import Clauses, Condition, values
+from ._statement import padded
 
 #: Rows that a statement marks as expired at most.
 AT_ONCE = 128
@@ -94,16 +95,16 @@ class Ends:
     async def _expire(self, access: Access, over: Sequence[Row], now: datetime) -> list[Row]:
         """Each at its own moment, in one statement."""
         sql = self._sql
-        size = 1 << (len(over) - 1).bit_length()  # few statements for all numbers
         mine = access.driver.among(sql.c.id, [row.id for row in over])
         given = {**mine.values, **sql.at(now), **values(end_reason="expired")}
-        for i, row in enumerate([*over, *[over[-1]] * (size - len(over))]):
+        over = padded(over)
+        for i, row in enumerate(over):
             given |= {f"p_over_{i}": row.id, f"p_deadline_{i}": row.deadline(self._lifetimes)}
         return await access.update(
-            ("expire", size, mine.shape),
+            ("expire", mine.shape, len(over)),
             sql,
             lambda: mine.match() & sql.overdue,
-            changes={**sql.ended, "ended_at": self._deadline(size)},
+            changes={**sql.ended, "ended_at": self._deadline(len(over))},
             values=given,
         )
 

@@ -103,8 +103,8 @@ class Events:
         self._now = now
         self._metrics = _metrics.METRICS
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.down = False
-        self._down_since: datetime | None = None
+        #: When the outage began that is not over.
+        self.down_since: datetime | None = None
         self._affected = 0
         self.touch_failures = 0
         self._touches = _Sparse()
@@ -199,18 +199,15 @@ class Events:
         self._affected += 1
         if self._metrics is not None:
             self._metrics.unavailable(1)
-        if not self.down:
-            self.down, self._down_since = True, self._now()
+        if self.down_since is None:
+            self.down_since = self._now()
             facts = {"event": "outage_begun"}
             _database.error("sessions unavailable: %s", fault, exc_info=fault, extra=facts)
             self._hand_over(Incident("outage_begun", 1, fault=fault))
 
-    def available(self) -> None:
-        """The database answered: told when an outage is over."""
-        begun, self._down_since = self._down_since, None
-        if begun is None:
-            return
-        self.down = False
+    def available(self, begun: datetime) -> None:
+        """The database answered, after an outage that began then."""
+        self.down_since = None
         affected, self._affected = self._affected, 0
         seconds = (self._now() - begun).total_seconds()
         facts = {"event": "outage_over", "count": affected, "seconds": seconds}

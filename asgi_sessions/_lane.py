@@ -11,12 +11,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from contextvars import Context
 from typing import Any, Generic, Protocol, TypeVar
 
 from . import _metrics
 from ._deadline import Deadline
 from ._errors import SessionsError, SessionsUnavailable
+from ._tasks import own_task
 
 Held = TypeVar("Held")
 Held_contra = TypeVar("Held_contra", contravariant=True)
@@ -93,11 +93,7 @@ class Lane(Generic[Held]):
             self._sleeping = None
         elif not self._serving:
             self._serving = True
-            # An empty context: what a request has set must not live on in the lane.
-            self._task = self._loop.create_task(self._serve(), context=Context())
-            # As asyncio.gather does: a loop that is closed without a word (as tests do) is left in
-            # good order all the same.
-            setattr(self._task, "_log_destroy_pending", False)  # noqa: B010 -- in no stub
+            self._task = own_task(self._serve())
         return future
 
     async def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from ._deadline import Deadline
 from ._drivers import driver_for
 from ._lane import Lane, Run
 from ._statement import Statement
+from ._tasks import own_task
 
 Work = Callable[[Access], Awaitable[Any]]
 Batched = Callable[[Access, list[Any]], Awaitable[Sequence[Any]]]
@@ -76,9 +76,7 @@ class Link:
         async with self._opening:
             if not self.database.is_connected:
                 await self.database.connect()
-                loop = asyncio.get_running_loop()
-                self._keeper = loop.create_task(self._keep(), context=Context())
-                setattr(self._keeper, "_log_destroy_pending", False)  # noqa: B010 -- as Lane
+                self._keeper = own_task(self._keep())
                 await asyncio.sleep(0)  # a task that has not begun is cancelled without a word
 
     async def _keep(self) -> None:

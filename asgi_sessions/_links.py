@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
+from typing import Any
 from weakref import ref
 
 from databases import Database
@@ -13,7 +14,7 @@ from ._deadline import Deadline
 from ._drivers import driver_for
 from ._errors import ConfigurationError
 from ._lane import as_sessions_error
-from ._link import Batched, Link
+from ._link import Batched, Link, Work
 
 
 class Links:
@@ -68,6 +69,14 @@ class Links:
             return self.here.database
         except RuntimeError:
             return self.first
+
+    def write(self, work: Work) -> asyncio.Future[Any]:
+        """Have something done where rows are written, after what waits there."""
+        return self.here.writes.put("other", work)
+
+    def query(self, work: Work) -> asyncio.Future[Any]:
+        """Have something asked that no request waits for."""
+        return self.here.queries.put("other", work)
 
     async def open(self) -> None:
         """Connect the link of the running loop.

@@ -7,11 +7,11 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import Context
 from typing import Any
 
 from ._deadline import Deadline
 from ._errors import ConfigurationError
+from ._tasks import own_task
 
 logger = logging.getLogger("asgi_sessions.database")
 
@@ -53,10 +53,7 @@ class Listener:
         self._raw: Any = None
         #: Whether it is listening now.
         self.hears = False
-        # An empty context: what a request has set must not live on in here.
-        self._task = self._loop.create_task(self._serve(), context=Context())
-        # As asyncio.gather does: a loop may be closed without a word (as tests do).
-        setattr(self._task, "_log_destroy_pending", False)  # noqa: B010 -- in no stub
+        self._task = own_task(self._serve())
 
     def stop(self) -> None:
         """Listen no more, and close the connection."""

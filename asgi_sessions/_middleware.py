@@ -150,8 +150,8 @@ class SessionMiddleware:
                 )
         except SessionsUnavailable as fault:
             return await self._go_without(scope, call, send, fault)
-        if core.events.down:
-            core.events.available()
+        if (begun := core.events.down_since) is not None:
+            core.events.available(begun)
         return True
 
     async def _answer_device(

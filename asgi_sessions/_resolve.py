@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from hmac import compare_digest
 
 from starlette.types import Scope
 
@@ -37,9 +36,7 @@ def resumes(
     if row is None or row.binding is not None:  # a bound one takes a closer look
         return False
     now, lifetimes, secret = settings.now(), settings.lifetimes, digest(tokens[0].secret)
-    if not (compare_digest(secret, row.secret_hash) and row.live(now, lifetimes)):
-        return False
-    cookie = Cookie.LIVE_LOGIN if row.origin == "login" else Cookie.LIVE_SCOPE
+    cookie = row.cookie(secret, now, lifetimes)
     if BY_COOKIE[cookie][row.who(person, now, lifetimes)] is not RESUME:
         return False
     call.use(row, row.session(lifetimes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from json import loads
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, DateTime, LargeBinary
 from sqlalchemy.engine import Dialect
@@ -13,6 +13,15 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Record = Sequence[Any]
+T = TypeVar("T")
+
+
+def padded(items: Sequence[T]) -> list[T]:
+    """As many as the next power of two, the last one again and again: few statements serve all
+    numbers. There is one at least.
+    """
+    size = 1 << (len(items) - 1).bit_length()
+    return [*items, *[items[-1]] * (size - len(items))]
 
 
 class Statement:

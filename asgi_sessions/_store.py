@@ -18,7 +18,6 @@ from sqlalchemy import ColumnElement, MetaData, Update, bindparam, update
 from ._access import Access
 from ._ends import Ends
 from ._lifetimes import Lifetimes
-from ._link import Work
 from ._links import Links
 from ._listener import Listener
 from ._row import Row
@@ -63,6 +62,7 @@ class Store:
         notify: bool = False,
     ) -> None:
         self.links = links
+        self._write, self._query = links.write, links.query
         self.metadata = MetaData()
         self.table = sessions_table(table_name, self.metadata)
         self._sql = Clauses(self.table, lifetimes)
@@ -381,12 +381,6 @@ class Store:
         )
 
     # --- pieces -------------------------------------------------------------------------------
-
-    def _write(self, work: Work) -> asyncio.Future[Any]:
-        return self.links.here.writes.put("other", work)
-
-    def _query(self, work: Work) -> asyncio.Future[Any]:
-        return self.links.here.queries.put("other", work)
 
     def _of(self, person_id: str, app_id: str | None) -> tuple[Condition, dict[str, Any]]:
         if app_id is None:

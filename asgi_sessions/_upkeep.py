@@ -15,7 +15,6 @@ from sqlalchemy import ColumnElement, Integer, Select, bindparam, delete, func, 
 
 from ._access import Access
 from ._ends import Ends
-from ._link import Work
 from ._links import Links
 from ._row import Row
 from ._sql import Clauses, Condition, values
@@ -72,7 +71,7 @@ class Upkeep:
     """
 
     def __init__(self, links: Links, sql: Clauses, ends: Ends) -> None:
-        self._links = links
+        self._write, self._query = links.write, links.query
         self._sql = sql
         self._ends = ends
 
@@ -244,12 +243,6 @@ class Upkeep:
 
         counts: dict[str, int] = await self._query(work)
         return counts
-
-    def _write(self, work: Work) -> asyncio.Future[Any]:
-        return self._links.here.writes.put("other", work)
-
-    def _query(self, work: Work) -> asyncio.Future[Any]:
-        return self._links.here.queries.put("other", work)
 
 
 def _span(since: datetime, until: datetime) -> dict[str, Any]:

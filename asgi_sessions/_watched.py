@@ -11,6 +11,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Protocol
 
+from ._tasks import own_task
+
 logger = logging.getLogger("asgi_sessions")
 
 End = Callable[[], None]
@@ -139,9 +141,7 @@ class Watched:
     def _wake(self, here: _Here) -> None:
         here.timer = None
         if here.open:
-            here.check = here.loop.create_task(self._check(here), context=Context())
-            # As asyncio.gather does: a loop may be closed without a word (as tests do).
-            setattr(here.check, "_log_destroy_pending", False)  # noqa: B010 -- in no stub
+            here.check = own_task(self._check(here))
             return
         del self._loops[here.loop]
         if here.ears is not None:

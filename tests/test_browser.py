@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -23,11 +22,9 @@ from playwright.sync_api import (
 
 from example_app import PASSWORDS
 
+from .chromium import browser_path
 from .test_end_to_end import PATIENCE, Server
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
 DESK = f"{WINDOWS} Chrome/142.0.0.0 Safari/537.36"
 PHONE = (
@@ -63,18 +60,14 @@ NewContext = Callable[..., BrowserContext]
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser without a window, and with a home of its own."""
-    if CHROMIUM is None:
-        missing = "there is no Chromium on the PATH (on Debian: apt install chromium)"
-        if os.environ.get("TEST_BROWSER") == "1":
-            pytest.fail(f"TEST_BROWSER=1, and {missing}")
-        pytest.skip(missing)
+    path = browser_path()
     home: dict[str, str | float | bool] = {
         **os.environ,
         "HOME": str(tmp_path_factory.mktemp("home")),
     }
     expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, env=home)
+        browser = playwright.chromium.launch(executable_path=path, env=home)
         yield browser
         browser.close()
 
