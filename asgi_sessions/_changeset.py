@@ -11,6 +11,7 @@ from uuid import UUID
 from ._device import clean_address, clean_user_agent
 from ._errors import InvalidSession
 from ._session import Session
+from ._tokens import SIDS
 
 #: Characters an id of a person or an app may have; the columns are as wide.
 ID_LENGTH = 255
@@ -67,12 +68,9 @@ def changeset(session: Session | None, attrs: Mapping[str, Any]) -> Changeset:
         attrs: values by column name.
     """
     values, errors = _cast(attrs)
-    changes = {
-        name: value
-        for name, value in values.items()
-        if session is None or _kept(session, name) != value
-    }
-    result = Changeset(session, changes, errors)
+    if session is not None:
+        values = {k: value for k, value in values.items() if _kept(session, k) != value}
+    result = Changeset(session, values, errors)
     for name in _REQUIRED:
         kept = None if session is None else getattr(session, name)
         if name not in result.errors and result.changes.get(name, kept) is None:
@@ -110,8 +108,9 @@ def _cast(attrs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]
     errors: dict[str, list[str]] = {}
     for name, cast in _CASTS.items():
         if name in attrs:
+            value = attrs[name]
             try:
-                values[name] = None if attrs[name] is None else cast(attrs[name])
+                values[name] = None if value is None else cast(value)
             except ValueError as fault:
                 errors[name] = [str(fault)]
     return values, errors
@@ -121,7 +120,7 @@ def _identifier(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         kind = type(value).__name__
         raise ValueError(f"must be a str, an int or a UUID, not {kind}")
-    return _text(ID_LENGTH)(str(value))
+    return _name(str(value))
 
 
 def _text(length: int) -> Callable[[object], str]:
@@ -144,15 +143,19 @@ def _text(length: int) -> Callable[[object], str]:
     return cast
 
 
+_name = _text(ID_LENGTH)
+_assurance = _text(ASSURANCE_LENGTH)
+
+
 def _methods(value: object) -> str | None:
     """One text with a space between methods: none of those registered has one (RFC 8176, 6.1)."""
     methods = value.split() if isinstance(value, str) else value
     if not isinstance(methods, Iterable) or isinstance(methods, bytes | Mapping):
         raise ValueError(f"must be a list of str, not {type(value).__name__}")
-    words = [_text(ASSURANCE_LENGTH)(method) for method in methods]
+    words = [_assurance(method) for method in methods]
     if any(len(word.split()) != 1 for word in words):
         raise ValueError("must not hold a method with a space in it")
-    return _text(ASSURANCE_LENGTH)(" ".join(words)) if words else None
+    return _assurance(" ".join(words)) if words else None
 
 
 def _user_agent(value: object) -> str | None:
@@ -164,10 +167,12 @@ def _moment(value: object) -> datetime:
         raise ValueError("must be a timezone-aware datetime")
     if value.year not in YEARS:
         raise ValueError(f"must be in the years {YEARS[0]} to {YEARS[-1]}")
-    return value.astimezone(UTC)
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 def _sid(value: object) -> str:
+    if isinstance(value, str) and SIDS.fullmatch(value):
+        return value
     try:
         return str(UUID(str(value)))
     except ValueError:
@@ -202,7 +207,7 @@ _CASTS: dict[str, Callable[[object], object]] = {
     "id": _sid,
     "person_id": _identifier,
     "app_id": _identifier,
-    "auth_provider": _text(ID_LENGTH),
+    "auth_provider": _name,
     "origin": _origin,
     "user_agent": _user_agent,
     "ip_address": clean_address,
@@ -218,7 +223,7 @@ _CASTS: dict[str, Callable[[object], object]] = {
     "ended_at": _moment,
     "end_reason": _text(REASON_LENGTH),
     "remember": _flag,
-    "acr": _text(ASSURANCE_LENGTH),
+    "acr": _assurance,
     "amr": _methods,
     "binding": _binding,
 }

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from ._changeset import changeset, checked
 from ._decisions import BY_FINDING, Then
-from ._device import address_to_store, device_from_scope
+from ._device import Device, address_to_store, device_from_scope
 from ._errors import SessionsError
 from ._events import Events
+from ._lifetimes import Lifetimes
 from ._person import Person
 from ._row import Row
 from ._session import Session
@@ -63,11 +64,12 @@ class Core:
 
     def session(self, row: Row) -> Session:
         """The public side of a row; what has run out has ended, written down or not."""
-        session = row.session(self.settings.lifetimes)
-        if session.ended_at is None and not session.live(self.settings.now()):
-            up = row.deadline(self.settings.lifetimes)
-            return replace(session, ended_at=up, end_reason="expired")
-        return session
+        return self.sessions([row])[0]
+
+    def sessions(self, rows: Iterable[Row]) -> list[Session]:
+        """The public sides of some rows."""
+        now, lifetimes = self.settings.now(), self.settings.lifetimes
+        return [_public(row, now, lifetimes) for row in rows]
 
     def identify(self, person: object) -> Person:
         """The person with id and app as the table spells them.
@@ -86,19 +88,20 @@ class Core:
             "amr": person.amr,
         }
         cast = changeset(None, facts).checked()
-        return replace(person, id=cast["person_id"], app_id=cast["app_id"])
+        return Person(
+            cast["person_id"],
+            cast["app_id"],
+            cast["auth_provider"],
+            person.authenticated_at,
+            person.sid,
+            cast["acr"],
+            person.amr,
+        )
 
     def _new(
-        self,
-        scope: Mapping[str, Any],
-        person: Person,
-        origin: str,
-        now: datetime,
-        *,
-        remember: bool,
+        self, device: Device, person: Person, origin: str, now: datetime, *, remember: bool
     ) -> tuple[dict[str, Any], Token, list[bytes]]:
-        device = device_from_scope(scope)
-        keys = self._device_keys(scope, person)
+        keys = self._device_keys(device, person)
         token = Token(new_sid(now, self._random), new_secret(self._random))
         authenticated_at = person.authenticated_at or (now if origin == "login" else None)
         values = {
@@ -127,8 +130,7 @@ class Core:
         }
         return changeset(None, values).checked(), token, keys
 
-    def _device_keys(self, scope: Mapping[str, Any], person: Person) -> list[bytes]:
-        device = device_from_scope(scope)
+    def _device_keys(self, device: Device, person: Person) -> list[bytes]:
         return self.settings.keys.device_keys(
             person.app_id, str(person.id), device.user_agent, device.ip_address
         )
@@ -149,7 +151,8 @@ class Core:
         whether the browser has shown that it is no new device.
         """
         now = self.settings.now()
-        values, token, keys = self._new(scope, person, "login", now, remember=remember)
+        device = device_from_scope(scope)
+        values, token, keys = self._new(device, person, "login", now, remember=remember)
         new_device = await self._is_new(keys, known=known)
         if announce is not None:
             announce(token.sid)
@@ -164,12 +167,13 @@ class Core:
         a new one of origin ``scope``. With the decision, and why a dead one is dead.
         """
         settings, now = self.settings, self.settings.now()
+        device = device_from_scope(scope)
         row, claimed = None, False
         if isinstance(person.sid, str) and SIDS.fullmatch(person.sid):
             row = await self.store.by_sid(person.sid)
             claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:
-            keys = self._device_keys(scope, person)
+            keys = self._device_keys(device, person)
             row = await self.store.live_scope_row(keys)
             if row is None:
                 row = await self.store.by_device(keys, origin="scope")
@@ -182,7 +186,7 @@ class Core:
                 return then, None, row.reason()
         if not start:
             return Then.NO_SESSION, None, None
-        values, token, keys = self._new(scope, person, "scope", now, remember=True)
+        values, token, keys = self._new(device, person, "scope", now, remember=True)
         new_device = await self._is_new(keys, known=known)
         row, ended = await self.store.insert_once(values, keys, now=now)
         mine = row.id == token.sid
@@ -193,7 +197,7 @@ class Core:
     async def newest(self, scope: Mapping[str, Any], person: Person) -> Row | None:
         """The newest live row of a person's device, whatever its origin."""
         return await self.store.by_device(
-            self._device_keys(scope, person), live=self.settings.now()
+            self._device_keys(device_from_scope(scope), person), live=self.settings.now()
         )
 
     async def renew(
@@ -296,3 +300,11 @@ class Core:
                 self.events.tell("reuse_detected", self.session(row))
             self.events.tell("ended", self.session(row))
             self.watched.end(row.id)
+
+
+def _public(row: Row, now: datetime, lifetimes: Lifetimes) -> Session:
+    session = row.session(lifetimes)
+    if session.ended_at is None and not session.live(now):
+        up = row.deadline(lifetimes)
+        return replace(session, ended_at=up, end_reason="expired")
+    return session

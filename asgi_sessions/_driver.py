@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 from databases import Database
@@ -29,6 +31,20 @@ class Keys(NamedTuple):
 
     shape: Hashable
     match: Callable[[], ColumnElement[bool]]
+    values: Mapping[str, Any]
+
+
+class Insertion(NamedTuple):
+    """How some rows are written, with few statements for all numbers of them.
+
+    Attributes:
+        shape: what tells one statement from another.
+        make: the statement; it leaves out the rows for which a unique column is taken.
+        values: the values of its parameters.
+    """
+
+    shape: Hashable
+    make: Callable[[], Insert]
     values: Mapping[str, Any]
 
 
@@ -64,8 +80,8 @@ class Driver(ABC):
         """An INSERT that does nothing where a unique column is taken."""
 
     def pack(self, rows: Select[Any]) -> Select[Any] | None:  # noqa: ARG002 -- as below
-        """The same SELECT with all rows in one JSON text, bytes in hexadecimal digits; None where
-        that gains nothing.
+        """The same SELECT with all rows in one JSON text, as `Statement` reads it; None where that
+        gains nothing.
         """
         return None
 
@@ -78,6 +94,25 @@ class Driver(ABC):
             lambda: column.in_([bindparam(name, type_=column.type) for name in names]),
             dict(zip(names, given, strict=True)),
         )
+
+    def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
+        """Rows, all with the same columns in the same order, written unless they are there: as
+        many at a time as the next power of two.
+        """
+        rows = padded(rows)
+        columns, size = tuple(rows[0]), len(rows)
+
+        def make() -> Insert:
+            places = iter(_places(columns, size))
+            return self.insert_once(table).values(
+                [
+                    {name: bindparam(next(places), type_=table.c[name].type) for name in columns}
+                    for _ in range(size)
+                ]
+            )
+
+        given = chain.from_iterable(row.values() for row in rows)
+        return Insertion(size, make, dict(zip(_places(columns, size), given, strict=True)))
 
     async def connect(self, database: Database) -> Any:  # noqa: ANN401 -- as above
         """A connection beside those of the pool, with the same options; where it `notifies`."""
@@ -104,3 +139,9 @@ class Driver(ABC):
 
     def abandon(self, raw: Any) -> None:  # noqa: ANN401, B027 -- as above
         """Break a connection off without waiting for its other end."""
+
+
+@cache  # one entry for each power of two
+def _places(columns: Sequence[str], size: int) -> list[str]:
+    """The names of the parameters of so many rows."""
+    return [f"p_{name}_{i}" for i in range(size) for name in columns]

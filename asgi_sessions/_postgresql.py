@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from databases import Database
-from sqlalchemy import ColumnElement, Insert, Table, any_, bindparam
+from sqlalchemy import ColumnElement, Insert, Table, any_, bindparam, func, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from ._driver import Driver, Keys
+from ._driver import Driver, Insertion, Keys
 from ._errors import ConfigurationError
 from ._statement import Record
 
@@ -25,6 +25,10 @@ _OF_POOLS = {
     "reset",
     "setup",
 }
+
+#: Values with a parameter each. A plan for an array of any length takes it for one of ten, so that
+#: PostgreSQL prefers to plan anew for a shorter one, which costs more than to read its rows.
+_FEW = 16
 
 
 class PostgreSQL(Driver):
@@ -83,10 +87,33 @@ class PostgreSQL(Driver):
         return int(status.rpartition(" ")[2])
 
     def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> Keys:
-        """One parameter for all of them, an array."""
+        """One parameter for many, an array; of few, whose statement is planned once for all."""
+        given = list(keys)
+        if len(given) <= _FEW:
+            return super().among(column, given)
         name = f"p_{column.name}_any"
-        given = bindparam(name, type_=postgresql.ARRAY(column.type))
-        return Keys(column.name, lambda: column == any_(given), {name: list(keys)})
+
+        def match() -> ColumnElement[bool]:
+            return column == any_(bindparam(name, type_=postgresql.ARRAY(column.type)))
+
+        return Keys(column.name, match, {name: given})
+
+    def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
+        """One parameter for each column, an array: asyncpg would prepare a statement with one for
+        each value again each time, because it is long.
+        """
+        columns = list(rows[0])
+
+        def make() -> Insert:
+            arrays = [
+                bindparam(f"p_{name}_all", type_=postgresql.ARRAY(table.c[name].type))
+                for name in columns
+            ]
+            new = func.unnest(*arrays).table_valued(*columns).render_derived()
+            return self.insert_once(table).from_select(columns, select(*new.c))
+
+        given = {f"p_{name}_all": [row[name] for row in rows] for name in columns}
+        return Insertion("all", make, given)
 
     def insert_once(self, table: Table) -> Insert:
         return postgresql.insert(table).on_conflict_do_nothing()

@@ -392,7 +392,7 @@ class Sessions:
             limit=min(limit, _MOST),
             before=before,
         )
-        return [self._core.session(row) for row in rows]
+        return self._core.sessions(rows)
 
     async def end_session_by_id(
         self, sid: str | UUID, *, person_id: object = None, reason: str = "revoked"

@@ -9,7 +9,20 @@ from threading import Thread, main_thread
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import Insert, LargeBinary, Select, Table, case, func, select
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Insert,
+    LargeBinary,
+    Select,
+    String,
+    Table,
+    case,
+    func,
+    literal_column,
+    select,
+    type_coerce,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
@@ -38,10 +51,7 @@ class SQLite(Driver):
     def pack(self, rows: Select[Any]) -> Select[Any]:
         # For each row Python's module waits for the interpreter's lock, which a busy event loop
         # holds for milliseconds. So there is one row.
-        values = [
-            case((c.is_not(None), func.hex(c))) if isinstance(c.type, LargeBinary) else c
-            for c in rows.subquery().c
-        ]
+        values = map(_packed, rows.subquery().c)
         return select(func.json_group_array(func.json_array(*values)))
 
     def insert_once(self, table: Table) -> Insert:
@@ -65,6 +75,15 @@ class SQLite(Driver):
             # From a thread without an event loop: it would report to the one that runs here,
             # which may have ended by then.
             Thread(target=raw.stop).start()
+
+
+def _packed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A value as JSON may hold it, and as Python reads it fastest."""
+    if isinstance(column.type, LargeBinary):
+        return case((column.is_not(None), func.hex(column)))
+    if isinstance(column.type, DateTime):
+        return type_coerce(column, String) + literal_column("'+00:00'")
+    return column
 
 
 def _stop_after_main() -> None:

@@ -8,14 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam
-from sqlalchemy.sql import ClauseElement
-
 from ._access import Access
 from ._ends import Ends
 from ._row import Row
 from ._sql import Clauses
-from ._statement import padded
 
 
 @dataclass(slots=True)
@@ -85,20 +81,8 @@ class Starts:
         """Write rows unless they are there: one may be tried again after its answer was lost, and
         a device may have its row already.
         """
-        rows = padded(rows)
-        names = list(rows[0])
-        given = {f"p_{name}_{i}": row[name] for i, row in enumerate(rows) for name in names}
-
-        def make() -> ClauseElement:
-            types = {name: self._sql.c[name].type for name in names}
-            return access.driver.insert_once(self._sql.table).values(
-                [
-                    {name: bindparam(f"p_{name}_{i}", type_=types[name]) for name in names}
-                    for i in range(len(rows))
-                ]
-            )
-
-        await access.execute(("insert", len(rows)), make, given)
+        new = access.driver.insertion(self._sql.table, rows)
+        await access.execute(("insert", new.shape), new.make, new.values)
 
     async def _by_device(
         self, access: Access, jobs: Sequence[Start], ended: list[Row], now: datetime

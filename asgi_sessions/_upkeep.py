@@ -29,7 +29,7 @@ LARGEST_BATCH = 10_000
 #: Rows of a first batch, and of the smallest.
 FIRST_BATCH, SMALLEST_BATCH = 64, 16
 #: Seconds that a batch should take: for so long, requests share a core and the disk with it.
-AIM = 0.01
+AIM = 0.005
 
 
 async def in_batches(work: Callable[[int], Awaitable[int]], most: int) -> int:

@@ -113,15 +113,19 @@ async def over_sockets(lab: Lab, place: Place) -> list[Figure]:
 @asynccontextmanager
 async def _served(url: str) -> AsyncIterator[int]:
     with socket.socket() as listener:
+        # uvicorn sends an answer in two pieces, and its workers would keep the second back until
+        # the first is acknowledged: asyncio sees to that only where it has made the socket itself.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # handed down to connections
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "--factory", "benchmarks.server:make"),
-        *("--port", str(port), "--workers", str(WORKERS), "--loop", "asyncio"),
-        *("--http", "httptools", "--no-access-log", "--log-level", "warning"),
-        cwd=ROOT,
-        env={**os.environ, server.URL: url, server.TABLE: TABLE},
-    )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "--factory", "benchmarks.server:make"),
+            *("--fd", str(listener.fileno()), "--workers", str(WORKERS), "--loop", "asyncio"),
+            *("--http", "httptools", "--no-access-log", "--log-level", "warning"),
+            cwd=ROOT,
+            env={**os.environ, server.URL: url, server.TABLE: TABLE},
+            pass_fds=[listener.fileno()],
+        )
     try:
         yield port
     finally:

@@ -195,10 +195,12 @@ class Spread:
     Args:
         p50: microseconds that half of the calls stay below, of each measurement.
         p99: that 99 of 100 stay below.
+        slowest: that all stay below.
     """
 
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
+    slowest: list[float] = field(default_factory=list)
 
     async def __call__(self, call: Call, total: int, concurrency: int) -> float:
         """The cost."""
@@ -207,6 +209,7 @@ class Spread:
         elapsed = perf_counter() - start
         self.p50.append(median(taken))
         self.p99.append(percentile(taken, 99))
+        self.slowest.append(max(taken))
         return elapsed / len(taken) * 1e6
 
 
