@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import aiosqlite
 import pytest
 from databases import Database, DatabaseURL
 from starlette.applications import Starlette
@@ -114,6 +116,37 @@ async def test_a_lane_can_be_left_with_its_connection() -> None:
     bench.lane.leave()
     assert bench.log == ["acquired", "left it"]
     await bench.lane.close()
+
+
+async def test_a_lane_whose_loop_ends_does_its_last_kind_and_nothing_else() -> None:
+    bench, begun = Bench(), asyncio.Event()
+
+    async def for_ever(held: str, jobs: list[Any]) -> Sequence[Any]:
+        begun.set()
+        return [await asyncio.get_running_loop().create_future() for _ in jobs]
+
+    bench.lane._kinds = {"job": (for_ever, 2), "touch": (bench.run, 2)}
+    bench.lane._waiting["touch"] = deque()
+    bench.lane._last = "touch"
+    cut_in_half = bench.put(1)
+    await begun.wait()
+    bench.lane.put("touch", lambda: bench.log.append("touched"))
+    assert bench.lane._task is not None
+    bench.lane._task.cancel()
+    await bench.lane.ended()
+    with pytest.raises(SessionsUnavailable):
+        await cut_in_half
+    assert bench.log == ["acquired", "broken", "acquired", "touched", "released"]
+
+
+def test_a_connection_of_sqlite_can_be_left_where_no_loop_runs(tmp_path: Path) -> None:
+    async def connect() -> aiosqlite.Connection:
+        return await aiosqlite.connect(tmp_path / "sessions.db")
+
+    connection = asyncio.run(connect())
+    SQLite().leave(connection)
+    connection._thread.join(10)
+    assert not connection._thread.is_alive()
 
 
 def test_who_asks_in_a_loop_that_is_closed_is_refused_in_silence() -> None:
