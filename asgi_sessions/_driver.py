@@ -57,6 +57,9 @@ class Driver(ABC):
     serial: ClassVar[bool] = False
     #: Whether one connection can tell another what happens (`Listener`).
     notifies: ClassVar[bool] = False
+    #: Seconds that a batch of `purge` should take: for so long, requests share a core and the disk
+    #: with it. A commit takes some of it.
+    batch: ClassVar[float] = 0.01
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
     #: Options of a URL that `databases` does not read, and what makes them the driver's.

@@ -35,6 +35,7 @@ class PostgreSQL(Driver):
     """asyncpg."""
 
     notifies: ClassVar = True
+    batch: ClassVar = 0.005
     pool: ClassVar = {"min_size": 1, "max_size": 5}
     url_options: ClassVar = {"statement_cache_size": int}
 

@@ -350,8 +350,10 @@ class Store:
 
     async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
         """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""
-        await in_batches(partial(self.upkeep.mark, now=now), batch_size)
-        return await in_batches(partial(self.upkeep.remove, before=now - keep), batch_size)
+        aim = self.links.here.driver.batch
+        await in_batches(partial(self.upkeep.mark, now=now), batch_size, aim=aim)
+        remove = partial(self.upkeep.remove, before=now - keep)
+        return await in_batches(remove, batch_size, aim=aim)
 
     # --- other processes ----------------------------------------------------------------------
 

@@ -28,11 +28,9 @@ LARGEST_BATCH = 10_000
 
 #: Rows of a first batch, and of the smallest.
 FIRST_BATCH, SMALLEST_BATCH = 64, 16
-#: Seconds that a batch should take: for so long, requests share a core and the disk with it.
-AIM = 0.005
 
 
-async def in_batches(work: Callable[[int], Awaitable[int]], most: int) -> int:
+async def in_batches(work: Callable[[int], Awaitable[int]], most: int, *, aim: float) -> int:
     """Do something to so many rows at a time, until there are none; to how many it was done.
 
     After a batch that took long the next is smaller, and each is followed by a rest of its length.
@@ -40,6 +38,7 @@ async def in_batches(work: Callable[[int], Awaitable[int]], most: int) -> int:
     Args:
         work: does it to at most so many rows; to how many it did.
         most: rows at a time.
+        aim: seconds that a batch should take.
     """
     now = asyncio.get_running_loop().time
     size, done = min(FIRST_BATCH, most), 0
@@ -51,7 +50,7 @@ async def in_batches(work: Callable[[int], Awaitable[int]], most: int) -> int:
         done += count
         took = now() - begun
         await asyncio.sleep(took)
-        size = max(size // 2, min(SMALLEST_BATCH, most)) if took > AIM else min(size * 2, most)
+        size = max(size // 2, min(SMALLEST_BATCH, most)) if took > aim else min(size * 2, most)
 
 
 class Batch(NamedTuple):

@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="in less than two minutes")
     parser.add_argument("--only", default="", help="letters of figures, and p for the peers: cdp")
     parser.add_argument("--rows", type=int, help="of the largest table")
+    parser.add_argument(
+        "--large",
+        default="sqlite,postgresql,mysql",
+        help="the kinds of database that get the largest tables; to fill MariaDB's takes long",
+    )
     parser.add_argument("--sessions", type=int, help="in the other tables, each with its cookie")
     parser.add_argument("--output", type=Path, help="a directory for what is written")
     return parser.parse_args()
@@ -56,13 +61,14 @@ def chosen(options: argparse.Namespace) -> Effort:
     return effort
 
 
-def parts(lab: Lab) -> list[tuple[str, str, Part]]:
+def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, Part]]:
     """Letters, what it says while it runs, and what to run."""
     every = lab.places
     kinds = {place.kind: place for place in reversed(every)}
     one_of_each = [place for place in every if kinds[place.kind] is place]
     but_mariadb = [place for place in one_of_each if place.kind != "mysql"]
-    large = but_mariadb if lab.effort.name == "quick" else one_of_each
+    sockets = but_mariadb if lab.effort.name == "quick" else one_of_each
+    large = [place for place in sockets if place.kind in kinds_with_large]
     at_each = [
         ("c", figures_cost.one_at_a_time, every),
         ("d", figures_cost.many_at_a_time, every),
@@ -72,7 +78,7 @@ def parts(lab: Lab) -> list[tuple[str, str, Part]]:
         ("g", figures_load.touches, one_of_each),
         ("hi", figures_growth.growth, large),
         ("j", figures_process.memory, every[:1]),
-        ("k", figures_process.over_sockets, large),
+        ("k", figures_process.over_sockets, sockets),
     ]
     return [
         ("ab", "a, b", partial(figures_cost.without_session, lab)),
@@ -122,7 +128,8 @@ async def run(options: argparse.Namespace, directory: Path) -> None:
     only = set(options.only)
     with places(urls, directory) as found:
         lab = Lab(effort, found, redis, directory)
-        todo = [part for part in parts(lab) if not only or only & set(part[0])]
+        every = parts(lab, options.large.split(","))
+        todo = [part for part in every if not only or only & set(part[0])]
         peers = not only or "p" in only
         with RichBar(1 + len(todo) + peers) as bar:
             lab.bar = bar
@@ -134,7 +141,7 @@ async def run(options: argparse.Namespace, directory: Path) -> None:
             sides,
             servers=await servers(lab),
             plots=plots,
-            skipped=skipped(lab),
+            skipped=skipped(lab, options.large.split(",")),
         )
     (output / "RESULTS.md").write_text(page)
     raw = {"figures": [asdict(x) for x in figures], "sides": [asdict(x) for x in sides]}
@@ -142,13 +149,18 @@ async def run(options: argparse.Namespace, directory: Path) -> None:
     Console().print(page, markup=False, highlight=False, soft_wrap=True)
 
 
-def skipped(lab: Lab) -> list[str]:
-    """What was not there."""
+def skipped(lab: Lab, kinds_with_large: Collection[str]) -> list[str]:
+    """What was not there, or not asked for."""
     there = {place.kind for place in lab.places}
     missing = [
         f"{name} (TEST_DATABASE_URLS names none)"
         for name, kind in (("PostgreSQL", "postgresql"), ("MariaDB", "mysql"))
         if kind not in there
+    ]
+    missing += [
+        f"*h* and *i* on {place.name} (--large)"
+        for place in lab.places
+        if place.kind not in kinds_with_large and not place.driver
     ]
     return missing + ([] if lab.redis else ["Redis (TEST_REDIS_URL is not set)"])
 
