@@ -4,6 +4,7 @@ import asyncio
 import pkgutil
 import secrets
 import sys
+from http import HTTPStatus
 from importlib import import_module, metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,7 +69,7 @@ async def get(app: Starlette, path: str, cookie: str | None) -> tuple[str, str |
 
     await app(scope, receive, send)
     start, *rest = sent
-    assert start["status"] == 200, (path, start)  # noqa: PLR2004 -- "OK", RFC 9110
+    assert start["status"] == HTTPStatus.OK, (path, start)
     cookies = [value.decode() for name, value in start["headers"] if name == b"set-cookie"]
     assert len(cookies) <= 1, cookies
     body = b"".join(message.get("body", b"") for message in rest).decode()

@@ -36,7 +36,7 @@ class Access:
         self, connection: Connection, driver: Driver, statements: dict[Hashable, Statement]
     ) -> None:
         self._connection = connection
-        self._users = connection._connection_counter  # noqa: SLF001 -- see release
+        self._users = connection._connection_counter  # noqa: SLF001 -- no public one; see release
         self._statements = statements
         self._in_transaction = False
         self.driver = driver
@@ -46,7 +46,7 @@ class Access:
         if broken:
             # `databases` counts a BEGIN or ROLLBACK that has failed as a user who has not left,
             # for whom it would keep the connection from the pool for ever.
-            self._connection._connection_counter = self._users  # noqa: SLF001 -- no other way
+            self._connection._connection_counter = self._users  # noqa: SLF001 -- as above
         await self._connection.__aexit__()
 
     @property

@@ -21,6 +21,8 @@ REASON_LENGTH = 50
 ASSURANCE_LENGTH = 255
 #: Bytes that are kept of a device: an RSA key of 4096 bits takes 550.
 BINDING_BYTES = 640
+#: Of SHA-256.
+DIGEST_BYTES = 32
 #: Of moments: MariaDB's begin with 1000, and asyncpg takes the very first and last for infinity.
 YEARS = range(1000, 9999)
 
@@ -192,8 +194,8 @@ def _flag(value: object) -> bool:
 
 
 def _digest(value: object) -> bytes:
-    if not isinstance(value, bytes) or len(value) != 32:  # noqa: PLR2004 -- SHA-256
-        raise ValueError("must be the 32 bytes of a SHA-256 digest")
+    if not isinstance(value, bytes) or len(value) != DIGEST_BYTES:
+        raise ValueError(f"must be the {DIGEST_BYTES} bytes of a SHA-256 digest")
     return value
 
 

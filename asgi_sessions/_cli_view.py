@@ -132,7 +132,7 @@ class View:
     def progress(self, doing: str, total: int | None) -> Iterator[Told]:
         """A bar, if somebody is looking."""
         if not self.shows_progress:
-            yield lambda count: None  # noqa: ARG005 -- nobody is told
+            yield lambda _: None  # nobody is told
             return
         columns = (
             TextColumn("{task.description}"),

@@ -64,7 +64,7 @@ class Core:
 
     def session(self, row: Row) -> Session:
         """The public side of a row; what has run out has ended, written down or not."""
-        return self.sessions([row])[0]
+        return _public(row, self.settings.now(), self.settings.lifetimes)
 
     def sessions(self, rows: Iterable[Row]) -> list[Session]:
         """The public sides of some rows."""

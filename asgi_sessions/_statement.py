@@ -53,7 +53,7 @@ class Statement:
         }
         columns: Iterable[ColumnElement[Any]] = getattr(clause, "exported_columns", ())
         readers = [_reader(column, dialect, packed=self._packed) for column in columns]
-        self._reads = _reading(readers, packed=self._packed) if any(readers) else None
+        self._reads = _reading(readers) if any(readers) else None
 
     def params(self, values: Mapping[str, Any]) -> list[Any]:
         """The values in the order of the statement."""
@@ -71,14 +71,12 @@ class Statement:
         return records if self._reads is None else map(self._reads, records)
 
 
-def _reading(
-    readers: Sequence[Callable[[Any], Any] | None], *, packed: bool
-) -> Callable[[Record], Record]:
+def _reading(readers: Sequence[Callable[[Any], Any] | None]) -> Callable[[Record], Record]:
     """A function that puts the values of a row through what reads them, None as it is."""
     some = [(index, read) for index, read in enumerate(readers) if read is not None]
 
-    def reads(record: Any) -> Record:  # noqa: ANN401 -- a list, or what a driver has
-        row = record if packed else list(record)
+    def reads(record: Record) -> Record:
+        row = list(record)
         for index, read in some:
             if (value := row[index]) is not None:
                 row[index] = read(value)
@@ -91,8 +89,10 @@ def _reader(
     column: ColumnElement[Any], dialect: Dialect, *, packed: bool
 ) -> Callable[[Any], Any] | None:
     """What makes a driver's value ours: as SQLAlchemy has it, and times aware."""
-    if packed and isinstance(column.type, LargeBinary | DateTime):
-        return bytes.fromhex if isinstance(column.type, LargeBinary) else datetime.fromisoformat
+    if packed and isinstance(column.type, LargeBinary):
+        return bytes.fromhex
+    if packed and isinstance(column.type, DateTime):
+        return datetime.fromisoformat
     process = column.type.dialect_impl(dialect).result_processor(dialect, None)
     if not isinstance(column.type, DateTime) or dialect.name == "postgresql":
         return process

@@ -19,13 +19,18 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from ._changeset import ASSURANCE_LENGTH, BINDING_BYTES, ID_LENGTH, REASON_LENGTH
+from ._changeset import (
+    ASSURANCE_LENGTH,
+    BINDING_BYTES,
+    DIGEST_BYTES,
+    ID_LENGTH,
+    REASON_LENGTH,
+)
 from ._device import USER_AGENT_LENGTH
 
 SID_LENGTH = 36
 #: Characters of an IPv6 address in its longest spelling.
 IP_LENGTH = 45
-DIGEST_BYTES = 32
 
 
 # Ids compare byte by byte: MariaDB's default collations hold "ann", "Ann" and "ann " for one. The

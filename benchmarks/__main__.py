@@ -26,6 +26,7 @@ from .plots import draw
 from .report import results
 
 HERE = Path(__file__).resolve().parent
+_KINDS = ("sqlite", "postgresql", "mysql")
 Part = Callable[[], Awaitable[list[Figure]]]
 
 
@@ -42,12 +43,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="of the largest table")
     parser.add_argument(
         "--large",
-        default="sqlite,postgresql,mysql",
+        type=_kinds,
+        default=",".join(_KINDS),
         help="the kinds of database that get the largest tables; to fill MariaDB's takes long",
     )
     parser.add_argument("--sessions", type=int, help="in the other tables, each with its cookie")
     parser.add_argument("--output", type=Path, help="a directory for what is written")
     return parser.parse_args()
+
+
+def _kinds(text: str) -> list[str]:
+    """Kinds of database with a comma between them."""
+    kinds = text.split(",")
+    if not set(kinds) <= set(_KINDS):
+        raise argparse.ArgumentTypeError(f"{text!r}: use some of {','.join(_KINDS)}")
+    return kinds
 
 
 def chosen(options: argparse.Namespace) -> Effort:
@@ -128,7 +138,7 @@ async def run(options: argparse.Namespace, directory: Path) -> None:
     only = set(options.only)
     with places(urls, directory) as found:
         lab = Lab(effort, found, redis, directory)
-        every = parts(lab, options.large.split(","))
+        every = parts(lab, options.large)
         todo = [part for part in every if not only or only & set(part[0])]
         peers = not only or "p" in only
         with RichBar(1 + len(todo) + peers) as bar:
@@ -141,7 +151,7 @@ async def run(options: argparse.Namespace, directory: Path) -> None:
             sides,
             servers=await servers(lab),
             plots=plots,
-            skipped=skipped(lab, options.large.split(",")),
+            skipped=skipped(lab, options.large),
         )
     (output / "RESULTS.md").write_text(page)
     raw = {"figures": [asdict(x) for x in figures], "sides": [asdict(x) for x in sides]}

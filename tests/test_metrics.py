@@ -136,7 +136,6 @@ async def test_batches_are_measured_by_their_kind(sessions: Sessions, meters: Me
 
 async def mishaps(sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two forged cookies, a lost touch, two requests that meet an outage."""
-
     browser = Browser(make_app(sessions))
     await browser.login("ann")
     (cookie,) = browser.cookies.values()

@@ -16,6 +16,8 @@ SKIPPED = frozenset({b"secure-session-skipped", b"sec-session-skipped"})
 _QUOTED = re.compile(rb'"((?:[ !#-\[\]-~]|\\["\\])*)"[ ]*(?:;.*)?')
 _BARE = re.compile(rb"([^\s\",;]+)[ ]*(?:;.*)?")
 _ESCAPED = re.compile(rb'\\(["\\])')
+#: Bytes of a list of skipped sessions that are looked at: a few sessions' worth.
+_SKIPPED_LENGTH = 1024
 _SKIP = re.compile(r'\s*([a-z_]+)\s*(?:;\s*session_identifier="?([^",;]*)"?\s*)?', re.ASCII)
 
 
@@ -40,7 +42,7 @@ def skipped(headers: Raw, sid: str) -> set[str]:
     """Why the browser says that it has not renewed the proof for this session."""
     reasons: set[str] = set()
     for name, value in headers:
-        if name in SKIPPED and len(value) <= 1024:  # noqa: PLR2004 -- a few sessions' worth
+        if name in SKIPPED and len(value) <= _SKIPPED_LENGTH:
             for item in value.decode("latin-1").split(","):
                 match = _SKIP.fullmatch(item)
                 if match is not None and match[2] in (None, sid):
