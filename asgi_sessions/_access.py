@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from databases.core import Connection
-from sqlalchemy import Select, update
+from sqlalchemy import ColumnElement, Select, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
@@ -87,13 +87,13 @@ class Access:
         return [_new(Row, record) for record in records]
 
     async def gather(
-        self, key: Hashable, make: Callable[[], Select[Any]], values: Values
+        self, key: Hashable, make: Callable[[], Select[Any]], values: Values, *, many: bool
     ) -> list[Row]:
-        """The rows of a SELECT, in no order: the look-ups of requests."""
+        """The rows of a SELECT, one or many, in no order: the look-ups of requests."""
         statement = self._statements.get(key)
         if statement is None:
             rows = make()
-            packed = self.driver.pack(rows)
+            packed = self.driver.pack(rows, many=many)
             statement = self._statements[key] = Statement(rows, self.driver.dialect, packed=packed)
         return [_new(Row, record) for record in await self._fetch(statement, values)]
 
@@ -102,6 +102,15 @@ class Access:
     ) -> list[Record]:
         """What a statement selects, whatever its columns."""
         return list(await self._fetch(self._statement(key, make), values))
+
+    async def among(
+        self, sql: Clauses, column: ColumnElement[Any], keys: Iterable[Any]
+    ) -> list[Row]:
+        """The rows in which a column is one of these, in no order."""
+        mine = self.driver.among(column, keys)
+        return await self.gather(
+            mine.shape, lambda: sql.rows.where(mine.match()), mine.values, many=mine.many
+        )
 
     async def ids(
         self, key: Hashable, make: Callable[[], ClauseElement], values: Values
@@ -144,7 +153,7 @@ class Access:
                 lambda: change.where(mine.match()),
                 {**values, **mine.values},
             )
-            return await self.select(mine.shape, lambda: sql.rows.where(mine.match()), mine.values)
+            return await self.among(sql, sql.c.id, ids)
 
     async def ddl_dialect(self) -> Dialect:
         """The dialect of this very server."""

@@ -27,11 +27,13 @@ class Keys(NamedTuple):
         shape: what tells one shape from another.
         match: that the column is one of them.
         values: the values of its parameters.
+        many: whether they are many.
     """
 
     shape: Hashable
     match: Callable[[], ColumnElement[bool]]
     values: Mapping[str, Any]
+    many: bool
 
 
 class Insertion(NamedTuple):
@@ -55,6 +57,8 @@ class Driver(ABC):
     returning: ClassVar[bool] = True
     #: Whether one transaction writes at a time, so that none has to lock what it reads.
     serial: ClassVar[bool] = False
+    #: Whether the database works elsewhere, while Python goes on.
+    elsewhere: ClassVar[bool] = True
     #: Whether one connection can tell another what happens (`Listener`).
     notifies: ClassVar[bool] = False
     #: Seconds that a batch of `purge` should take: for so long, requests share a core and the disk
@@ -82,11 +86,11 @@ class Driver(ABC):
     def insert_once(self, table: Table) -> Insert:
         """An INSERT that does nothing where a unique column is taken."""
 
-    def pack(self, rows: Select[Any]) -> Select[Any] | None:  # noqa: ARG002 -- as below
-        """The same SELECT with all rows in one JSON text, as `Statement` reads it; None where that
-        gains nothing.
+    @abstractmethod
+    def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
+        """The same SELECT with the rows as JSON, in no order, as `Statement` reads it: drivers take
+        their time for each value. None where that gains nothing.
         """
-        return None
 
     def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> Keys:
         """That a column is one of these: as many parameters as the next power of two."""
@@ -96,6 +100,7 @@ class Driver(ABC):
             (column.name, len(given)),
             lambda: column.in_([bindparam(name, type_=column.type) for name in names]),
             dict(zip(names, given, strict=True)),
+            many=len(given) > 1,
         )
 
     def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:

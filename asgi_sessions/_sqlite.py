@@ -33,6 +33,7 @@ from ._statement import Record
 class SQLite(Driver):
     """aiosqlite."""
 
+    elsewhere = False
     hold = True
     serial = True
     last_word = 0.01
@@ -48,11 +49,12 @@ class SQLite(Driver):
         async with raw.execute(sql, params) as cursor:
             return int(cursor.rowcount)
 
-    def pack(self, rows: Select[Any]) -> Select[Any]:
+    def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
         # For each row Python's module waits for the interpreter's lock, which a busy event loop
         # holds for milliseconds. So there is one row.
-        values = map(_packed, rows.subquery().c)
-        return select(func.json_group_array(func.json_array(*values)))
+        if not many:
+            return None
+        return select(func.group_concat(func.json_array(*map(_packed, rows.subquery().c))))
 
     def insert_once(self, table: Table) -> Insert:
         return sqlite.insert(table).on_conflict_do_nothing()

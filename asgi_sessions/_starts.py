@@ -57,6 +57,9 @@ class Starts:
 
     async def run(self, access: Access, jobs: list[Start]) -> list[Started]:
         """Start sessions: all of them, or none."""
+        if self._cap is None and not any(job.keys or job.replaces for job in jobs):
+            await self._insert(access, [job.row for job in jobs])  # one statement is all or nothing
+            return [Started(_started(job, {}), []) for job in jobs]
         now = max(job.now for job in jobs)
         ended: list[Row] = []
         async with access.transaction():
@@ -102,10 +105,7 @@ class Starts:
 
     async def _live(self, access: Access, jobs: Sequence[Start]) -> dict[bytes, Row]:
         keys = [key for job in jobs for key in job.keys]
-        mine = access.driver.among(self._sql.c.live_device_key, keys)
-        rows = await access.gather(
-            mine.shape, lambda: self._sql.rows.where(mine.match()), mine.values
-        )
+        rows = await access.among(self._sql, self._sql.c.live_device_key, keys)
         return {row.live_device_key: row for row in rows if row.live_device_key is not None}
 
     async def _end_surplus(

@@ -30,8 +30,8 @@ class Statement:
     Args:
         clause: the statement; its values are bind parameters.
         dialect: whose words, and whose conversion of values.
-        packed: what is run in its place: the same with all rows in one JSON text; bytes as
-            hexadecimal digits, times as in ISO 8601.
+        packed: what is run in its place: the same with each row as a JSON array, some in one text
+            with commas between them; bytes as hexadecimal digits, times as in ISO 8601.
     """
 
     __slots__ = ("_binds", "_fixed", "_packed", "_reads", "sql")
@@ -67,7 +67,8 @@ class Statement:
     def rows(self, records: Sequence[Record]) -> Iterable[Record]:
         """The rows with values as SQLAlchemy gives them."""
         if self._packed:
-            records = loads(records[0][0])
+            texts = ",".join([text for (text,) in records if text is not None])
+            records = loads(f"[{texts}]")
         return records if self._reads is None else map(self._reads, records)
 
 
@@ -92,7 +93,8 @@ def _reader(
     if packed and isinstance(column.type, LargeBinary):
         return bytes.fromhex
     if packed and isinstance(column.type, DateTime):
-        return datetime.fromisoformat
+        # PostgreSQL writes times in the zone of the connection.
+        return _utc_from_iso if dialect.name == "postgresql" else datetime.fromisoformat
     process = column.type.dialect_impl(dialect).result_processor(dialect, None)
     if not isinstance(column.type, DateTime) or dialect.name == "postgresql":
         return process
@@ -101,6 +103,11 @@ def _reader(
 
 def _utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC)  # what keeps no time zone has kept UTC
+
+
+def _utc_from_iso(value: str) -> datetime:
+    moment = datetime.fromisoformat(value)
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 def _utc_from_text(value: str) -> datetime:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, MetaData, Update, bindparam, update
+from sqlalchemy import MetaData, Update, bindparam, update
 
 from ._access import Access
 from ._ends import Ends
@@ -120,12 +120,12 @@ class Store:
         found: dict[str | bytes, Row] = {}
         sids = {key for key in keys if type(key) is str}
         if sids:
-            for row in await self._read_among(access, c.id, sids):
+            for row in await access.among(self._sql, c.id, sids):
                 found[row.id] = row
         if len(sids) < len(keys):
             devices = {key for key in keys if type(key) is bytes}
             if devices:
-                for row in await self._read_among(access, c.live_device_key, devices):
+                for row in await access.among(self._sql, c.live_device_key, devices):
                     found[row.live_device_key or b""] = row
         return [found.get(key) for key in keys]
 
@@ -180,9 +180,9 @@ class Store:
 
         async def work(access: Access) -> list[Row]:
             rows = await access.gather(
-                key, lambda: sql.rows.where(mine).order_by(newest).limit(LIMIT), given
+                key, lambda: sql.rows.where(mine).order_by(newest).limit(LIMIT), given, many=True
             )
-            return sorted(rows, key=lambda row: row.id, reverse=True)
+            return sorted(rows, reverse=True)  # by the id, which comes first
 
         answer: list[Row] = await self._query(work)
         return answer
@@ -389,11 +389,3 @@ class Store:
             return self._sql.person, values(person_id=person_id)
         both = self._sql.person & self._sql.app
         return both, values(person_id=person_id, app_id=app_id)
-
-    async def _read_among(
-        self, access: Access, column: ColumnElement[Any], keys: Iterable[Any]
-    ) -> list[Row]:
-        mine = access.driver.among(column, keys)
-        return await access.gather(
-            mine.shape, lambda: self._sql.rows.where(mine.match()), mine.values
-        )
