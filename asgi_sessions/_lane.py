@@ -25,6 +25,10 @@ Run = Callable[[Held, list[Any]], Awaitable[Sequence[Any]]]
 Waiting = tuple[Any, asyncio.Future[Any], float]
 
 
+#: Jobs of which a lane that wakes takes half.
+_HALVED = 32
+
+
 class Release(Protocol[Held_contra]):
     """Gives a connection back, a broken one without waiting for its other end."""
 
@@ -43,6 +47,8 @@ class Lane(Generic[Held]):
         passing: whether a fault asks to try again.
         hold: keep the connection while there is nothing to do.
         timeout: seconds that an answer may take, from the asking.
+        halve: take half of many that have gathered while it slept: then the database works on the
+            one half while the requests of the other go on, and they take turns from then on.
         last: the kind whose jobs are done even if the loop ends before; nobody waits for them.
     """
 
@@ -56,6 +62,7 @@ class Lane(Generic[Held]):
         passing: Callable[[Exception], bool],
         hold: bool,
         timeout: float,
+        halve: bool = False,
         last: str | None = None,
     ) -> None:
         self._acquire = acquire
@@ -64,6 +71,7 @@ class Lane(Generic[Held]):
         self._passing = passing
         self._hold = hold
         self._timeout = timeout
+        self._halve = halve
         self._last = last
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
@@ -76,6 +84,7 @@ class Lane(Generic[Held]):
         self._held: Held | None = None
         self._task: asyncio.Task[None] | None = None
         self._reached = False
+        self._woken = True
         self._serving = False
         self._sleeping: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
@@ -123,8 +132,7 @@ class Lane(Generic[Held]):
                     if waiting:
                         run, most = self._kinds[kind]
                         self._kind = kind
-                        while waiting and len(self._batch) < most:
-                            self._batch.append(waiting.popleft())
+                        self._take(waiting, most)
                         await self._answer(run, self._batch)
                         self._batch.clear()
                 if not any(self._waiting.values()):
@@ -146,6 +154,14 @@ class Lane(Generic[Held]):
                 refused.clear()
             self._idle.set()
             await self._drop(broken=False)
+
+    def _take(self, waiting: deque[Waiting], most: int) -> None:
+        """Those who have waited longest are the batch."""
+        if self._woken and self._halve and len(waiting) >= _HALVED:
+            most = min(most, len(waiting) // 2)
+        self._woken = False
+        while waiting and len(self._batch) < most:
+            self._batch.append(waiting.popleft())
 
     async def _finish(self) -> None:
         """Do what is done even now. Those who asked have gone: nobody hears of a failure."""
@@ -169,6 +185,7 @@ class Lane(Generic[Held]):
             self._idle.set()
             self._sleeping = self._loop.create_future()
             await self._sleeping
+            self._woken = True
             self._idle.clear()
 
     async def _answer(self, run: Run[Held], batch: list[Waiting]) -> None:

@@ -56,6 +56,7 @@ class Link:
             passing=self.driver.passing,
             hold=hold,
             timeout=timeout,
+            halve=self.driver.elsewhere,
         )
         # Three, so that neither a slow list nor a write delays the look-up of a request.
         other: tuple[Run[Access], int] = (_one, 1)

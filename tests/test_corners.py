@@ -44,16 +44,17 @@ class Fault(Exception):
 class Bench:
     """A lane whose connection is a word and whose jobs are functions."""
 
-    def __init__(self, *, hold: bool = True) -> None:
+    def __init__(self, *, hold: bool = True, most: int = 2, halve: bool = False) -> None:
         self.log: list[str] = []
         self.lane: Lane[str] = Lane(
             self.acquire,
             self.release,
             lambda held: self.log.append(f"left {held}"),
-            {"job": (self.run, 2)},
+            {"job": (self.run, most)},
             passing=lambda fault: "again" in str(fault),
             hold=hold,
             timeout=5,
+            halve=halve,
         )
 
     def put(self, job: Any) -> asyncio.Future[Any]:
@@ -93,6 +94,57 @@ async def test_a_lane_that_is_closed_finishes_what_waits() -> None:
     waiting = bench.put(lambda: 5)
     await bench.lane.close()
     assert await waiting == 5
+
+
+async def batches(*, halve: bool, jobs: int, later: int) -> list[int]:
+    """How many jobs go together: of those that are there when the lane wakes, and of those that
+    come while it has the first of them.
+    """
+    bench, sizes, coming = Bench(most=64, halve=halve), [], [later]
+
+    async def run(held: str, jobs: list[Any]) -> Sequence[Any]:
+        sizes.append(len(jobs))
+        more.extend(bench.put(None) for _ in range(coming.pop() if coming else 0))
+        await asyncio.sleep(0)
+        return jobs
+
+    bench.lane._kinds = {"job": (run, 64)}
+    more: list[asyncio.Future[Any]] = []
+    await asyncio.gather(*(bench.put(None) for _ in range(jobs)))
+    await asyncio.gather(*more)
+    await bench.lane.close()
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("halve", "jobs", "later", "sizes"),
+    [
+        (True, 31, 0, [31]),  # few
+        (True, 40, 0, [20, 20]),
+        (True, 40, 20, [20, 40]),  # it has not slept in between
+        (True, 200, 0, [64, 64, 64, 8]),
+        (False, 40, 0, [40]),
+    ],
+)
+async def test_a_lane_that_wakes_takes_half_of_many(
+    *, halve: bool, jobs: int, later: int, sizes: list[int]
+) -> None:
+    assert await batches(halve=halve, jobs=jobs, later=later) == sizes
+
+
+async def test_a_lane_that_has_slept_takes_half_again() -> None:
+    bench, sizes = Bench(halve=True), []
+
+    async def run(held: str, jobs: list[Any]) -> Sequence[Any]:
+        sizes.append(len(jobs))
+        return jobs
+
+    bench.lane._kinds = {"job": (run, 64)}
+    for _ in range(2):
+        await asyncio.gather(*(bench.put(None) for _ in range(40)))
+        await asyncio.sleep(0)
+    await bench.lane.close()
+    assert sizes == [20, 20, 20, 20]
 
 
 async def test_a_lane_that_was_never_used_is_closed() -> None:
