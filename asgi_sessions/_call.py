@@ -53,6 +53,8 @@ class Call:
         fault: why nobody knows whether there is a session.
         root_path: where the app is mounted; known where sessions are bound to devices.
         extra: a header that the response carries besides.
+        tells: whether the response may have something to say, or a login to give up: set with what
+            it has to say, because each request asks for it.
     """
 
     # Defaults of the class: most calls change none of them, and need not be slowed down by all.
@@ -70,6 +72,7 @@ class Call:
     fault: SessionsUnavailable | None = None
     root_path = ""
     extra: tuple[bytes, bytes] | None = None
+    tells = False
 
     def __init__(self, scope: Scope) -> None:
         # Not the scope itself, which holds the call: the circle would have to be collected.
@@ -84,16 +87,6 @@ class Call:
         """The live session that the browser's cookie names."""
         return self.kept if self.row is None else self.row.id
 
-    @property
-    def tells(self) -> bool:
-        """Whether the response has something to say, or a login to give up."""
-        return (
-            self.clear
-            or self.token is not None
-            or self.undelivered is not None
-            or self.extra is not None
-        )
-
     def knows(self, person: Person) -> bool:
         """Whether the browser's cookie is of this person's session, live or dead."""
         owner = (person.id, person.app_id)
@@ -106,6 +99,23 @@ class Call:
         self.vary = True
         self.state["sid"] = row.id
         self.state["session"] = session
+
+    def announce(self, sid: str) -> None:
+        """A login is about to be written, whose cookie has to reach somebody."""
+        self.undelivered, self.tells = sid, True
+
+    def give(self, token: Token | None) -> None:
+        """Have the response set the cookie, if there is a new token."""
+        if token is not None:
+            self.token, self.clear, self.tells = token, False, True
+
+    def take(self) -> None:
+        """Have the response clear the cookie."""
+        self.clear = self.tells = True
+
+    def carry(self, header: tuple[bytes, bytes]) -> None:
+        """Have the response carry this header besides."""
+        self.extra, self.tells = header, True
 
     def drop(self) -> None:
         """Leave the call without a session."""

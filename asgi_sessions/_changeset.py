@@ -108,17 +108,18 @@ def _kept(session: Session, name: str) -> object:
 def _cast(attrs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     values: dict[str, Any] = {}
     errors: dict[str, list[str]] = {}
-    for name, cast in _CASTS.items():
-        if name in attrs:
-            value = attrs[name]
+    for name, value in attrs.items():
+        if name in _CASTS:
             try:
-                values[name] = None if value is None else cast(value)
+                values[name] = None if value is None else _CASTS[name](value)
             except ValueError as fault:
                 errors[name] = [str(fault)]
     return values, errors
 
 
 def _identifier(value: object) -> str:
+    if type(value) is str:
+        return _name(value)
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         kind = type(value).__name__
         raise ValueError(f"must be a str, an int or a UUID, not {kind}")
@@ -151,6 +152,8 @@ _assurance = _text(ASSURANCE_LENGTH)
 
 def _methods(value: object) -> str | None:
     """One text with a space between methods: none of those registered has one (RFC 8176, 6.1)."""
+    if value == ():
+        return None
     methods = value.split() if isinstance(value, str) else value
     if not isinstance(methods, Iterable) or isinstance(methods, bytes | Mapping):
         raise ValueError(f"must be a list of str, not {type(value).__name__}")

@@ -128,7 +128,7 @@ class Core:
             "amr": person.amr,
             "binding": None,
         }
-        return changeset(None, values).checked(), token, keys
+        return checked(**values), token, keys
 
     def _device_keys(self, device: Device, person: Person) -> list[bytes]:
         return self.settings.keys.device_keys(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -60,9 +61,11 @@ class Person:
             )
         if isinstance(person, str | int | UUID) and not isinstance(person, bool):
             return cls(person)
-        person_id = _first(person, *ID_NAMES)
+        mapping = isinstance(person, Mapping)
+        read = person.get if isinstance(person, Mapping) else partial(_attribute, person)
+        person_id = _first(read, *ID_NAMES)
         if person_id is None:
-            looked = "keys" if isinstance(person, Mapping) else "attributes"
+            looked = "keys" if mapping else "attributes"
             raise ConfigurationError(
                 f"{where} ({type(person).__name__}) has no id: looked for the {looked} "
                 f"{', '.join(ID_NAMES)}. Give it one, or pass SessionMiddleware(person=...) a "
@@ -70,12 +73,12 @@ class Person:
             )
         return cls(
             person_id,
-            app_id=_text(_first(person, "app_id")),
-            auth_provider=_text(_first(person, "auth_provider")) or None,
-            authenticated_at=_moment(_first(person, "authenticated_at", "auth_time", "iat")),
-            sid=_text(_first(person, "sid")),
-            acr=_text(_first(person, "acr")) or None,
-            amr=_methods(_first(person, "amr")),
+            app_id=_text(read("app_id")),
+            auth_provider=_text(read("auth_provider")) or None,
+            authenticated_at=_moment(_first(read, "authenticated_at", "auth_time", "iat")),
+            sid=_text(read("sid")),
+            acr=_text(read("acr")) or None,
+            amr=_methods(read("amr")),
         )
 
 
@@ -96,24 +99,26 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
     user = scope.get("user")
     if user is None or user is scope.get(SESSION_USER):
         return None
-    authenticated = _get(user, "is_authenticated", default=True)
+    name = "is_authenticated"
+    if isinstance(user, Mapping):
+        authenticated = user.get(name, True)
+    else:
+        authenticated = _attribute(user, name, default=True)
     if not (authenticated() if callable(authenticated) else authenticated):
         return None
     return Person.of(user, where='scope["user"]')
 
 
-def _get(person: object, name: str, *, default: object = None) -> Any:  # noqa: ANN401 -- anything a foreign object holds
-    if isinstance(person, Mapping):
-        return person.get(name, default)
+def _attribute(person: object, name: str, *, default: object = None) -> Any:  # noqa: ANN401 -- anything a foreign object holds
     try:
         return getattr(person, name, default)
     except NotImplementedError:  # starlette.authentication.BaseUser.identity
         return default
 
 
-def _first(person: object, *names: str) -> Any:  # noqa: ANN401 -- anything a foreign object holds
+def _first(read: Callable[[str], Any], *names: str) -> Any:  # noqa: ANN401 -- anything a foreign object holds
     for name in names:
-        value = _get(person, name)
+        value = read(name)
         if value is not None:
             return value
     return None
@@ -128,6 +133,8 @@ def _text(value: object) -> Any:  # noqa: ANN401 -- text, or what will be refuse
 
 def _methods(value: object) -> tuple[str, ...]:
     """The items of a list, the words of a text; anything else names no method."""
+    if value is None:
+        return ()
     if isinstance(value, str):
         return tuple(value.split())
     if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):

@@ -122,7 +122,8 @@ async def _find(core: Core, scope: Scope, call: Call, person: Person, *, start: 
         call.sign_out(scope)
     elif started is not None:
         call.use(started.row, core.session(started.row))
-        call.token, call.now = started.token, core.settings.now()
+        call.give(started.token)
+        call.now = core.settings.now()
 
 
 def _judge(

@@ -252,12 +252,12 @@ class Sessions:
             remember=remember,
             replaces=call.replaceable,
             known=call.knows(identified),
-            announce=lambda sid: setattr(call, "undelivered", sid),
+            announce=call.announce,
         )
         session = core.session(started.row)
         call.use(started.row, session)
         call.presented = None
-        call.token, call.clear = started.token, False
+        call.give(started.token)
         return session
 
     async def get(self, conn: Conn) -> Session | None:
@@ -307,7 +307,7 @@ class Sessions:
         sid = call.state["sid"] or call.replaceable
         session = None if sid is None else await self.end_session_by_id(sid, reason=reason)
         call.drop()
-        call.clear = True
+        call.take()
         return session
 
     # --- more of one's own session --------------------------------------------------------------
@@ -339,7 +339,7 @@ class Sessions:
             return None
         session = core.session(renewed.row)
         call.use(renewed.row, session)
-        call.token = renewed.token or call.token
+        call.give(renewed.token)
         return session
 
     def is_fresh(self, conn: Conn, max_age: timedelta) -> bool:

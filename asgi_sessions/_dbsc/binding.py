@@ -72,7 +72,7 @@ class DeviceBound(Binding):
         if left is not None:
             if left < PRE_ISSUE:
                 challenge = self._challenges.new(row, "refresh", now)
-                call.extra = headers.challenge(challenge, row.id)
+                call.carry(headers.challenge(challenge, row.id))
             return True
 
         def client() -> str | None:
