@@ -25,6 +25,11 @@ class _Unended(FunctionElement[bool]):
     inherit_cache = True
     type = Boolean()
 
+    def self_group(self, against: object = None) -> _Unended:  # noqa: ARG002 -- as SQLAlchemy has it
+        # A condition as it is: with the "= 1" that SQLAlchemy would put behind it, MariaDB finds
+        # it in no index.
+        return self
+
 
 @compiles(_Unended)
 def _is_null(element: _Unended, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own

@@ -10,11 +10,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import MetaData, insert
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import Dialect
 
-from asgi_sessions import Sessions
+from asgi_sessions import AAL1, Sessions
 from asgi_sessions._access import Access
 from asgi_sessions._driver import Driver
+from asgi_sessions._sql import Clauses
+from asgi_sessions._tables import sessions_table
 
 from .conftest import MakeSessions
 from .engines import sync_engine
@@ -166,3 +170,11 @@ async def test_what_reads_everything_is_noticed(crowded: Sessions) -> None:
 
     await crowded._core.store._query(ask)
     assert list(explainer.whole) == [sql]
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect(), mysql.dialect()])
+def test_what_has_not_ended_is_null_and_no_more(dialect: Dialect) -> None:
+    """With the "= 1" that SQLAlchemy adds to conditions, MariaDB would find it in no index."""
+    table = sessions_table("sessions", MetaData())
+    sql = str(Clauses(table, AAL1).live.compile(dialect=dialect)).replace("+", "")
+    assert sql.startswith("sessions.ended_at IS NULL AND sessions.expires_at > ")
