@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import MetaData, insert
-from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.engine import Dialect
 
 from asgi_sessions import AAL1, Sessions
 from asgi_sessions._access import Access
 from asgi_sessions._driver import Driver
+from asgi_sessions._mysql import MySQL
+from asgi_sessions._postgresql import PostgreSQL
 from asgi_sessions._sql import Clauses
+from asgi_sessions._sqlite import SQLite
 from asgi_sessions._tables import sessions_table
 
 from .conftest import MakeSessions
@@ -172,9 +173,9 @@ async def test_what_reads_everything_is_noticed(crowded: Sessions) -> None:
     assert list(explainer.whole) == [sql]
 
 
-@pytest.mark.parametrize("dialect", [sqlite.dialect(), postgresql.dialect(), mysql.dialect()])
-def test_what_has_not_ended_is_null_and_no_more(dialect: Dialect) -> None:
+@pytest.mark.parametrize("driver", [SQLite(), PostgreSQL(), MySQL()])
+def test_what_has_not_ended_is_null_and_no_more(driver: Driver) -> None:
     """With the "= 1" that SQLAlchemy adds to conditions, MariaDB would find it in no index."""
     table = sessions_table("sessions", MetaData())
-    sql = str(Clauses(table, AAL1).live.compile(dialect=dialect)).replace("+", "")
+    sql = str(Clauses(table, AAL1).live.compile(dialect=driver.dialect)).replace("+", "")
     assert sql.startswith("sessions.ended_at IS NULL AND sessions.expires_at > ")
