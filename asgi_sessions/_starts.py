@@ -57,11 +57,10 @@ class Starts:
 
     async def run(self, access: Access, jobs: list[Start]) -> list[Started]:
         """Start sessions: all of them, or none."""
-        if self._cap is None and not any(job.keys or job.replaces for job in jobs):
-            await self._insert(access, [job.row for job in jobs])  # one statement is all or nothing
-            return [Started(_started(job, {}), []) for job in jobs]
         now = max(job.now for job in jobs)
         ended: list[Row] = []
+        # Also around a single INSERT: given up while it waits for a lock, it is never committed, so
+        # that nobody finds a session of a login that has failed.
         async with access.transaction():
             # First a write: SQLite refuses one after a read if others wrote in between.
             await self._insert(access, [job.row for job in jobs])
