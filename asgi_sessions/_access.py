@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from databases.core import Connection
-from sqlalchemy import ColumnElement, Select, update
+from sqlalchemy import Select, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from ._driver import Driver
+from ._driver import Driver, Keys, Raw
 from ._row import Row
 from ._sql import Clauses, Condition
 from ._statement import Record, Statement
@@ -46,11 +46,11 @@ class Access:
         if broken:
             # `databases` counts a BEGIN or ROLLBACK that has failed as a user who has not left,
             # for whom it would keep the connection from the pool for ever.
-            self._connection._connection_counter = self._users  # noqa: SLF001 -- as above
+            self._connection._connection_counter = self._users  # noqa: SLF001 -- no public one to set
         await self._connection.__aexit__()
 
     @property
-    def raw(self) -> Any:  # noqa: ANN401 -- each driver's own
+    def raw(self) -> Raw:
         """The driver's connection."""
         return self._connection.raw_connection
 
@@ -103,11 +103,8 @@ class Access:
         """What a statement selects, whatever its columns."""
         return list(await self._fetch(self._statement(key, make), values))
 
-    async def among(
-        self, sql: Clauses, column: ColumnElement[Any], keys: Iterable[Any]
-    ) -> list[Row]:
+    async def among(self, sql: Clauses, mine: Keys) -> list[Row]:
         """The rows in which a column is one of these, in no order."""
-        mine = self.driver.among(column, keys)
         return await self.gather(
             mine.shape, lambda: sql.rows.where(mine.match()), mine.values, many=mine.many
         )
@@ -153,7 +150,7 @@ class Access:
                 lambda: change.where(mine.match()),
                 {**values, **mine.values},
             )
-            return await self.among(sql, sql.c.id, ids)
+            return await self.among(sql, mine)
 
     async def ddl_dialect(self) -> Dialect:
         """The dialect of this very server."""

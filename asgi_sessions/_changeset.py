@@ -118,7 +118,7 @@ def _cast(attrs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]
 
 
 def _identifier(value: object) -> str:
-    if type(value) is str:
+    if type(value) is str:  # nearly all are, and the check below takes its time
         return _name(value)
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         kind = type(value).__name__
@@ -152,7 +152,7 @@ _assurance = _text(ASSURANCE_LENGTH)
 
 def _methods(value: object) -> str | None:
     """One text with a space between methods: none of those registered has one (RFC 8176, 6.1)."""
-    if value == ():
+    if value == ():  # as with nearly everybody
         return None
     methods = value.split() if isinstance(value, str) else value
     if not isinstance(methods, Iterable) or isinstance(methods, bytes | Mapping):

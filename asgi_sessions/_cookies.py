@@ -16,6 +16,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 VALUE_LENGTH = 512
 
 _VARY = (b"vary", b"Cookie")
+_VARY_LENGTH = len(b"vary")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
 _DOMAIN = re.compile(r"\.?[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
 _PATH = re.compile(r"/[!-:<-~]*")
@@ -135,7 +136,7 @@ def add_vary(headers: Headers) -> list[tuple[bytes, bytes]]:
     """The headers with ``Vary: Cookie``, merged with what the app has set (RFC 9110, 12.5.5)."""
     varied, place = list(headers), None
     for index, (name, value) in enumerate(varied):
-        if len(name) == 4 and name.lower() == b"vary":  # noqa: PLR2004 -- its length, which is fast
+        if len(name) == _VARY_LENGTH and name.lower() == b"vary":  # lengths compare faster
             fields = {field.strip().lower() for field in value.split(b",")}
             if fields & {b"cookie", b"*"}:
                 return varied

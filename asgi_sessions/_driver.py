@@ -11,13 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from databases import Database
 from sqlalchemy import ColumnElement, Insert, Select, Table, bindparam
 from sqlalchemy.engine import Dialect
 
 from ._statement import Record, padded
+
+#: A driver's own connection: with each of another type, and few of them have types at all.
+Raw: TypeAlias = Any
 
 
 class Keys(NamedTuple):
@@ -64,6 +67,8 @@ class Driver(ABC):
     #: Seconds that a batch of `purge` should take: for so long, requests share a core and the disk
     #: with it. A commit takes some of it.
     batch: ClassVar[float] = 0.01
+    #: Up to so many values of a column its rows are few.
+    few: ClassVar[int] = 1
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
     #: Options of a URL that `databases` does not read, and what makes them the driver's.
@@ -75,11 +80,11 @@ class Driver(ABC):
     dialect: Dialect
 
     @abstractmethod
-    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- each driver's own
+    async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         """The rows of a statement."""
 
     @abstractmethod
-    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as above
+    async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
         """How many rows a statement changed."""
 
     @abstractmethod
@@ -100,7 +105,7 @@ class Driver(ABC):
             (column.name, len(given)),
             lambda: column.in_([bindparam(name, type_=column.type) for name in names]),
             dict(zip(names, given, strict=True)),
-            many=len(given) > 1,
+            many=len(given) > self.few,
         )
 
     def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
@@ -122,30 +127,30 @@ class Driver(ABC):
         given = chain.from_iterable(row.values() for row in rows)
         return Insertion(size, make, dict(zip(_places(columns, size), given, strict=True)))
 
-    async def connect(self, database: Database) -> Any:  # noqa: ANN401 -- as above
+    async def connect(self, database: Database) -> Raw:
         """A connection beside those of the pool, with the same options; where it `notifies`."""
         raise NotImplementedError
 
-    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, B027, ASYNC109 -- as above
+    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: B027, ASYNC109 -- not all have to; what a connection is told
         """Make a new connection ready."""
 
-    async def ddl_dialect(self, raw: Any) -> Dialect:  # noqa: ANN401, ARG002 -- as above
+    async def ddl_dialect(self, raw: Raw) -> Dialect:  # noqa: ARG002 -- for those who have to ask
         """The dialect in which to make tables."""
         return self.dialect
 
-    def passing(self, fault: Exception) -> bool:  # noqa: ARG002 -- as above
+    def passing(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those whose faults do
         """Whether the database asks to try again: a deadlock, a lost race."""
         return False
 
-    def made_already(self, fault: Exception) -> bool:  # noqa: ARG002 -- as above
+    def made_already(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those that say so by a fault
         """Whether a table or an index is there already."""
         return False
 
-    def leave(self, raw: Any) -> None:  # noqa: ANN401 -- as above
+    def leave(self, raw: Raw) -> None:
         """Let go of a connection whose event loop is gone."""
         self.abandon(raw)
 
-    def abandon(self, raw: Any) -> None:  # noqa: ANN401, B027 -- as above
+    def abandon(self, raw: Raw) -> None:  # noqa: B027 -- a thread has no other end
         """Break a connection off without waiting for its other end."""
 
 

@@ -23,8 +23,6 @@ Held_contra = TypeVar("Held_contra", contravariant=True)
 Run = Callable[[Held, list[Any]], Awaitable[Sequence[Any]]]
 #: A job, the future of its answer, and the time until which that must be there.
 Waiting = tuple[Any, asyncio.Future[Any], float]
-
-
 #: Jobs of which a lane that wakes takes half.
 _HALVED = 32
 

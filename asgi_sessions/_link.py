@@ -12,6 +12,7 @@ from databases import Database
 
 from ._access import Access
 from ._deadline import Deadline
+from ._driver import Raw
 from ._drivers import driver_for
 from ._lane import Lane, Run
 from ._statement import Statement
@@ -141,7 +142,7 @@ class Link:
             # `databases` keeps for a task what could not be given back.
             self.database._connection = None  # noqa: SLF001 -- there is no other way
 
-    def _abandon(self, raw: Any) -> None:  # noqa: ANN401 -- each driver's own
+    def _abandon(self, raw: Raw) -> None:
         with suppress(Exception):
             self.driver.abandon(raw)
 

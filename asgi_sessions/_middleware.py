@@ -68,7 +68,7 @@ class SessionMiddleware:
 
     # Any: the types of Starlette's and of Litestar's ASGI are not one another's. In one piece,
     # because each further step would cost every request.
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901 -- as said above
         """Serve one connection."""
         kind = scope["type"]
         if kind not in _KINDS or self._key in scope:

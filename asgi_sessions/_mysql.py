@@ -10,9 +10,7 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    DateTime,
     Insert,
-    LargeBinary,
     Select,
     Table,
     func,
@@ -23,9 +21,9 @@ from sqlalchemy.dialects.mysql import aiomysql
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.types import TypeEngine
 
-from ._driver import Driver
+from ._driver import Driver, Raw
 from ._errors import ConfigurationError
-from ._statement import Record
+from ._statement import Record, packing
 
 
 class _Bytes(TypeEngine[bytes]):
@@ -58,7 +56,7 @@ class MySQL(Driver):
         }
         self._fits = False
 
-    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ARG002, ASYNC109 -- as Driver
+    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
         """See to it that values arrive as they are; an app's own connection is only looked at."""
         if owned:
             # Known ones, whatever the server's are.
@@ -67,7 +65,7 @@ class MySQL(Driver):
             await self._look_at(raw)
             self._fits = True
 
-    async def _look_at(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+    async def _look_at(self, raw: Raw) -> None:
         question = "SELECT @@sql_mode, @@character_set_client, @@character_set_connection"
         ((modes, *charsets),) = await self.fetch(raw, question, ())
         if set(charsets) != {"utf8mb4"}:
@@ -83,18 +81,18 @@ class MySQL(Driver):
                 "begins no transaction: take ORACLE out of the sql_mode, or give Sessions a URL"
             )
 
-    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
+    async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         async with raw.cursor() as cursor:
             await cursor.execute(sql, _plain(params))
             rows: Sequence[Record] = await cursor.fetchall()
             return rows
 
-    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
+    async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
         async with raw.cursor() as cursor:
             await cursor.execute(sql, _plain(params))
             return int(cursor.rowcount)
 
-    async def ddl_dialect(self, raw: Any) -> Dialect:  # noqa: ANN401 -- as Driver
+    async def ddl_dialect(self, raw: Raw) -> Dialect:
         ((version,),) = await self.fetch(raw, "SELECT VERSION()", ())
         # The two name their collations differently.
         kind = "mariadb" if "MariaDB" in version else "mysql"
@@ -103,7 +101,8 @@ class MySQL(Driver):
 
     def pack(self, rows: Select[Any], *, many: bool) -> Select[Any]:  # noqa: ARG002 -- as Driver
         # A text for each row: how long one of all may be, a setting of the server says.
-        return rows.with_only_columns(func.json_array(*map(_packed, rows.selected_columns)))
+        values = packing(rows.selected_columns, digits=func.hex, moment=_moment)
+        return rows.with_only_columns(func.json_array(*values))
 
     def insert_once(self, table: Table) -> Insert:
         return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
@@ -117,18 +116,13 @@ class MySQL(Driver):
     def made_already(self, fault: Exception) -> bool:
         return fault.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
 
-    def abandon(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+    def abandon(self, raw: Raw) -> None:
         with suppress(Exception):
             raw.close()
 
 
-def _packed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A value as JSON may hold it, and as Python reads it fastest."""
-    if isinstance(column.type, LargeBinary):
-        return func.hex(column)
-    if isinstance(column.type, DateTime):
-        return func.concat(column, literal_column("'+00:00'"))
-    return column
+def _moment(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.concat(column, literal_column("'+00:00'"))
 
 
 def _plain(params: Sequence[Any]) -> list[Any]:

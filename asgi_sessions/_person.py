@@ -61,11 +61,10 @@ class Person:
             )
         if isinstance(person, str | int | UUID) and not isinstance(person, bool):
             return cls(person)
-        mapping = isinstance(person, Mapping)
-        read = person.get if isinstance(person, Mapping) else partial(_attribute, person)
+        read = _reader(person)
         person_id = _first(read, *ID_NAMES)
         if person_id is None:
-            looked = "keys" if mapping else "attributes"
+            looked = "keys" if isinstance(person, Mapping) else "attributes"
             raise ConfigurationError(
                 f"{where} ({type(person).__name__}) has no id: looked for the {looked} "
                 f"{', '.join(ID_NAMES)}. Give it one, or pass SessionMiddleware(person=...) a "
@@ -99,17 +98,20 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
     user = scope.get("user")
     if user is None or user is scope.get(SESSION_USER):
         return None
-    name = "is_authenticated"
-    if isinstance(user, Mapping):
-        authenticated = user.get(name, True)
-    else:
-        authenticated = _attribute(user, name, default=True)
+    authenticated = _reader(user, default=True)("is_authenticated")
     if not (authenticated() if callable(authenticated) else authenticated):
         return None
     return Person.of(user, where='scope["user"]')
 
 
-def _attribute(person: object, name: str, *, default: object = None) -> Any:  # noqa: ANN401 -- anything a foreign object holds
+def _reader(person: object, *, default: object = None) -> Callable[[str], Any]:
+    """A function that reads what stands under a name; the default where nothing does."""
+    if isinstance(person, Mapping):
+        return lambda name: person.get(name, default)
+    return partial(_attribute, person, default=default)
+
+
+def _attribute(person: object, name: str, *, default: object) -> Any:  # noqa: ANN401 -- anything a foreign object holds
     try:
         return getattr(person, name, default)
     except NotImplementedError:  # starlette.authentication.BaseUser.identity
@@ -133,7 +135,7 @@ def _text(value: object) -> Any:  # noqa: ANN401 -- text, or what will be refuse
 
 def _methods(value: object) -> tuple[str, ...]:
     """The items of a list, the words of a text; anything else names no method."""
-    if value is None:
+    if value is None:  # as with nearly everybody
         return ()
     if isinstance(value, str):
         return tuple(value.split())

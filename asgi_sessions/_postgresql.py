@@ -9,7 +9,6 @@ from databases import Database
 from sqlalchemy import (
     ColumnElement,
     Insert,
-    LargeBinary,
     Select,
     Table,
     Text,
@@ -23,9 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from ._driver import Driver, Insertion, Keys
+from ._driver import Driver, Insertion, Keys, Raw
 from ._errors import ConfigurationError
-from ._statement import Record
+from ._statement import Record, packing
 
 #: What asyncpg's `create_pool` takes, and its `connect` does not.
 _OF_POOLS = {
@@ -39,16 +38,15 @@ _OF_POOLS = {
     "setup",
 }
 
-#: Values with a parameter each. A plan for an array of any length takes it for one of ten, so that
-#: PostgreSQL prefers to plan anew for a shorter one, which costs more than to read its rows.
-_FEW = 16
-
 
 class PostgreSQL(Driver):
     """asyncpg."""
 
     notifies: ClassVar = True
     batch: ClassVar = 0.005
+    # With a parameter each. A plan for an array of any length takes it for one of ten, so that
+    # PostgreSQL prefers to plan anew for a shorter one, which costs more than to read its rows.
+    few: ClassVar = 16
     pool: ClassVar = {"min_size": 1, "max_size": 5}
     url_options: ClassVar = {"statement_cache_size": int}
 
@@ -57,7 +55,7 @@ class PostgreSQL(Driver):
         # Whether prepared statements are known to be good, or somebody has said so.
         self._decided = decided
 
-    async def connect(self, database: Database) -> Any:  # noqa: ANN401 -- as Driver
+    async def connect(self, database: Database) -> Raw:
         """None of the pool's, whose connections are counted."""
         import asyncpg  # noqa: PLC0415 -- only there with PostgreSQL
 
@@ -75,7 +73,7 @@ class PostgreSQL(Driver):
         }
         return await database.options.get("connect", asyncpg.connect)(**{**place, **options})
 
-    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ARG002, ASYNC109 -- as Driver
+    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
         """Refuse to prepare statements where others would run them: asyncpg gives them the same
         names in each process, and a pooler takes the processes' turns on one connection.
         """
@@ -92,19 +90,19 @@ class PostgreSQL(Driver):
             )
         self._decided = True
 
-    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
+    async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         rows: Sequence[Record] = await raw.fetch(sql, *params)
         return rows
 
-    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
+    async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
         status: str = await raw.execute(sql, *params)  # "UPDATE 3"
         return int(status.rpartition(" ")[2])
 
     def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> Keys:
         """One parameter for many, an array; of few, whose statement is planned once for all."""
         given = list(keys)
-        if len(given) <= _FEW:
-            return super().among(column, given)._replace(many=False)
+        if len(given) <= self.few:
+            return super().among(column, given)
         name = f"p_{column.name}_any"
 
         def match() -> ColumnElement[bool]:
@@ -115,7 +113,7 @@ class PostgreSQL(Driver):
     def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
         if not many:
             return None  # JSON takes the server longer than it saves
-        row = func.json_build_array(*map(_packed, rows.subquery().c))
+        row = func.json_build_array(*packing(rows.subquery().c, digits=_digits))
         return select(func.string_agg(cast(row, Text), literal_column("','")))
 
     def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
@@ -146,12 +144,9 @@ class PostgreSQL(Driver):
         # unique_violation, duplicate_table: two processes made it at once, IF NOT EXISTS or not.
         return getattr(fault, "sqlstate", None) in {"23505", "42P07"}
 
-    def abandon(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+    def abandon(self, raw: Raw) -> None:
         raw.terminate()
 
 
-def _packed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A value as JSON may hold it."""
-    if isinstance(column.type, LargeBinary):
-        return func.encode(column, literal_column("'hex'"))
-    return column
+def _digits(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.encode(column, literal_column("'hex'"))

@@ -37,7 +37,7 @@ def _is_null(element: _Unended, compiler: SQLCompiler, **options: Any) -> str:  
 
 
 @compiles(_Unended, "sqlite")
-def _is_null_without_index(element: _Unended, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- as above
+def _is_null_without_index(element: _Unended, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
     return f"+{_is_null(element, compiler, **options)}"  # sqlite.org/queryplanner: unary plus
 
 

@@ -11,9 +11,7 @@ from weakref import WeakSet
 
 from sqlalchemy import (
     ColumnElement,
-    DateTime,
     Insert,
-    LargeBinary,
     Select,
     String,
     Table,
@@ -26,8 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
-from ._driver import Driver
-from ._statement import Record
+from ._driver import Driver, Raw
+from ._statement import Record, packing
 
 
 class SQLite(Driver):
@@ -41,11 +39,11 @@ class SQLite(Driver):
     def __init__(self) -> None:
         self.dialect = pysqlite.dialect(paramstyle="qmark")
 
-    async def fetch(self, raw: Any, sql: str, params: Sequence[Any]) -> Sequence[Record]:  # noqa: ANN401 -- as Driver
+    async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         rows: Sequence[Record] = await raw.execute_fetchall(sql, params)
         return rows
 
-    async def execute(self, raw: Any, sql: str, params: Sequence[Any]) -> int:  # noqa: ANN401 -- as Driver
+    async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
         async with raw.execute(sql, params) as cursor:
             return int(cursor.rowcount)
 
@@ -54,12 +52,13 @@ class SQLite(Driver):
         # holds for milliseconds. So there is one row.
         if not many:
             return None
-        return select(func.group_concat(func.json_array(*map(_packed, rows.subquery().c))))
+        values = packing(rows.subquery().c, digits=_digits, moment=_moment)
+        return select(func.group_concat(func.json_array(*values)))
 
     def insert_once(self, table: Table) -> Insert:
         return sqlite.insert(table).on_conflict_do_nothing()
 
-    async def prepare(self, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ANN401, ASYNC109 -- as Driver
+    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- as Driver
         # In milliseconds; short of the timeout, because a thread that waits cannot be broken off.
         await raw.execute_fetchall(f"PRAGMA busy_timeout = {int(timeout * 800)}")
         if owned:
@@ -68,7 +67,7 @@ class SQLite(Driver):
             await raw.execute_fetchall("PRAGMA journal_mode = WAL")
         _stop_at_exit(raw)
 
-    def leave(self, raw: Any) -> None:  # noqa: ANN401 -- as Driver
+    def leave(self, raw: Raw) -> None:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -79,13 +78,12 @@ class SQLite(Driver):
             Thread(target=raw.stop).start()
 
 
-def _packed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A value as JSON may hold it, and as Python reads it fastest."""
-    if isinstance(column.type, LargeBinary):
-        return case((column.is_not(None), func.hex(column)))
-    if isinstance(column.type, DateTime):
-        return type_coerce(column, String) + literal_column("'+00:00'")
-    return column
+def _digits(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((column.is_not(None), func.hex(column)))
+
+
+def _moment(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return type_coerce(column, String) + literal_column("'+00:00'")
 
 
 def _stop_after_main() -> None:
@@ -99,7 +97,7 @@ _open: WeakSet[Any] = WeakSet()
 _exit = Thread(target=_stop_after_main, name="asgi_sessions exit", daemon=True)
 
 
-def _stop_at_exit(raw: Any) -> None:  # noqa: ANN401 -- aiosqlite has no stubs of its own
+def _stop_at_exit(raw: Raw) -> None:
     """Python waits at its end for the thread of an aiosqlite connection. If the loop was closed
     without cancelling its tasks, nobody has closed the connection, and it would wait for ever.
     """

@@ -104,7 +104,8 @@ class Starts:
 
     async def _live(self, access: Access, jobs: Sequence[Start]) -> dict[bytes, Row]:
         keys = [key for job in jobs for key in job.keys]
-        rows = await access.among(self._sql, self._sql.c.live_device_key, keys)
+        mine = access.driver.among(self._sql.c.live_device_key, keys)
+        rows = await access.among(self._sql, mine)
         return {row.live_device_key: row for row in rows if row.live_device_key is not None}
 
     async def _end_surplus(

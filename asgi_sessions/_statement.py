@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from json import loads
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Record = Sequence[Any]
+Packed = Callable[[ColumnElement[Any]], ColumnElement[Any]]
 T = TypeVar("T")
 
 
@@ -22,6 +23,25 @@ def padded(items: Sequence[T]) -> list[T]:
     """
     size = 1 << (len(items) - 1).bit_length()
     return [*items, *[items[-1]] * (size - len(items))]
+
+
+def packing(
+    columns: Iterable[ColumnElement[Any]], *, digits: Packed, moment: Packed | None = None
+) -> Iterator[ColumnElement[Any]]:
+    """The values of a row as JSON may hold them, and as `Statement` reads them.
+
+    Args:
+        columns: of the row.
+        digits: makes bytes hexadecimal digits.
+        moment: makes a time one of ISO 8601; None where it is without that.
+    """
+    for column in columns:
+        if isinstance(column.type, LargeBinary):
+            yield digits(column)
+        elif moment is not None and isinstance(column.type, DateTime):
+            yield moment(column)
+        else:
+            yield column
 
 
 class Statement:

@@ -116,16 +116,16 @@ class Store:
 
     async def _look_up(self, access: Access, keys: list[str | bytes]) -> list[Row | None]:
         """Answer what many requests have asked for, in one SELECT for each kind of key."""
-        c = self.table.c
+        c, among = self.table.c, access.driver.among
         found: dict[str | bytes, Row] = {}
         sids = {key for key in keys if type(key) is str}
         if sids:
-            for row in await access.among(self._sql, c.id, sids):
+            for row in await access.among(self._sql, among(c.id, sids)):
                 found[row.id] = row
         if len(sids) < len(keys):
             devices = {key for key in keys if type(key) is bytes}
             if devices:
-                for row in await access.among(self._sql, c.live_device_key, devices):
+                for row in await access.among(self._sql, among(c.live_device_key, devices)):
                     found[row.live_device_key or b""] = row
         return [found.get(key) for key in keys]
 

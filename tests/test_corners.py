@@ -44,13 +44,13 @@ class Fault(Exception):
 class Bench:
     """A lane whose connection is a word and whose jobs are functions."""
 
-    def __init__(self, *, hold: bool = True, most: int = 2, halve: bool = False) -> None:
+    def __init__(self, *, hold: bool = True, halve: bool = False) -> None:
         self.log: list[str] = []
         self.lane: Lane[str] = Lane(
             self.acquire,
             self.release,
             lambda held: self.log.append(f"left {held}"),
-            {"job": (self.run, most)},
+            {"job": (self.run, 2)},
             passing=lambda fault: "again" in str(fault),
             hold=hold,
             timeout=5,
@@ -96,11 +96,12 @@ async def test_a_lane_that_is_closed_finishes_what_waits() -> None:
     assert await waiting == 5
 
 
-async def batches(*, halve: bool, jobs: int, later: int) -> list[int]:
-    """How many jobs go together: of those that are there when the lane wakes, and of those that
-    come while it has the first of them.
+async def batches(*bursts: int, halve: bool, later: int) -> list[int]:
+    """How many jobs go together: of those that are there when the lane wakes, again and again, and
+    of those that come while it has the first of them.
     """
-    bench, sizes, coming = Bench(most=64, halve=halve), [], [later]
+    bench, sizes, coming = Bench(halve=halve), [], [later]
+    more: list[asyncio.Future[Any]] = []
 
     async def run(held: str, jobs: list[Any]) -> Sequence[Any]:
         sizes.append(len(jobs))
@@ -109,42 +110,29 @@ async def batches(*, halve: bool, jobs: int, later: int) -> list[int]:
         return jobs
 
     bench.lane._kinds = {"job": (run, 64)}
-    more: list[asyncio.Future[Any]] = []
-    await asyncio.gather(*(bench.put(None) for _ in range(jobs)))
-    await asyncio.gather(*more)
+    for jobs in bursts:
+        await asyncio.gather(*(bench.put(None) for _ in range(jobs)))
+        await asyncio.gather(*more)
+        await asyncio.sleep(0)
     await bench.lane.close()
     return sizes
 
 
 @pytest.mark.parametrize(
-    ("halve", "jobs", "later", "sizes"),
+    ("halve", "bursts", "later", "sizes"),
     [
-        (True, 31, 0, [31]),  # few
-        (True, 40, 0, [20, 20]),
-        (True, 40, 20, [20, 40]),  # it has not slept in between
-        (True, 200, 0, [64, 64, 64, 8]),
-        (False, 40, 0, [40]),
+        (True, [31], 0, [31]),  # few
+        (True, [40], 0, [20, 20]),
+        (True, [40], 20, [20, 40]),  # it has not slept in between
+        (True, [40, 40], 0, [20, 20, 20, 20]),  # it has
+        (True, [200], 0, [64, 64, 64, 8]),
+        (False, [40], 0, [40]),
     ],
 )
 async def test_a_lane_that_wakes_takes_half_of_many(
-    *, halve: bool, jobs: int, later: int, sizes: list[int]
+    *, halve: bool, bursts: list[int], later: int, sizes: list[int]
 ) -> None:
-    assert await batches(halve=halve, jobs=jobs, later=later) == sizes
-
-
-async def test_a_lane_that_has_slept_takes_half_again() -> None:
-    bench, sizes = Bench(halve=True), []
-
-    async def run(held: str, jobs: list[Any]) -> Sequence[Any]:
-        sizes.append(len(jobs))
-        return jobs
-
-    bench.lane._kinds = {"job": (run, 64)}
-    for _ in range(2):
-        await asyncio.gather(*(bench.put(None) for _ in range(40)))
-        await asyncio.sleep(0)
-    await bench.lane.close()
-    assert sizes == [20, 20, 20, 20]
+    assert await batches(*bursts, halve=halve, later=later) == sizes
 
 
 async def test_a_lane_that_was_never_used_is_closed() -> None:
