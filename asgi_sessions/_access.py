@@ -11,7 +11,7 @@ from sqlalchemy import Select, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from ._driver import Driver, Keys, Raw
+from ._driver import Driver, Insertion, Keys, Raw
 from ._row import Row
 from ._sql import Clauses, Condition
 from ._statement import Record, Statement
@@ -121,6 +121,12 @@ class Access:
         """How many rows a statement has changed."""
         statement = self._statement(key, make)
         return await self.driver.execute(self.raw, statement.sql, statement.params(values))
+
+    async def insert(self, new: Insertion) -> None:
+        """Write rows, but those that are there."""
+        statement = self._statement(("insert", new.shape), new.make)
+        params = [statement.params(values) for values in new.values]
+        await self.driver.run(self.raw, statement.sql, params)
 
     async def update(
         self,

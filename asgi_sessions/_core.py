@@ -27,8 +27,9 @@ TOUCH = "asgi_sessions touch"
 
 
 class Started(NamedTuple):
-    """A session, and its token if it is new; a session that was found has given its token away."""
+    """A session, its row, and its token if it is new: one that was found has given it away."""
 
+    session: Session
     row: Row
     token: Token | None
 
@@ -104,6 +105,13 @@ class Core:
         keys = self._device_keys(device, person)
         token = Token(new_sid(now, self._random), new_secret(self._random))
         authenticated_at = person.authenticated_at or (now if origin == "login" else None)
+        # The rest is of our own making, or has been cast where it came in.
+        given = checked(
+            started_at=now,
+            expires_at=self.settings.lifetimes.expires_at(now),
+            remember=remember,
+            amr=person.amr,
+        )
         values = {
             "id": token.sid,
             "person_id": person.id,
@@ -117,18 +125,15 @@ class Core:
             "secret_hash": digest(token.secret),
             "previous_secret_hash": None,
             "secret_seen_at": None,
-            "started_at": now,
             "last_seen_at": now,
             "authenticated_at": authenticated_at and min(authenticated_at, now),
-            "expires_at": self.settings.lifetimes.expires_at(now),
             "ended_at": None,
             "end_reason": None,
-            "remember": remember,
             "acr": person.acr,
-            "amr": person.amr,
             "binding": None,
+            **given,
         }
-        return checked(**values), token, keys
+        return values, token, keys
 
     def _device_keys(self, device: Device, person: Person) -> list[bytes]:
         return self.settings.keys.device_keys(
@@ -157,8 +162,9 @@ class Core:
         if announce is not None:
             announce(token.sid)
         row, ended = await self.store.insert(values, replaces=replaces, now=now)
-        self._started(row, ended, new_device=new_device)
-        return Started(row, token)
+        session = self.session(row)
+        self._started(session, ended, new_device=new_device)
+        return Started(session, row, token)
 
     async def find_or_start(
         self, scope: Mapping[str, Any], person: Person, *, start: bool, known: bool
@@ -181,7 +187,7 @@ class Core:
             found = row.found(now, settings.lifetimes, claimed=claimed)
             then = BY_FINDING[found][row.who(person, now, settings.lifetimes)].then
             if then is Then.RESUME:
-                return then, Started(row, None), None
+                return then, Started(self.session(row), row, None), None
             if then is Then.SIGN_OUT:
                 return then, None, row.reason()
         if not start:
@@ -189,10 +195,10 @@ class Core:
         values, token, keys = self._new(device, person, "scope", now, remember=True)
         new_device = await self._is_new(keys, known=known)
         row, ended = await self.store.insert_once(values, keys, now=now)
-        mine = row.id == token.sid
+        session, mine = self.session(row), row.id == token.sid
         if mine:
-            self._started(row, ended, new_device=new_device)
-        return Then.START, Started(row, token if mine else None), None
+            self._started(session, ended, new_device=new_device)
+        return Then.START, Started(session, row, token if mine else None), None
 
     async def newest(self, scope: Mapping[str, Any], person: Person) -> Row | None:
         """The newest live row of a person's device, whatever its origin."""
@@ -210,8 +216,9 @@ class Core:
         proof = checked(acr=acr or row.acr, amr=amr or row.amr)
         if row.renewed_lately(presented, now):
             current = await self.store.by_sid(row.id)
-            alive = current is not None and current.live(now, self.settings.lifetimes)
-            return Started(current, None) if current is not None and alive else None
+            if current is None or not current.live(now, self.settings.lifetimes):
+                return None
+            return Started(self.session(current), current, None)
         token = Token(row.id, new_secret(self._random))
         values = checked(
             secret_hash=digest(token.secret),
@@ -224,10 +231,10 @@ class Core:
         renewed = await self.store.renew(row, values | proof, now=now)
         if renewed is None:
             return None
-        won = renewed.secret_hash == values["secret_hash"]
+        session, won = self.session(renewed), renewed.secret_hash == values["secret_hash"]
         if won:
-            self.events.tell("renewed", self.session(renewed))
-        return Started(renewed, token if won else None)
+            self.events.tell("renewed", session)
+        return Started(session, renewed, token if won else None)
 
     async def end(
         self, sid: str, reason: str, *, person_id: str | None = None
@@ -289,9 +296,9 @@ class Core:
             return False
         return await self.store.by_device(keys) is None
 
-    def _started(self, row: Row, ended: Iterable[Row], *, new_device: bool) -> None:
+    def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
         self.ended(ended)
-        self.events.tell("started", self.session(row), new_device=new_device)
+        self.events.tell("started", session, new_device=new_device)
 
     def ended(self, rows: Iterable[Row]) -> None:
         """Tell of ended sessions, and end what is open on them in this process."""

@@ -45,12 +45,12 @@ class Insertion(NamedTuple):
     Attributes:
         shape: what tells one statement from another.
         make: the statement; it leaves out the rows for which a unique column is taken.
-        values: the values of its parameters.
+        values: the values of its parameters, for each time that it is run.
     """
 
     shape: Hashable
     make: Callable[[], Insert]
-    values: Mapping[str, Any]
+    values: Sequence[Mapping[str, Any]]
 
 
 class Driver(ABC):
@@ -69,6 +69,8 @@ class Driver(ABC):
     batch: ClassVar[float] = 0.01
     #: Up to so many values of a column its rows are few.
     few: ClassVar[int] = 1
+    #: Rows that one INSERT writes, which is run as often as it takes; None for all of them.
+    rows_at_once: ClassVar[int | None] = None
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
     #: Options of a URL that `databases` does not read, and what makes them the driver's.
@@ -86,6 +88,11 @@ class Driver(ABC):
     @abstractmethod
     async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
         """How many rows a statement changed."""
+
+    async def run(self, raw: Raw, sql: str, params: Sequence[Sequence[Any]]) -> None:
+        """Run a statement with these parameters, and with those, and so on."""
+        for each in params:
+            await self.execute(raw, sql, each)
 
     @abstractmethod
     def insert_once(self, table: Table) -> Insert:
@@ -110,22 +117,26 @@ class Driver(ABC):
 
     def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
         """Rows, all with the same columns in the same order, written unless they are there: as
-        many at a time as the next power of two.
+        many at a time as the next power of two, or as `rows_at_once` says.
         """
-        rows = padded(rows)
-        columns, size = tuple(rows[0]), len(rows)
+        columns, size = tuple(rows[0]), self.rows_at_once
+        if size is None:
+            rows = padded(rows)
+            size = len(rows)
+        places = _places(columns, size)
 
         def make() -> Insert:
-            places = iter(_places(columns, size))
+            names = iter(places)
             return self.insert_once(table).values(
                 [
-                    {name: bindparam(next(places), type_=table.c[name].type) for name in columns}
+                    {name: bindparam(next(names), type_=table.c[name].type) for name in columns}
                     for _ in range(size)
                 ]
             )
 
         given = chain.from_iterable(row.values() for row in rows)
-        return Insertion(size, make, dict(zip(_places(columns, size), given, strict=True)))
+        values = [dict(zip(places, given, strict=False)) for _ in range(0, len(rows), size)]
+        return Insertion(size, make, values)
 
     async def connect(self, database: Database) -> Raw:
         """A connection beside those of the pool, with the same options; where it `notifies`."""

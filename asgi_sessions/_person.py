@@ -107,7 +107,7 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
 def _reader(person: object, *, default: object = None) -> Callable[[str], Any]:
     """A function that reads what stands under a name; the default where nothing does."""
     if isinstance(person, Mapping):
-        return lambda name: person.get(name, default)
+        return person.get if default is None else lambda name: person.get(name, default)
     return partial(_attribute, person, default=default)
 
 

@@ -47,6 +47,9 @@ class PostgreSQL(Driver):
     # With a parameter each. A plan for an array of any length takes it for one of ten, so that
     # PostgreSQL prefers to plan anew for a shorter one, which costs more than to read its rows.
     few: ClassVar = 16
+    # Of long statements asyncpg forgets that it knows them, and of arrays it looks at each item
+    # twice; one row at a time costs it least, and all go in one go.
+    rows_at_once: ClassVar = 1
     pool: ClassVar = {"min_size": 1, "max_size": 5}
     url_options: ClassVar = {"statement_cache_size": int}
 
@@ -116,22 +119,8 @@ class PostgreSQL(Driver):
         row = func.json_build_array(*packing(rows.subquery().c, digits=_digits))
         return select(func.string_agg(cast(row, Text), literal_column("','")))
 
-    def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
-        """One parameter for each column, an array: asyncpg would prepare a statement with one for
-        each value again each time, because it is long.
-        """
-        columns = list(rows[0])
-
-        def make() -> Insert:
-            arrays = [
-                bindparam(f"p_{name}_all", type_=postgresql.ARRAY(table.c[name].type))
-                for name in columns
-            ]
-            new = func.unnest(*arrays).table_valued(*columns).render_derived()
-            return self.insert_once(table).from_select(columns, select(*new.c))
-
-        given = {f"p_{name}_all": [row[name] for row in rows] for name in columns}
-        return Insertion("all", make, given)
+    async def run(self, raw: Raw, sql: str, params: Sequence[Sequence[Any]]) -> None:
+        await raw.executemany(sql, params)
 
     def insert_once(self, table: Table) -> Insert:
         return postgresql.insert(table).on_conflict_do_nothing()

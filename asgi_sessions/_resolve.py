@@ -121,7 +121,7 @@ async def _find(core: Core, scope: Scope, call: Call, person: Person, *, start: 
     if then is Then.SIGN_OUT:
         call.sign_out(scope)
     elif started is not None:
-        call.use(started.row, core.session(started.row))
+        call.use(started.row, started.session)
         call.give(started.token)
         call.now = core.settings.now()
 

@@ -228,7 +228,7 @@ class Sessions:
         """
         core = self._core
         started = await core.start(scope_of(conn), core.identify(person), remember=True)
-        return core.session(started.row)
+        return started.session
 
     async def start_session(self, conn: Conn, person: object, *, remember: bool = True) -> Session:
         """Log a person in: insert a session, set ``state.sid`` and ``state.session``; the cookie
@@ -254,11 +254,10 @@ class Sessions:
             known=call.knows(identified),
             announce=call.announce,
         )
-        session = core.session(started.row)
-        call.use(started.row, session)
+        call.use(started.row, started.session)
         call.presented = None
         call.give(started.token)
-        return session
+        return started.session
 
     async def get(self, conn: Conn) -> Session | None:
         """The live session of the connection's person in this app on this device; the newest.
@@ -337,10 +336,9 @@ class Sessions:
         if renewed is None:
             call.drop()
             return None
-        session = core.session(renewed.row)
-        call.use(renewed.row, session)
+        call.use(renewed.row, renewed.session)
         call.give(renewed.token)
-        return session
+        return renewed.session
 
     def is_fresh(self, conn: Conn, max_age: timedelta) -> bool:
         """Whether the person proved who they are at most `max_age` ago (ASVS 7.5.1)."""

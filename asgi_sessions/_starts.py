@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ._access import Access
@@ -39,6 +40,10 @@ class Started(NamedTuple):
 
     row: Row
     ended: list[Row]
+
+
+#: The values of a row in the order of `Row`.
+_in_order = itemgetter(*Row._fields)
 
 
 class Starts:
@@ -83,8 +88,7 @@ class Starts:
         """Write rows unless they are there: one may be tried again after its answer was lost, and
         a device may have its row already.
         """
-        new = access.driver.insertion(self._sql.table, rows)
-        await access.execute(("insert", new.shape), new.make, new.values)
+        await access.insert(access.driver.insertion(self._sql.table, rows))
 
     async def _by_device(
         self, access: Access, jobs: Sequence[Start], ended: list[Row], now: datetime
@@ -144,7 +148,7 @@ def _of(job: Start, theirs: Mapping[bytes, Row]) -> Row | None:
 
 def _started(job: Start, theirs: Mapping[bytes, Row]) -> Row:
     if not job.keys:
-        return Row._make(job.row[name] for name in Row._fields)
+        return Row._make(_in_order(job.row))
     row = _of(job, theirs)
     if row is None:  # started and ended by others in between, twice
         raise LookupError("the row of a device was there, and was gone")
