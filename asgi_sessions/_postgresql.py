@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from databases import Database
@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from ._driver import Driver, Insertion, Keys, Raw
+from ._driver import Driver, Keys, Raw
 from ._errors import ConfigurationError
 from ._statement import Record, packing
 

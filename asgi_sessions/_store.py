@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import MetaData, Update, bindparam, update
+from sqlalchemy import MetaData, Select, Update, bindparam, update
 
 from ._access import Access
 from ._ends import Ends
@@ -166,22 +166,26 @@ class Store:
         before: str | None,
     ) -> list[Row]:
         """A person's rows, newest first, from `before` (a sid) on; all or those live."""
-        sql = self._sql
-        mine, given = self._of(person_id, app_id)
-        given["p_limit"] = limit
+        sql, c = self._sql, self.table.c
+        given = values(person_id=person_id, app_id=app_id, id=before, limit=limit)
         if live is not None:
-            mine &= sql.live
             given |= sql.at(live)
-        if before is not None:
-            mine &= self.table.c.id < sql.param("id")
-            given |= values(id=before)
+
+        def make() -> Select[Any]:
+            rows = sql.rows.where(sql.person).order_by(c.id.desc()).limit(LIMIT)
+            for wanted, condition in (
+                (app_id, sql.app),
+                (live, sql.live),
+                (before, c.id < sql.param("id")),
+            ):
+                if wanted is not None:
+                    rows = rows.where(condition)
+            return rows
+
         key = ("listed", app_id is None, live is None, before is None)
-        newest = self.table.c.id.desc()
 
         async def work(access: Access) -> list[Row]:
-            rows = await access.gather(
-                key, lambda: sql.rows.where(mine).order_by(newest).limit(LIMIT), given, many=True
-            )
+            rows = await access.gather(key, make, given, many=True)
             return sorted(rows, reverse=True)  # by the id, which comes first
 
         answer: list[Row] = await self._query(work)
