@@ -32,6 +32,7 @@ class SQLite(Driver):
     """aiosqlite."""
 
     elsewhere = False
+    batch = 0.007  # its thread shares the interpreter with the requests, too
     hold = True
     serial = True
     last_word = 0.01

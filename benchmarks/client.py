@@ -13,6 +13,7 @@ from time import perf_counter
 
 from .load import USER_AGENT
 
+#: At all servers together.
 CONNECTIONS = 64
 
 _LUA = """
@@ -30,26 +31,35 @@ request = function() return prepared[math.random(#prepared)] end
 
 @dataclass(frozen=True)
 class Load:
-    """Keeps 64 connections busy."""
+    """Keeps the connections busy."""
 
     cookies: Sequence[bytes]
     directory: Path
     name: str
 
-    async def per_second(self, port: int, seconds: int) -> float:
-        """Requests answered per second."""
-        if wrk := shutil.which("wrk"):
-            return await self._wrk(wrk, port, seconds)
-        return await self._own(port, seconds)
+    async def per_second(self, ports: Sequence[int], seconds: int) -> float:
+        """Requests answered per second, by all together.
 
-    async def _wrk(self, wrk: str, port: int, seconds: int) -> float:
+        Args:
+            ports: where servers listen; each gets its share of the connections.
+            seconds: how long.
+        """
+        each = CONNECTIONS // len(ports)
+        wrk = shutil.which("wrk")
+        work = (
+            self._own(port, each, seconds) if wrk is None else self._wrk(wrk, port, each, seconds)
+            for port in ports
+        )
+        return sum(await asyncio.gather(*work))
+
+    async def _wrk(self, wrk: str, port: int, connections: int, seconds: int) -> float:
         lines, script = (self.directory / f"{self.name}.{end}" for end in ("txt", "lua"))
         if not script.exists():
             lines.write_bytes(b"\n".join(self.cookies) + b"\n")
             script.write_text(_LUA % (lines, USER_AGENT))
         process = await asyncio.create_subprocess_exec(
             wrk,
-            *("-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)),
+            *("-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)),
             f"http://127.0.0.1:{port}/me",
             stdout=asyncio.subprocess.PIPE,
         )
@@ -59,7 +69,7 @@ class Load:
             raise RuntimeError(f"wrk: {told}")
         return float(rate[1])
 
-    async def _own(self, port: int, seconds: int) -> float:
+    async def _own(self, port: int, connections: int, seconds: int) -> float:
         random = Random(7)
         prepared = [
             b"GET /me HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: %b\r\nCookie: %b\r\n\r\n"
@@ -82,7 +92,7 @@ class Load:
             writer.close()
             return count
 
-        counts = await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
+        counts = await asyncio.gather(*(connection() for _ in range(connections)))
         return sum(counts) / (perf_counter() - start)
 
 

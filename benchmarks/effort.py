@@ -44,7 +44,7 @@ FULL = Effort(
     growth=(10_000, 100_000, 1_000_000, 10_000_000),
     dead=10,
     requests=1_000_000,
-    socket_seconds=5,
+    socket_seconds=2,
 )
 QUICK = Effort(
     name="quick",

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -80,26 +80,26 @@ async def over_sockets(lab: Lab, place: Place) -> list[Figure]:
     effort = lab.effort
     ours: list[float] = []
     theirs: list[float] = []
-    rounds = max(effort.rounds // 2, 2)
     async with lab.opened(place):  # for the rows
         pass
-    async with _served(place.url) as our_port, _served("") as cookie_port:
-        await asyncio.gather(_answers(our_port), _answers(cookie_port))
+    async with AsyncExitStack() as stack:
+        our_ports = await _workers(place.url, stack)
+        cookie_ports = await _workers("", stack)
         mine = client.Load(lab.sample.cookies, lab.directory, "ours")
         signed = client.Load(lab.signed, lab.directory, "cookie")
-        with lab.bar.step(f"over sockets, {place.name}", rounds + 1) as tick:
-            for number in range(rounds + 1):
-                pair = [(mine, our_port, ours), (signed, cookie_port, theirs)]
-                for load, port, rates in pair if number % 2 else reversed(pair):
-                    rate = await load.per_second(port, effort.socket_seconds)
+        with lab.bar.step(f"over sockets, {place.name}", effort.rounds + 1) as tick:
+            for number in range(effort.rounds + 1):
+                pair = [(mine, our_ports, ours), (signed, cookie_ports, theirs)]
+                for load, ports, rates in pair if number % 2 else reversed(pair):
+                    rate = await load.per_second(ports, effort.socket_seconds)
                     if number:
                         rates.append(rate)
                 tick(number + 1)
     return [
         Figure(
             letter="k",
-            what=f"{WORKERS} workers of uvicorn, 64 connections, {place.name}, against the cookie"
-            " middleware",
+            what=f"{WORKERS} workers of uvicorn, {client.CONNECTIONS} connections, {place.name},"
+            " against the cookie middleware",
             ours=median(ours),
             against=median(theirs),
             unit="requests/s",
@@ -110,23 +110,31 @@ async def over_sockets(lab: Lab, place: Place) -> list[Figure]:
     ]
 
 
+async def _workers(url: str, stack: AsyncExitStack) -> list[int]:
+    """Where they listen. A socket each: of one that they share, a worker may take up to all
+    connections, by luck.
+    """
+    return [await stack.enter_async_context(_served(url)) for _ in range(WORKERS)]
+
+
 @asynccontextmanager
 async def _served(url: str) -> AsyncIterator[int]:
     with socket.socket() as listener:
-        # uvicorn sends an answer in two pieces, and its workers would keep the second back until
-        # the first is acknowledged: asyncio sees to that only where it has made the socket itself.
+        # uvicorn sends an answer in two pieces, and would keep the second back until the first is
+        # acknowledged: asyncio sees to that only where it has made the socket itself.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # handed down to connections
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "uvicorn", "--factory", "benchmarks.server:make"),
-            *("--fd", str(listener.fileno()), "--workers", str(WORKERS), "--loop", "asyncio"),
-            *("--http", "httptools", "--no-access-log", "--log-level", "warning"),
+            *("--fd", str(listener.fileno()), "--loop", "asyncio", "--http", "httptools"),
+            *("--no-access-log", "--log-level", "warning"),
             cwd=ROOT,
             env={**os.environ, server.URL: url, server.TABLE: TABLE},
             pass_fds=[listener.fileno()],
         )
     try:
+        await _answers(port)
         yield port
     finally:
         process.terminate()

@@ -47,9 +47,10 @@ Starlette's `SessionMiddleware`, with a valid cookie that the handler reads. Opt
 defaults, but for what a line says: every session was last seen at a random moment of the last
 minute, so that touches fall due as they do in use. Pools have 5 connections. Every contender is
 checked to find the right person before it is measured. The load runs in the process that it
-measures, except for *j* and *k*. For *k* the listening socket has TCP_NODELAY: the workers of
-uvicorn do not set it, and then answers wait 40 ms for the client's system to acknowledge their
-first half, whoever made them."""
+measures, except for *j* and *k*. For *k* each worker has a socket of its own and half of the
+connections, because of one that they share a worker takes as many as luck has it, up to all; and
+the listening sockets have TCP_NODELAY, which the workers of uvicorn do not set: without it answers
+wait 40 ms for the client's system to acknowledge their first half, whoever made them."""
 
 
 _SIDE_BY_SIDE = """\
