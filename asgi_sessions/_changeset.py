@@ -1,4 +1,4 @@
-"""The gate in front of the table: casts and validates; nothing is written around it."""
+"""The gate in front of the table: casts and validates what comes from outside."""
 
 from __future__ import annotations
 

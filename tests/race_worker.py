@@ -35,7 +35,7 @@ class Gate:
         self._word: str | None = None
         self._before = self._behind = False
         self._passes = asyncio.Semaphore(0)
-        for name in ("fetch", "execute"):
+        for name in ("fetch", "execute", "run"):
             setattr(driver, name, self._guarded(getattr(driver, name)))
 
     def shut(self, word: str, *, before: bool, behind: bool) -> None:
