@@ -77,8 +77,10 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
     kinds = {place.kind: place for place in reversed(every)}
     one_of_each = [place for place in every if kinds[place.kind] is place]
     but_mariadb = [place for place in one_of_each if place.kind != "mysql"]
-    sockets = but_mariadb if lab.effort.name == "quick" else one_of_each
-    large = [place for place in sockets if place.kind in kinds_with_large]
+    quick = lab.effort.name == "quick"
+    large = [
+        place for place in (but_mariadb if quick else one_of_each) if place.kind in kinds_with_large
+    ]
     at_each = [
         ("c", figures_cost.one_at_a_time, every),
         ("d", figures_cost.many_at_a_time, every),
@@ -88,7 +90,7 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
         ("g", figures_load.touches, one_of_each),
         ("hi", figures_growth.growth, large),
         ("j", figures_process.memory, every[:1]),
-        ("k", figures_process.over_sockets, sockets),
+        ("k", figures_process.over_sockets, every[:1] if quick else one_of_each),
     ]
     return [
         ("ab", "a, b", partial(figures_cost.without_session, lab)),
