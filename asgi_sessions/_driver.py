@@ -69,8 +69,8 @@ class Driver(ABC):
     batch: ClassVar[float] = 0.01
     #: Up to so many values of a column its rows are few.
     few: ClassVar[int] = 1
-    #: Rows that one INSERT writes, which is run as often as it takes; None for all of them.
-    rows_at_once: ClassVar[int | None] = None
+    #: Whether an INSERT writes one row, and is run for each; else one writes all.
+    row_by_row: ClassVar[bool] = False
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
     #: Options of a URL that `databases` does not read, and what makes them the driver's.
@@ -117,12 +117,11 @@ class Driver(ABC):
 
     def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
         """Rows, all with the same columns in the same order, written unless they are there: as
-        many at a time as the next power of two, or as `rows_at_once` says.
+        many at a time as the next power of two, or `row_by_row`.
         """
-        columns, size = tuple(rows[0]), self.rows_at_once
-        if size is None:
+        if not self.row_by_row:
             rows = padded(rows)
-            size = len(rows)
+        columns, size = tuple(rows[0]), 1 if self.row_by_row else len(rows)
         places = _places(columns, size)
 
         def make() -> Insert:
@@ -140,7 +139,7 @@ class Driver(ABC):
 
     async def connect(self, database: Database) -> Raw:
         """A connection beside those of the pool, with the same options; where it `notifies`."""
-        raise NotImplementedError
+        raise NotImplementedError  # `Links` refuses `notify` where it is missing
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: B027, ASYNC109 -- not all have to; what a connection is told
         """Make a new connection ready."""

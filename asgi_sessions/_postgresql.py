@@ -49,7 +49,7 @@ class PostgreSQL(Driver):
     few: ClassVar = 16
     # Of long statements asyncpg forgets that it knows them, and of arrays it looks at each item
     # twice; one row at a time costs it least, and all go in one go.
-    rows_at_once: ClassVar = 1
+    row_by_row: ClassVar = True
     pool: ClassVar = {"min_size": 1, "max_size": 5}
     url_options: ClassVar = {"statement_cache_size": int}
 

@@ -248,9 +248,13 @@ class Store:
         now: datetime,
     ) -> list[Row]:
         """End a person's live sessions but one."""
-        mine, given = self._of(person_id, app_id)
+        sql = self._sql
+        mine, given = sql.person, values(person_id=person_id)
+        if app_id is not None:
+            mine &= sql.app
+            given |= values(app_id=app_id)
         if except_sid is not None:
-            mine &= self.table.c.id != self._sql.param("id")
+            mine &= self.table.c.id != sql.param("id")
             given |= values(id=except_sid)
         key = ("all", app_id is None, except_sid is None)
 
@@ -385,11 +389,3 @@ class Store:
             ready=ready,
             timeout=self.links.timeout,
         )
-
-    # --- pieces -------------------------------------------------------------------------------
-
-    def _of(self, person_id: str, app_id: str | None) -> tuple[Condition, dict[str, Any]]:
-        if app_id is None:
-            return self._sql.person, values(person_id=person_id)
-        both = self._sql.person & self._sql.app
-        return both, values(person_id=person_id, app_id=app_id)

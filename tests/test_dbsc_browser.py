@@ -350,7 +350,7 @@ def test_a_logout_ends_the_binding(make_server: MakeServer, open_browser: OpenBr
     stolen = ann.cookies()
     assert any(one["name"] == BOUND for one in stolen)
     ann.fetches("/logout", "POST")
-    until(lambda: ann.bound_cookie() is None)
+    assert ann.bound_cookie() is None
     assert ann.goes_to("/") == "nobody (None)"
     assert server.requests("/refresh")[-1]["status"] == 401
     # The browser has given up the binding: it does not even ask.

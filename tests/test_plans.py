@@ -76,7 +76,7 @@ class Explainer:
         self.asked: set[str] = set()
         self._dialect = driver.dialect.name
         self._fetch = driver.fetch
-        for name in ("fetch", "execute", "run"):
+        for name in ("fetch", "execute"):
             setattr(driver, name, self._explaining(getattr(driver, name)))
 
     def _explaining(self, run: Run) -> Run:
