@@ -95,7 +95,12 @@ class Access:
             rows = make()
             packed = self.driver.pack(rows, many=many)
             statement = self._statements[key] = Statement(rows, self.driver.dialect, packed=packed)
-        return [_new(Row, record) for record in await self._fetch(statement, values)]
+        try:
+            records = await self._fetch(statement, values)
+        except ValueError:  # the server has a limit of its own; from now on as they are
+            statement = self._statements[key] = Statement(make(), self.driver.dialect)
+            records = await self._fetch(statement, values)
+        return [_new(Row, record) for record in records]
 
     async def records(
         self, key: Hashable, make: Callable[[], ClauseElement], values: Values

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     func,
     literal_column,
+    select,
 )
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql import aiomysql
@@ -24,6 +25,9 @@ from sqlalchemy.types import TypeEngine
 from ._driver import Driver, Raw
 from ._errors import ConfigurationError
 from ._statement import Record, packing
+
+#: Bytes of rows that one text may hold; a server's own limit may be a thousandth of it.
+_TEXT = 1 << 26
 
 
 class _Bytes(TypeEngine[bytes]):
@@ -55,12 +59,16 @@ class MySQL(Driver):
             mysql.VARBINARY: _Varbinary,
         }
         self._fits = False
+        # Whether the connections give one text of any length.
+        self._whole = False
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
         """See to it that values arrive as they are; an app's own connection is only looked at."""
         if owned:
             # Known ones, whatever the server's are.
-            await self.execute(raw, "SET NAMES utf8mb4, SESSION sql_mode = 'TRADITIONAL'", ())
+            options = f"sql_mode = 'TRADITIONAL', SESSION group_concat_max_len = {_TEXT}"
+            await self.execute(raw, f"SET NAMES utf8mb4, SESSION {options}", ())
+            self._whole = True
         elif not self._fits:
             await self._look_at(raw)
             self._fits = True
@@ -99,8 +107,11 @@ class MySQL(Driver):
         dialect: Dialect = make_url(f"{kind}+aiomysql://").get_dialect()()
         return dialect
 
-    def pack(self, rows: Select[Any], *, many: bool) -> Select[Any]:  # noqa: ARG002 -- as Driver
-        # A text for each row: how long one of all may be, a setting of the server says.
+    def pack(self, rows: Select[Any], *, many: bool) -> Select[Any]:
+        if many and self._whole:
+            values = packing(rows.subquery().c, digits=func.hex, moment=_moment)
+            # Of a text that is too long for some other limit, too, the server keeps what fits.
+            return select(func.group_concat(func.json_array(*values)), func.count())
         values = packing(rows.selected_columns, digits=func.hex, moment=_moment)
         return rows.with_only_columns(func.json_array(*values))
 

@@ -51,7 +51,8 @@ class Statement:
         clause: the statement; its values are bind parameters.
         dialect: whose words, and whose conversion of values.
         packed: what is run in its place: the same with each row as a JSON array, some in one text
-            with commas between them; bytes as hexadecimal digits, times as in ISO 8601.
+            with commas between them, and behind it how many they are if it might be cut short;
+            bytes as hexadecimal digits, times as in ISO 8601.
     """
 
     __slots__ = ("_binds", "_fixed", "_packed", "_reads", "sql")
@@ -85,10 +86,17 @@ class Statement:
         ]
 
     def rows(self, records: Sequence[Record]) -> Iterable[Record]:
-        """The rows with values as SQLAlchemy gives them."""
+        """The rows with values as SQLAlchemy gives them.
+
+        Raises:
+            ValueError: if a packed text was cut short.
+        """
         if self._packed:
-            texts = ",".join([text for (text,) in records if text is not None])
+            texts = ",".join([record[0] for record in records if record[0] is not None])
+            told = [count for record in records[:1] for count in record[1:]]
             records = loads(f"[{texts}]")
+            if told and told != [len(records)]:
+                raise ValueError(f"of {told[0]} rows the database has sent {len(records)}")
         return records if self._reads is None else map(self._reads, records)
 
 

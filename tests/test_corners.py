@@ -14,6 +14,7 @@ from typing import Any, cast
 import aiosqlite
 import pytest
 from databases import Database, DatabaseURL
+from sqlalchemy import Select, column, select
 from starlette.applications import Starlette
 
 from asgi_sessions import (
@@ -31,6 +32,7 @@ from asgi_sessions._postgresql import PostgreSQL
 from asgi_sessions._row import Row
 from asgi_sessions._sqlite import SQLite
 from asgi_sessions._starts import Starts
+from asgi_sessions._statement import Statement
 
 from .support import KEY, Browser, make_app, vouched
 
@@ -287,6 +289,17 @@ async def test_a_connection_whose_loop_is_gone_is_broken_off() -> None:
     MySQL().leave(raw)
     SQLite().abandon(raw)
     assert raw.done == ["terminated", "closed"]
+
+
+def test_an_answer_that_lacks_rows_is_noticed() -> None:
+    rows: Select[tuple[str]] = select(column("id"))
+    statement = Statement(rows, MySQL().dialect, packed=rows)
+    assert [*statement.rows([('["a"],["b"]', 2)])] == [["a"], ["b"]]
+    assert [*statement.rows([(None, 0)])] == []
+    with pytest.raises(ValueError, match="of 2 rows the database has sent 1"):
+        statement.rows([('["a"]', 2)])
+    with pytest.raises(ValueError, match="of 2 rows the database has sent 0"):
+        statement.rows([(None, 2)])
 
 
 class Backend:

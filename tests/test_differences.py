@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from asgi_sessions import ConfigurationError, InvalidSession, Session, Sessions
+from asgi_sessions import ConfigurationError, InvalidSession, Session, Sessions, _mysql
 from asgi_sessions._driver import Driver
 from asgi_sessions._mysql import MySQL
 from asgi_sessions._postgresql import PostgreSQL
@@ -199,6 +199,20 @@ async def test_many_that_are_looked_up_at_once_are_those_that_were_asked_for(
     assert found[1::2] == [None] * 70
     nobody = await asyncio.gather(*(sessions.get_by_id(unknown) for _ in range(70)))
     assert nobody == [None] * 70
+
+
+@pytest.mark.filterwarnings("ignore:Row .* was cut by GROUP_CONCAT")  # aiomysql says so, too
+async def test_many_whose_rows_do_not_fit_into_one_answer_are_found(
+    make_sessions: MakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_mysql, "_TEXT", 1000)  # bytes; elsewhere there is no such limit
+    sessions = await make_sessions()
+    started = [await sessions.insert(scope(), {"id": f"ann {number}"}) for number in range(20)]
+    for _ in range(2):
+        found = await asyncio.gather(*(sessions.get_by_id(session.sid) for session in started))
+        assert found == started
+    theirs = {(await sessions.insert(scope(), {"id": "ann"})).sid for _ in range(20)}
+    assert {session.sid for session in await sessions.list_sessions("ann")} == theirs
 
 
 async def test_a_user_agent_of_500_wide_characters_fits(sessions: Sessions) -> None:
