@@ -124,7 +124,7 @@ class Starts:
         rows = await access.select(
             ("live of", people.shape),
             lambda: (
-                self._sql.rows.where(people.match(), self._sql.live)
+                self._sql.theirs.where(people.match(), self._sql.live)
                 .order_by(self._sql.c.id)  # all lock in the same order
                 .with_for_update()
             ),

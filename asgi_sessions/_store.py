@@ -172,7 +172,7 @@ class Store:
             given |= sql.at(live)
 
         def make() -> Select[Any]:
-            rows = sql.rows.where(sql.person).order_by(c.id.desc()).limit(LIMIT)
+            rows = sql.theirs.where(sql.person).order_by(c.id.desc()).limit(LIMIT)
             for wanted, condition in (
                 (app_id, sql.app),
                 (live, sql.live),
