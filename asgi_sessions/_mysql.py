@@ -111,7 +111,8 @@ class MySQL(Driver):
         if many and self._whole:
             values = packing(rows.subquery().c, digits=func.hex, moment=_moment)
             # Of a text that is too long for some other limit, too, the server keeps what fits.
-            return select(func.group_concat(func.json_array(*values)), func.count())
+            whole = select(func.group_concat(func.json_array(*values)))
+            return whole.add_columns(func.count())
         values = packing(rows.selected_columns, digits=func.hex, moment=_moment)
         return rows.with_only_columns(func.json_array(*values))
 
