@@ -14,7 +14,7 @@ from sqlalchemy.sql import ClauseElement
 from ._driver import Driver, Insertion, Keys, Raw
 from ._row import Row
 from ._sql import Clauses, Condition
-from ._statement import Record, Statement
+from ._statement import CutShort, Record, Statement
 
 _new = tuple.__new__
 Values = Mapping[str, Any]
@@ -97,8 +97,9 @@ class Access:
             statement = self._statements[key] = Statement(rows, self.driver.dialect, packed=packed)
         try:
             records = await self._fetch(statement, values)
-        except ValueError:  # the server has a limit of its own; from now on as they are
-            statement = self._statements[key] = Statement(make(), self.driver.dialect)
+        except CutShort:  # from now on the rows as they are
+            del self._statements[key]
+            statement = self._statement(key, make)
             records = await self._fetch(statement, values)
         return [_new(Row, record) for record in records]
 

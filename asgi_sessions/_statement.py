@@ -44,6 +44,10 @@ def packing(
             yield column
 
 
+class CutShort(ValueError):
+    """A limit of the server's own has kept it from sending all of a packed text."""
+
+
 class Statement:
     """A statement of SQLAlchemy in a dialect's words.
 
@@ -89,15 +93,22 @@ class Statement:
         """The rows with values as SQLAlchemy gives them.
 
         Raises:
-            ValueError: if a packed text was cut short.
+            CutShort: if a packed text was.
         """
         if self._packed:
-            texts = ",".join([record[0] for record in records if record[0] is not None])
-            told = [count for record in records[:1] for count in record[1:]]
-            records = loads(f"[{texts}]")
-            if told and told != [len(records)]:
-                raise ValueError(f"of {told[0]} rows the database has sent {len(records)}")
+            records = _unpacked(records)
         return records if self._reads is None else map(self._reads, records)
+
+
+def _unpacked(records: Sequence[Record]) -> list[Record]:
+    texts = ",".join([record[0] for record in records if record[0] is not None])
+    try:
+        rows: list[Record] = loads(f"[{texts}]")
+    except ValueError as fault:
+        raise CutShort(str(fault)) from fault
+    if records and len(records[0]) > 1 and records[0][1] != len(rows):
+        raise CutShort(f"of {records[0][1]} rows the database has sent {len(rows)}")
+    return rows
 
 
 def _reading(readers: Sequence[Callable[[Any], Any] | None]) -> Callable[[Record], Record]:

@@ -32,7 +32,7 @@ from asgi_sessions._postgresql import PostgreSQL
 from asgi_sessions._row import Row
 from asgi_sessions._sqlite import SQLite
 from asgi_sessions._starts import Starts
-from asgi_sessions._statement import Statement
+from asgi_sessions._statement import CutShort, Statement
 
 from .support import KEY, Browser, make_app, vouched
 
@@ -296,10 +296,12 @@ def test_an_answer_that_lacks_rows_is_noticed() -> None:
     statement = Statement(rows, MySQL().dialect, packed=rows)
     assert [*statement.rows([('["a"],["b"]', 2)])] == [["a"], ["b"]]
     assert [*statement.rows([(None, 0)])] == []
-    with pytest.raises(ValueError, match="of 2 rows the database has sent 1"):
+    with pytest.raises(CutShort, match="of 2 rows the database has sent 1"):
         statement.rows([('["a"]', 2)])
-    with pytest.raises(ValueError, match="of 2 rows the database has sent 0"):
+    with pytest.raises(CutShort, match="of 2 rows the database has sent 0"):
         statement.rows([(None, 2)])
+    with pytest.raises(CutShort, match="Unterminated"):
+        statement.rows([('["a"],["b', 2)])
 
 
 class Backend:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, insert
+from sqlalchemy import MetaData, insert, update
 
 from asgi_sessions import AAL1, Sessions
 from asgi_sessions._access import Access
@@ -32,14 +32,14 @@ Run = Callable[[Any, str, Sequence[Any]], Awaitable[Any]]
 
 
 @pytest.fixture
-async def grown(make_sessions: MakeSessions, database_url: str, clock: Clock) -> Sessions:
+async def crowded(make_sessions: MakeSessions, database_url: str, clock: Clock) -> Sessions:
     """`Sessions` whose table has many rows, of which one in three has ended."""
     sessions = await make_sessions(max_sessions_per_person=5)
     moment = timedelta(seconds=1)
     rows = [
         {
             "id": f"01900000-0000-7000-8000-{number:012x}",
-            "person_id": "polly" if number % 2 else f"person-{number % 1000}",
+            "person_id": f"person-{number % 1000}",
             "app_id": "default",
             "origin": "login",
             "device_key": number.to_bytes(32),
@@ -56,20 +56,11 @@ async def grown(make_sessions: MakeSessions, database_url: str, clock: Clock) ->
     engine = sync_engine(database_url)
     with engine.connect() as connection:
         connection.execute(insert(sessions.table), rows)
-    engine.dispose()
-    return sessions
-
-
-@pytest.fixture
-def crowded(grown: Sessions, database_url: str) -> Sessions:
-    """The same when the database knows what is in it."""
-    engine = sync_engine(database_url)
-    with engine.connect() as connection:
-        table = engine.dialect.identifier_preparer.format_table(grown.table)
+        table = engine.dialect.identifier_preparer.format_table(sessions.table)
         tables = "TABLE " if engine.dialect.name in {"mysql", "mariadb"} else ""
         connection.exec_driver_sql(f"ANALYZE {tables}{table}")
     engine.dispose()
-    return grown
+    return sessions
 
 
 class Explainer:
@@ -83,7 +74,7 @@ class Explainer:
     def __init__(self, driver: Driver) -> None:
         self.whole: dict[str, list[str]] = {}
         self.asked: set[str] = set()
-        self.dialect = driver.dialect.name
+        self._dialect = driver.dialect.name
         self._fetch = driver.fetch
         for name in ("fetch", "execute"):
             setattr(driver, name, self._explaining(getattr(driver, name)))
@@ -100,14 +91,14 @@ class Explainer:
 
     async def read_whole(self, raw: object, sql: str, params: Sequence[Any]) -> list[str]:
         """The steps of a plan that would read everything."""
-        if self.dialect == "sqlite":
+        if self._dialect == "sqlite":
             rows = await self._fetch(raw, f"EXPLAIN QUERY PLAN {sql}", params)
             # Nearly all rows have not ended; to find them in order is the one good reason.
             bad = () if "ORDER BY" in sql else ("(ended_at=?)", "(ended_at=? AND expires_at>?)")
             # anon: what another step has found.
             steps = [row[3] for row in rows if not row[3].startswith("SCAN anon")]
             return [one for one in steps if one.startswith("SCAN") or one.endswith(bad)]
-        if self.dialect == "postgresql":
+        if self._dialect == "postgresql":
             # Its planner may find reading all of so few rows cheaper.
             await self._fetch(raw, "SET enable_seqscan = off", ())
             try:
@@ -166,18 +157,23 @@ def is_whole(node: dict[str, Any]) -> bool:
 
 
 async def test_a_persons_rows_are_found_by_theirs_however_many_mariadb_takes_them_for(
-    grown: Sessions, database_url: str
+    crowded: Sessions, database_url: str
 ) -> None:
     """It would go along the sids, to have the rows in order, where it takes those of a person for
     many: right after many rows were written, it may be wrong, and read the whole table for a few.
     """
-    explainer = Explainer(grown._core.store.links.here.driver)
-    sid = (await grown.list_sessions("polly"))[0].sid
+    engine = sync_engine(database_url)
+    with engine.connect() as connection:
+        connection.execute(update(crowded.table).values(person_id="polly"))
+    engine.dispose()
+    explainer = Explainer(crowded._core.store.links.here.driver)
+    sid = (await crowded.list_sessions("polly"))[0].sid
     for options in ({}, {"app_id": "default"}, {"include_ended": True}):
-        await grown.list_sessions("polly", **options)
-        await grown.list_sessions("polly", before=sid, **options)
+        await crowded.list_sessions("polly", **options)
+        await crowded.list_sessions("polly", before=sid, **options)
     assert len(explainer.asked) == 6
-    assert kind(database_url) != "mysql" or explainer.whole == {}
+    if kind(database_url) == "mysql":  # others know what they have
+        assert explainer.whole == {}
 
 
 async def test_every_statement_finds_its_rows_by_an_index(crowded: Sessions, clock: Clock) -> None:
