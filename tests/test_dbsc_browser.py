@@ -39,7 +39,9 @@ class Server:
         certificate: Certificate,
         processes: int,
         environment: Mapping[str, str],
+        life: int = LIFE,
     ) -> None:
+        self._life = life
         self._environment = {**os.environ, **environment}
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = int(self._socket.getsockname()[1])
@@ -57,7 +59,7 @@ class Server:
 
     def start(self) -> None:
         fd = self._socket.fileno()
-        words = [str(fd), self._certificate.file, self.database, self._log, str(LIFE)]
+        words = [str(fd), self._certificate.file, self.database, self._log, str(self._life)]
         for _ in range(self._count):
             command = [sys.executable, "-m", "tests.dbsc_app", *map(str, words)]
             self._processes.append(
@@ -109,8 +111,8 @@ OpenBrowser = Callable[..., "Person"]
 def make_server(tmp_path: Path, certificate: Certificate) -> Iterator[MakeServer]:
     with ExitStack() as stack:
 
-        def make(*, processes: int = 1, **environment: str) -> Server:
-            server = Server(tmp_path, certificate, processes, environment)
+        def make(*, processes: int = 1, life: int = LIFE, **environment: str) -> Server:
+            server = Server(tmp_path, certificate, processes, environment, life)
             stack.callback(server.close)
             server.start()
             return server
@@ -340,11 +342,11 @@ def test_two_processes_of_the_server_take_turns(
 
 
 def test_a_logout_ends_the_binding(make_server: MakeServer, open_browser: OpenBrowser) -> None:
-    server = make_server()
+    # Of a cookie that runs out soon, the browser refreshes beside each request: an answer that is
+    # under way at the logout would bring the cookie back, though it opens nothing any more.
+    server = make_server(life=600)
     ann = open_browser(server)
     ann.logs_in()
-    # What the browser does by itself after a login is over once it has refreshed: an answer that
-    # is under way at the logout would bring the cookie back, though it opens nothing any more.
     ann.forgets_the_bound_cookie()
     ann.fetches()
     stolen = ann.cookies()
