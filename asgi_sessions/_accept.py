@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 
+#: Characters that are looked at: browsers send 200, and each part takes its time.
+_LENGTH = 1024
 _WEIGHT = re.compile(r"\s*q=([01](?:\.\d{0,3})?)\s*", re.IGNORECASE)
 
 
 def prefers_html(accept: str) -> bool:
     """Whether an Accept header puts HTML above JSON, as those of browsers do. Who takes both
-    alike, or says nothing, is a program.
+    alike, or says nothing, is a program. Of a longer header, what lies beyond 1 kB does not count.
     """
+    if len(accept) > _LENGTH:
+        accept = accept[:_LENGTH].rpartition(",")[0]  # the last part may have been cut
     weights: dict[str, float] = {}
     for part in accept.split(","):
         kind, *parameters = part.split(";")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 StoreIP = Literal["full", "truncated", "none"]
@@ -15,6 +15,13 @@ USER_AGENT_LENGTH = 500
 _BYTE = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 # An IPv4 address in its one spelling, as servers give it: found in a fifth of the time.
 _IPV4 = re.compile(rf"{_BYTE}\.{_BYTE}\.{_BYTE}\.{_BYTE}", re.ASCII)
+# An address as a proxy may write it (RFC 7239, 6): with brackets, with a port, with both.
+_IN_BRACKETS = re.compile(r"\[([^\[\]]*)\](?::\d{1,5})?", re.ASCII)
+_WITH_PORT = re.compile(r"([\d.]+):\d{1,5}", re.ASCII)
+#: Characters of an address that are looked at: of the longest, with its zone and its port.
+_ADDRESS_LENGTH = 100
+#: Bytes of a User-Agent that are looked at: no character has more than four.
+_USER_AGENT_BYTES = 4 * USER_AGENT_LENGTH
 
 
 class Device(NamedTuple):
@@ -24,31 +31,50 @@ class Device(NamedTuple):
     ip_address: str | None
 
 
+def headers_of(scope: Mapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
+    """The headers of a scope. ASGI allows any iterable: one that can be read only once is put back
+    as a list, for the app and for whoever else reads it.
+    """
+    headers = scope.get("headers", ())
+    if not isinstance(headers, list | tuple):
+        headers = list(headers)
+        if isinstance(scope, MutableMapping):
+            scope["headers"] = headers
+    return headers
+
+
 def device_from_scope(scope: Mapping[str, Any]) -> Device:
     """Read the first User-Agent header and ``scope["client"]``; behind a proxy, let the server
     (``uvicorn --proxy-headers``) or a trusted middleware put the real address there.
     """
-    agent = next((value for name, value in scope.get("headers", ()) if name == b"user-agent"), b"")
+    agent = next((value for name, value in headers_of(scope) if name == b"user-agent"), b"")
     client = scope.get("client")
     return Device(
-        clean_user_agent(agent.decode("utf-8", "replace")),
+        clean_user_agent(agent[:_USER_AGENT_BYTES].decode("utf-8", "replace")),
         clean_address(client[0]) if client else None,
     )
 
 
 def clean_user_agent(text: str) -> str | None:
     """At most 500 characters, of which none breaks a database or a terminal."""
+    text = text[:USER_AGENT_LENGTH]
     if not text.isprintable():
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return text[:USER_AGENT_LENGTH].strip() or None
+    return text.strip() or None
 
 
 def clean_address(text: object) -> str | None:
-    """The one spelling of an address; an IPv4-mapped one as IPv4, a zone dropped, nonsense None."""
+    """The one spelling of an address, without a proxy's brackets and port; an IPv4-mapped one as
+    IPv4, a zone dropped, nonsense None.
+    """
     if isinstance(text, str) and _IPV4.fullmatch(text):
         return text
+    given = str(text)
+    if len(given) > _ADDRESS_LENGTH:
+        return None
+    match = _IN_BRACKETS.fullmatch(given) or _WITH_PORT.fullmatch(given)
     try:
-        address = ipaddress.ip_address(str(text).partition("%")[0])
+        address = ipaddress.ip_address((match[1] if match else given).partition("%")[0])
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

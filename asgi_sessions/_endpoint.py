@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from ._device import headers_of
 from ._errors import ConfigurationError
 
 # A path of this site, or an absolute URL that the developer wrote out.
@@ -48,7 +49,7 @@ class EndSessionEndpoint:
     async def _respond(self, scope: Scope) -> Response:
         if scope.get("method") != "POST":
             return JSONResponse({"detail": "use POST"}, 405, headers={"Allow": "POST"})
-        if crosses_sites(Headers(raw=list(scope.get("headers", ()))), same_site=self._same_site):
+        if crosses_sites(Headers(raw=list(headers_of(scope))), same_site=self._same_site):
             return JSONResponse({"detail": "cross-site request refused"}, 403)
         await self._end_session(scope)
         if self._redirect_to is not None:

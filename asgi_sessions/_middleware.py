@@ -14,6 +14,7 @@ from ._call import SESSIONS, Call
 from ._channel import Socket
 from ._cookies import add_vary
 from ._delivery import Delivery
+from ._device import headers_of
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
 from ._events import logger
 from ._person import Person, person_from_scope
@@ -74,6 +75,7 @@ class SessionMiddleware:
         if kind not in _KINDS or self._key in scope:
             await self.app(scope, receive, send)
             return
+        headers = headers_of(scope)
         person = self._person(scope)
         call = scope[self._key] = Call(scope)
         scope[SESSIONS] = self._sessions
@@ -82,7 +84,7 @@ class SessionMiddleware:
                 await self._answer_device(respond, scope, receive, send)
                 return
             call.root_path = scope.get("root_path", "")  # routers change it
-        values = self._read(scope.get("headers", ()))
+        values = self._read(headers)
         if (values or person is not None) and not await self._enter(
             scope, call, person, values, send
         ):

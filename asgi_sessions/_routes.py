@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import Receive, Scope, Send
 
 from ._accept import prefers_html
+from ._device import headers_of
 from ._device_name import device_name
 from ._endpoint import crosses_sites
 from ._page import STYLE, DevicesPage, devices_page, message_page
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 #: Sessions that are listed at most, the newest; and ended ones.
 _MOST = 1000
 _MOST_ENDED = 50
+#: Bytes of a query that are looked at.
+_QUERY_LENGTH = 1024
 
 _READS = ("GET", "HEAD")
 _STYLE_HEADERS = {
@@ -71,7 +74,7 @@ class SessionRoutes:
         await response(scope, receive, send)
 
     async def _respond(self, scope: Scope) -> Response:
-        headers = Headers(raw=list(scope.get("headers", ())))
+        headers = Headers(raw=list(headers_of(scope)))
         html = self._options.html and prefers_html(headers.get("accept", ""))
         parts = _parts(scope)
         asked = _Asked(scope=scope, html=html, parts=parts, base=_base(scope, len(parts)))
@@ -121,7 +124,7 @@ class SessionRoutes:
     # --- what is done -----------------------------------------------------------------------------
 
     async def _list(self, asked: _Asked, session: Session) -> Response:
-        query = QueryParams(asked.scope.get("query_string", b""))
+        query = QueryParams(asked.scope.get("query_string", b"")[:_QUERY_LENGTH])
         live = await self._listed(session, limit=_MOST)
         others = [one for one in live if one.sid != session.sid]
         others.sort(key=lambda one: one.last_seen_at, reverse=True)

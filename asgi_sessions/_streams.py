@@ -48,8 +48,12 @@ class Stream(Channel):
         """What the app sends. No coroutine of its own while the response may be a short one."""
         if self._started:
             return self.send(message)
-        if message["type"] == "http.response.start" and _is_long(message):
-            return self._start(message)
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", ())
+            if not isinstance(headers, list | tuple):  # ASGI allows what can be read only once
+                message = {**message, "headers": list(headers)}
+            if _is_long(message):
+                return self._start(message)
         return self._send(message)
 
     async def _start(self, message: Message) -> None:

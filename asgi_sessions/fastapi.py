@@ -4,11 +4,6 @@
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Security
-from fastapi.params import Depends as Dependency
-from fastapi.requests import HTTPConnection
-from fastapi.security import APIKeyCookie
-
 from ._errors import ConfigurationError
 from ._guards import (
     CHALLENGE,
@@ -23,6 +18,17 @@ from ._guards import (
 )
 from ._session import Session
 from ._sessions import Sessions
+
+try:
+    from fastapi import Depends, FastAPI, HTTPException, Security
+    from fastapi.params import Depends as Dependency
+    from fastapi.requests import HTTPConnection
+    from fastapi.security import APIKeyCookie
+except ModuleNotFoundError as _fault:  # the library that the extra brings
+    raise ImportError(
+        f"asgi_sessions.fastapi needs {_fault.name}: install asgi-login-sessions[fastapi]",
+        name=_fault.name,
+    ) from _fault
 
 __all__ = [
     "CurrentSession",

@@ -6,18 +6,6 @@ from copy import copy
 from datetime import timedelta
 from typing import Any
 
-from litestar import Request, Response
-from litestar.config.app import AppConfig
-from litestar.connection import ASGIConnection
-from litestar.di import NamedDependency, Provide
-from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
-from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
-from litestar.middleware import DefineMiddleware
-from litestar.openapi.spec import Components, SecurityScheme
-from litestar.plugins import InitPlugin, ReceiveRoutePlugin
-from litestar.routes import BaseRoute, HTTPRoute
-from litestar.types import Guard
-
 from ._errors import ConfigurationError, SessionsUnavailable
 from ._guards import (
     CHALLENGE,
@@ -32,6 +20,24 @@ from ._middleware import PersonReader, SessionMiddleware
 from ._person import person_from_scope
 from ._session import Session
 from ._sessions import Sessions
+
+try:
+    from litestar import Request, Response
+    from litestar.config.app import AppConfig
+    from litestar.connection import ASGIConnection
+    from litestar.di import NamedDependency, Provide
+    from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
+    from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+    from litestar.middleware import DefineMiddleware
+    from litestar.openapi.spec import Components, SecurityScheme
+    from litestar.plugins import InitPlugin, ReceiveRoutePlugin
+    from litestar.routes import BaseRoute, HTTPRoute
+    from litestar.types import Guard
+except ModuleNotFoundError as _fault:  # the library that the extra brings
+    raise ImportError(
+        f"asgi_sessions.litestar needs {_fault.name}: install asgi-login-sessions[litestar]",
+        name=_fault.name,
+    ) from _fault
 
 __all__ = [
     "CurrentSession",
