@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial, wraps
@@ -16,7 +18,7 @@ from urllib.parse import urlsplit
 import click
 from databases import DatabaseURL
 
-from ._cli_view import View
+from ._cli_view import Stdout, Unwritable, View
 from ._errors import SessionsError, SessionsUnavailable
 from ._lifetimes import AAL1, LONGEST, Lifetimes
 from ._operator import Due, Operator, Stats
@@ -39,6 +41,7 @@ Exit codes:
   2    wrong options
   3    the database does not answer, or has no such table
   4    not confirmed, so nothing was ended
+  5    the answer could not be written; stderr says what was done
   130  interrupted; what was done stays done"""
 
 
@@ -443,15 +446,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: those of the process by default.
     """
+    out = Stdout(sys.stdout)
     try:
-        code = cli.main(arguments, prog_name="asgi-sessions", standalone_mode=False)
+        with redirect_stdout(out):
+            code = cli.main(arguments, prog_name="asgi-sessions", standalone_mode=False)
+            out.flush()
     except click.Abort:
-        click.echo("interrupted; what was done stays done, and can be gone on with", err=True)
+        _say("interrupted; what was done stays done, and can be gone on with")
         return 130
     except click.ClickException as fault:
-        fault.show()
+        if isinstance(fault, Unwritable):
+            out.silence()
+        with suppress(OSError):  # the exit code is left to tell it
+            fault.show()
         return fault.exit_code
     except SessionsError as fault:
-        click.echo(f"Error: {fault}", err=True)
+        _say(f"Error: {fault}")
         return 2
     return code or 0
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the exit code is left to tell it
+        click.echo(text, err=True)

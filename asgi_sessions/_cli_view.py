@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,6 +29,62 @@ from ._operator import Progress as Told
 from ._session import Session
 
 _BAR = 40  # characters of the longest
+
+
+class Unwritable(click.ClickException):
+    """Stdout does not take the answer: its disk is full, nobody reads the pipe, it is closed."""
+
+    exit_code = 5
+
+
+class Stdout(io.TextIOBase):
+    """Stdout, as long as a command runs. What its encoding cannot spell is replaced; what it does
+    not take is `Unwritable`, before Click or Rich take a broken pipe for an exit code of theirs.
+
+    Args:
+        stream: the stdout of the process; None if it is closed.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute
+        """How characters become bytes."""
+        return getattr(self._stream, "encoding", "utf-8")
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def write(self, text: str, /) -> int:
+        """Write a text."""
+        with self._open() as stream:
+            return stream.write(text)
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if self._stream is not None:
+            with self._open() as stream:
+                stream.flush()
+
+    def silence(self) -> None:
+        """Have Python's last flush at the end of the process succeed."""
+        if self._stream is not None:
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a device
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    @contextmanager
+    def _open(self) -> Iterator[TextIO]:
+        if self._stream is None:
+            raise Unwritable("the answer cannot be written: stdout is closed")
+        try:
+            yield self._stream
+        except OSError as fault:
+            raise Unwritable(f"the answer cannot be written: {fault.strerror}") from None
 
 
 class View:
@@ -50,10 +109,14 @@ class View:
 
     def answer(self, sentence: str, **facts: object) -> None:
         """What a command has done."""
-        if self._json:
-            self._print_json(facts)
-        else:
-            self._out.print(Text(sentence), soft_wrap=True)
+        try:
+            if self._json:
+                self._print_json(facts)
+            else:
+                self._out.print(Text(sentence), soft_wrap=True)
+            sys.stdout.flush()
+        except Unwritable as fault:  # but it has been done
+            raise Unwritable(f"{fault.message}; {sentence}") from None
 
     def sessions(self, sessions: Sequence[Session]) -> None:
         """A list."""

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import runpy
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
@@ -466,3 +467,80 @@ def test_another_missing_module_is_no_matter_of_the_extra(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "asgi_sessions._operator", None)
     with pytest.raises(ModuleNotFoundError, match="_operator"):
         main()
+
+
+# --- where its answers go -------------------------------------------------------------------------
+
+
+def process(shell: Shell, command: str, stdout: str, **environment: str) -> tuple[int, bytes, str]:
+    """Run a command by a shell, with stdout redirected; code, stdout, stderr."""
+    done = subprocess.run(  # noqa: S602 -- a shell is what redirects
+        f'"{sys.executable}" -m asgi_sessions {command} {stdout}',
+        shell=True,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "ASGI_SESSIONS_DATABASE_URL": shell.url, **environment},
+    )
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+def test_what_the_encoding_of_stdout_cannot_spell_is_replaced(shell: Shell, encoding: str) -> None:
+    agent = "\N{SNOWMAN}".encode().decode("latin-1")
+    sid = shell.log_in(agent=f"a{agent}b")
+    for command in ("list --person ann", f"show {sid}", "stats"):
+        code, out, said = process(shell, command, "", PYTHONIOENCODING=encoding)
+        assert (code, said) == (0, ""), command
+        assert b"a?b" in out or command == "stats"
+
+
+@pytest.mark.parametrize("stdout", [">/dev/full", ">&-"])
+def test_an_answer_that_cannot_be_written_has_an_exit_code_of_its_own(
+    shell: Shell, stdout: str
+) -> None:
+    sid = shell.log_in()
+    for command in ("list --person ann", f"show {sid}", "list --person ann --json", "ddl --help"):
+        code, _, said = process(shell, command, stdout)
+        assert code == 5, (command, said)
+        assert said.startswith("Error: the answer cannot be written: "), said
+        assert len(said.splitlines()) == 1
+    # What was done is told all the same.
+    code, _, said = process(shell, f"end {sid}", stdout)
+    assert code == 5
+    assert f"session {sid} ended" in said
+    assert f"session {sid} had ended before" in process(shell, f"end {sid} --json", stdout)[2]
+    code, _, _ = process(shell, f"end {sid}", f"{stdout} 2>/dev/full")
+    assert code == 5
+    assert process(shell, f"show {UNKNOWN}", f"{stdout} 2>/dev/full")[0] == 1
+
+
+def test_a_pipe_that_nobody_reads_any_more_has_the_same_code(shell: Shell) -> None:
+    for _ in range(5):
+        shell.log_in()
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "asgi_sessions", "list", "--person", "ann"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            check=False,
+            env={**os.environ, "ASGI_SESSIONS_DATABASE_URL": shell.url},
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (
+        5,
+        b"Error: the answer cannot be written: Broken pipe\n",
+    )
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_so_it_is_in_this_process(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, *, full: bool
+) -> None:
+    sid = shell.log_in()
+    with open("/dev/full", "w", encoding="ascii") as device:  # noqa: PTH123 -- a device
+        monkeypatch.setattr(sys, "stdout", device if full else None)
+        assert run(["end", sid, "--database-url", shell.url]) == 5
+        assert run(["list", "--person", "ann", "--database-url", shell.url]) == (0 if full else 5)
