@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 StoreIP = Literal["full", "truncated", "none"]
@@ -35,7 +35,7 @@ def headers_of(scope: Mapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
     """The headers of a scope. ASGI allows any iterable: one that can be read only once is put back
     as a list, for the app and for whoever else reads it.
     """
-    headers = scope.get("headers", ())
+    headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
     if not isinstance(headers, list | tuple):
         headers = list(headers)
         if isinstance(scope, MutableMapping):
