@@ -69,11 +69,11 @@ def clean_address(text: object) -> str | None:
     """
     if isinstance(text, str) and _IPV4.fullmatch(text):
         return text
-    given = str(text)
-    if len(given) > _ADDRESS_LENGTH:
-        return None
-    match = _IN_BRACKETS.fullmatch(given) or _WITH_PORT.fullmatch(given)
     try:
+        given = str(text)  # an integer of more digits than Python spells is a ValueError
+        if len(given) > _ADDRESS_LENGTH:
+            return None
+        match = _IN_BRACKETS.fullmatch(given) or _WITH_PORT.fullmatch(given)
         address = ipaddress.ip_address((match[1] if match else given).partition("%")[0])
     except ValueError:
         return None
