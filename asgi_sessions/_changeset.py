@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,6 +26,10 @@ BINDING_BYTES = 640
 DIGEST_BYTES = 32
 #: Of moments: MariaDB's begin with 1000, and asyncpg takes the very first and last for infinity.
 YEARS = range(1000, 9999)
+
+# C0, DEL, C1, and the separators at which readers of logs break lines. Not all that is unprintable:
+# ids of other systems may hold unusual spaces, or characters that this Python does not know yet.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _REQUIRED = ("app_id", "person_id")
 
@@ -136,6 +141,8 @@ def _text(length: int) -> Callable[[object], str]:
             raise ValueError(f"must have at most {length} characters, has {len(value)}")
         if "\0" in value:
             raise ValueError("must not hold a NUL character")
+        if match := _CONTROL.search(value):
+            raise ValueError(f"must not hold a control character, has U+{ord(match[0]):04X}")
         if not value.isascii():
             try:
                 value.encode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import string
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -752,13 +753,16 @@ def id_of(person: Any) -> Any:
 
 
 def storable(person_id: object) -> bool:
-    """As DESIGN §3 has it: text up to 255 characters, of a str, an int or a UUID."""
+    """As DESIGN §3 has it: text up to 255 characters, none of them a control character, of a str,
+    an int or a UUID.
+    """
     if isinstance(person_id, bool) or not isinstance(person_id, str | int | UUID):
         return False
     if isinstance(person_id, int) and abs(person_id) >= 10**255:
         return False
     text = str(person_id)
-    return 0 < len(text.strip()) <= len(text) <= 255 and "\0" not in text and is_text(text)
+    controls = any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in text)
+    return 0 < len(text.strip()) <= len(text) <= 255 and not controls and is_text(text)
 
 
 @MANY

@@ -30,7 +30,7 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 #: Alike to some collation, and not the same people.
 ALIKE = [
-    *("ann", "Ann", "ANN", "ann ", "ann  ", " ann", "ann\t", "ann\u00a0", "ann\u200b", "an\u0301n"),
+    *("ann", "Ann", "ANN", "ann ", "ann  ", " ann", "ann\u00a0", "ann\u200b", "an\u0301n"),
     *("jürgen", unicodedata.normalize("NFD", "jürgen"), "jurgen", "juergen", "JÜRGEN"),
     *("strasse", "straße", "STRAẞE", "ﬁnn", "finn", "Å", "\u212b", "K", "\u212a", "k"),
     *(
@@ -189,7 +189,7 @@ async def test_a_lookup_brings_what_a_list_brings(
 async def test_many_that_are_looked_up_at_once_are_those_that_were_asked_for(
     sessions: Sessions,
 ) -> None:
-    people = [f"{number} ann\\' \"%s\t😀" for number in range(70)]
+    people = [f"{number} ann\\' \"%s\u2003😀" for number in range(70)]
     started = [await sessions.insert(scope(), {"id": person}) for person in people]
     unknown = "01900000-0000-7000-8000-000000000000"
     found = await asyncio.gather(

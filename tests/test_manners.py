@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_sessions import SessionMiddleware, Sessions
+from asgi_sessions import SessionMiddleware, Sessions, changeset
 from asgi_sessions._accept import prefers_html
 from asgi_sessions._device import headers_of
 
@@ -123,12 +124,42 @@ def test_a_long_accept_costs_no_more_than_a_short_one() -> None:
 # --- what an extra brings -------------------------------------------------------------------------
 
 
+@pytest.fixture
+def imports() -> Iterator[None]:
+    """What was imported before, and nothing besides: a second `Sessions` is none to the first."""
+    before = dict(sys.modules)
+    yield
+    for name in sys.modules.keys() - before.keys():
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.mark.usefixtures("imports")
 @pytest.mark.parametrize("extra", ["fastapi", "litestar"])
-def test_without_its_extra_a_module_names_it(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_extra_a_module_names_it(extra: str) -> None:
     for name in [name for name in sys.modules if name.startswith(("asgi_sessions", extra))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, extra, None)
+        del sys.modules[name]
+    sys.modules[extra] = None  # type: ignore[assignment]  # as Python marks what is not there
     import_module("asgi_sessions")  # which needs neither
     with pytest.raises(ImportError, match=rf"install asgi-login-sessions\[{extra}\]") as caught:
         import_module(f"asgi_sessions.{extra}")
     assert caught.value.name == extra
+
+
+# --- control characters ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "field", ["person_id", "app_id", "auth_provider", "end_reason", "acr", "amr"]
+)
+@pytest.mark.parametrize("control", ["\r", "\n", "\t", "\x1b", "\x7f", "\x85", "\x9b", "\u2028"])
+def test_control_characters_are_refused_in_what_reaches_logs(field: str, control: str) -> None:
+    text = f"a{control}b"
+    value: object = [text] if field == "amr" else text
+    errors = changeset(None, {"person_id": "ann", "app_id": "x", field: value}).errors
+    assert errors == {field: [f"must not hold a control character, has U+{ord(control):04X}"]}
+
+
+@pytest.mark.parametrize("text", ["a b", "a\xa0b", "a\u3000b", "\u0645\u200c\u06cc", "\U0001f989"])
+def test_unusual_spaces_and_joiners_are_no_control_characters(text: str) -> None:
+    assert changeset(None, {"person_id": text, "app_id": "x"}).valid
