@@ -51,6 +51,8 @@ class Call:
         now: when its session was looked up.
         vary: whether the response depends on a session.
         fault: why nobody knows whether there is a session.
+        affected: whether an outage has been told of it.
+        replaced: whether a 503 has taken the place of a layer's 500.
         root_path: where the app is mounted; known where sessions are bound to devices.
         extra: a header that the response carries besides.
         tells: whether the response may have something to say, or a login to give up: set with what
@@ -70,6 +72,8 @@ class Call:
     now: datetime | None = None
     vary = False
     fault: SessionsUnavailable | None = None
+    affected = False
+    replaced = False
     root_path = ""
     extra: tuple[bytes, bytes] | None = None
     tells = False

@@ -17,6 +17,7 @@ from ._delivery import Delivery
 from ._device import headers_of
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
 from ._events import logger
+from ._outage import outage_at_hand, outage_of
 from ._person import Person, person_from_scope
 from ._resolve import resolve, resumes
 from ._sessions import Sessions
@@ -25,6 +26,9 @@ from ._streams import Streams
 PersonReader = Callable[[Scope], object]
 
 _KINDS = frozenset({"http", "websocket"})
+#: The status of a layer that has met an exception.
+_FAILED = 500
+_TRY_AGAIN: Message = {"type": "websocket.close", "code": 1013, "reason": "try again later"}
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
@@ -96,7 +100,14 @@ class SessionMiddleware:
         forward: Send = send
 
         def send_with_cookie(message: Message) -> Awaitable[None]:
+            nonlocal forward
             if message["type"] == "http.response.start" and not call.responding:
+                if message["status"] >= _FAILED and (fault := outage_at_hand()) is not None:
+                    self._count(call, fault)
+                    if message["status"] == _FAILED:  # a layer's own, and not the app's word
+                        call.responding = call.replaced = True
+                        forward = _swallow
+                        return _unavailable(scope, send, fault)
                 if call.tells:
                     return self._delivery.start(call, message, forward)
                 call.responding = True
@@ -107,8 +118,9 @@ class SessionMiddleware:
 
         try:
             await self._serve_http(scope, receive, send_with_cookie)
-        except SessionsUnavailable as fault:
-            await self._give_up(scope, call, send, fault)
+        except Exception as fault:
+            if not await self._gives_up(scope, call, send, fault):
+                raise
         finally:
             if call.undelivered is not None:
                 await self._delivery.withdraw(call)
@@ -170,7 +182,7 @@ class SessionMiddleware:
         self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable
     ) -> bool:
         """Refuse a request whose session cannot be looked up, or let it go on without one."""
-        self._core.events.unavailable(fault)
+        self._count(call, fault)
         if self._settings.on_unavailable == "error":
             await _unavailable(scope, send, fault)
             return False
@@ -205,6 +217,9 @@ class SessionMiddleware:
                 watched[sid] = self._core.watched.add(sid, partial(_end, socket, call, sid))
 
         async def send_with_cookie(message: Message) -> None:
+            if message["type"] == "websocket.close" and (fault := outage_at_hand()) is not None:
+                self._count(call, fault)
+                message = _TRY_AGAIN
             if message["type"] not in _STARTS or call.responding:
                 call.responding |= message["type"] == "websocket.close"
                 await socket.send(message)
@@ -215,10 +230,8 @@ class SessionMiddleware:
         watch()
         try:
             await self.app(scope, socket.receive, send_with_cookie)
-        except SessionsUnavailable as fault:
-            await self._give_up(scope, call, send, fault)
         except Exception as fault:
-            if not socket.explains(fault):
+            if not socket.explains(fault) and not await self._gives_up(scope, call, send, fault):
                 raise
         finally:
             for leave in watched.values():
@@ -230,14 +243,24 @@ class SessionMiddleware:
     def _touch_now(self, call: Call) -> None:
         self._touch_if_due(call, self._settings.now())
 
-    async def _give_up(
-        self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable
-    ) -> None:
-        """The app has met an outage, and has not dealt with it."""
-        self._core.events.unavailable(fault)
-        if call.responding:
-            raise fault
-        await _unavailable(scope, send, fault)
+    async def _gives_up(self, scope: Scope, call: Call, send: Send, fault: Exception) -> bool:
+        """Answer an outage that the app has met and not dealt with; False if it is too late for
+        that, and for any other fault, which is the app's own.
+        """
+        outage = outage_of(fault)
+        if outage is None:
+            return False
+        self._count(call, outage)
+        if not call.responding:
+            await _unavailable(scope, send, outage)
+            return True
+        return call.replaced  # a layer raises again what it has answered
+
+    def _count(self, call: Call, fault: SessionsUnavailable) -> None:
+        """However often the app asks, one request is one that an outage has affected."""
+        if not call.affected:
+            call.affected = True
+            self._core.events.unavailable(fault)
 
 
 def _end(socket: Socket, call: Call, sid: str) -> None:
@@ -246,12 +269,16 @@ def _end(socket: Socket, call: Call, sid: str) -> None:
         socket.end()
 
 
+async def _swallow(_: Message) -> None:
+    """The body of a response that another one has taken the place of."""
+
+
 async def _unavailable(scope: Scope, send: Send, fault: SessionsUnavailable) -> None:
     """503 in place of an answer; the cookie stays as it is (ASVS 16.5.2)."""
     prefix = ""
     if scope["type"] == "websocket":
         if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": 1013, "reason": "try again later"})
+            await send(_TRY_AGAIN)
             return
         prefix = "websocket."
     headers = [

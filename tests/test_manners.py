@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
+from litestar import Litestar, WebSocket, get, websocket
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_sessions import SessionMiddleware, Sessions, changeset
+from asgi_sessions import SessionMiddleware, Sessions, SessionsUnavailable, changeset
 from asgi_sessions._accept import prefers_html
 from asgi_sessions._device import headers_of
+from asgi_sessions.testing import logged_in_cookie
 
 from .support import KEY
-from .test_asgi import call, cookies, http
+from .test_asgi import call, cookies, field, http
+from .test_asgi import websocket as websocket_scope
 
 
 def behind(sessions: Sessions, app: ASGIApp) -> ASGIApp:
@@ -119,6 +127,152 @@ def test_a_long_accept_costs_no_more_than_a_short_one() -> None:
 
     prefers_html(Counting("," * 60_000))
     assert [len(piece) for piece in parts] == [1024]
+
+
+# --- an outage in a handler, behind other layers --------------------------------------------------
+
+
+class Down:
+    """A database that does not answer, and who hears of it."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        url = f"sqlite:///{path}/missing/s.db"
+        self.told: list[Any] = []
+        self.sessions = Sessions(url, secret_key=KEY, on_event=self.told.append, **options)
+
+    @property
+    def affected(self) -> int:
+        return self.sessions._core.events._affected
+
+
+async def fails(sessions: Sessions, how: str) -> None:
+    """What a handler does."""
+    if how == "raises":
+        await sessions.list_sessions("ann")
+    elif how == "group":
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sessions.end_all_sessions("ann"))
+    elif how == "own fault":
+        with suppress(SessionsUnavailable):
+            await sessions.list_sessions("ann")
+        raise ValueError("secret of the app")
+    else:
+        await sessions.list_sessions("ann")
+        raise AssertionError
+
+
+def starlette(sessions: Sessions, how: str, *, debug: bool) -> ASGIApp:
+    async def home(_: Any) -> PlainTextResponse:
+        await fails(sessions, how)
+        raise AssertionError
+
+    return Starlette(debug=debug, routes=[Route("/", home)])
+
+
+def litestar(sessions: Sessions, how: str, *, debug: bool) -> ASGIApp:
+    @get("/")
+    async def home() -> None:
+        await fails(sessions, how)
+
+    app: Any = Litestar([home], debug=debug, logging_config=None)
+    return app  # type: ignore[no-any-return]  # its types of ASGI are others
+
+
+@pytest.mark.parametrize("make", [starlette, litestar])
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("end_streams", [False, True])
+@pytest.mark.parametrize("how", ["raises", "group"])
+async def test_an_outage_in_a_handler_is_a_503_whatever_layer_has_met_it(
+    tmp_path: Path, make: Callable[..., ASGIApp], how: str, *, debug: bool, end_streams: bool
+) -> None:
+    down = Down(tmp_path, end_streams=end_streams)
+    start, body = await call(behind(down.sessions, make(down.sessions, how, debug=debug)), http())
+    assert start["status"] == 503
+    assert field(start, "retry-after") == ["1"]
+    assert body["body"] == b"Service Unavailable"
+    assert down.affected == 1
+    await down.sessions.disconnect()
+
+
+@pytest.mark.parametrize("make", [starlette, litestar])
+async def test_a_fault_of_the_app_after_an_outage_stays_a_500(
+    tmp_path: Path, make: Callable[..., ASGIApp]
+) -> None:
+    down = Down(tmp_path)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    app = behind(down.sessions, make(down.sessions, "own fault", debug=False))
+    with suppress(ValueError):  # Starlette raises it again, for the server's log
+        await app(http(), receive, send)
+    assert [one["status"] for one in sent if "status" in one] == [500]
+    assert down.affected == 0
+    await down.sessions.disconnect()
+
+
+@pytest.mark.parametrize("how", ["raises", "group"])
+async def test_a_request_that_asks_again_is_affected_once(tmp_path: Path, how: str) -> None:
+    down = Down(tmp_path, on_unavailable="anonymous")
+    cookie = await logged_in_cookie_of(down.sessions, tmp_path)
+    app = behind(down.sessions, starlette(down.sessions, how, debug=False))
+    start, _ = await call(app, http(cookie=cookie))
+    assert start["status"] == 503
+    assert down.affected == 1
+    await down.sessions.disconnect()
+
+
+async def test_an_answer_of_the_app_to_an_outage_stays_and_is_counted(tmp_path: Path) -> None:
+    down = Down(tmp_path)
+
+    async def home(_: Any) -> PlainTextResponse:
+        await down.sessions.list_sessions("ann")
+        raise AssertionError
+
+    def sorry(_: Any, __: Exception) -> PlainTextResponse:
+        return PlainTextResponse("sorry", 502)
+
+    app = Starlette(routes=[Route("/", home)], exception_handlers={SessionsUnavailable: sorry})
+    start, _ = await call(behind(down.sessions, app), http())
+    assert start["status"] == 502
+    assert down.affected == 1
+    await down.sessions.disconnect()
+
+
+async def test_a_websocket_that_a_layer_closes_for_an_outage_may_try_again(tmp_path: Path) -> None:
+    down = Down(tmp_path)
+
+    @websocket("/")
+    async def home(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        await fails(down.sessions, "raises")
+
+    app: Any = Litestar([home], logging_config=None)
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    await behind(down.sessions, app)(websocket_scope(), receive, send)
+    assert [one["type"] for one in sent] == ["websocket.accept", "websocket.close"]
+    assert sent[1]["code"] == 1013
+    assert down.affected == 1
+    await down.sessions.disconnect()
+
+
+async def logged_in_cookie_of(sessions: Sessions, path: Path) -> str:
+    """A cookie by the key of these."""
+    async with Sessions(f"sqlite:///{path}/s.db", secret_key=KEY) as other:
+        await other.create_tables()
+        values = await logged_in_cookie(other, {"id": "ann"})
+    return f"{sessions.cookie_name}={values[sessions.cookie_name]}"
 
 
 # --- what an extra brings -------------------------------------------------------------------------
