@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import builtins
 import inspect
 import os
 import re
@@ -85,6 +86,7 @@ class Reader:
     def __init__(self, page: Path) -> None:
         self.page = page
         self.module = ModuleType(f"page_{page.stem}")
+        vars(self.module)["__builtins__"] = builtins  # as exec would; Python 3.13 misses them
         self.sessions: list[Sessions] = []
 
     def __getitem__(self, name: str) -> Any:
