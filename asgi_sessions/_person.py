@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from starlette.authentication import SimpleUser
+
 from ._changeset import YEARS
 from ._errors import ConfigurationError
 
@@ -63,6 +65,8 @@ class Person:
             return cls(person)
         read = _reader(person)
         person_id = _first(read, *ID_NAMES)
+        if person_id is None and isinstance(person, SimpleUser):
+            person_id = person.username  # its `identity` from Starlette 1.7 on
         if person_id is None:
             looked = "keys" if isinstance(person, Mapping) else "attributes"
             raise ConfigurationError(

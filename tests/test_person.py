@@ -40,6 +40,14 @@ class Account:
 # --- the id ---------------------------------------------------------------------------------------
 
 
+class UserOfOldStarlette(SimpleUser):
+    """As SimpleUser is below Starlette 1.7."""
+
+    @property
+    def identity(self) -> str:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize("person", ["ada", 7, 0, SOME_UUID])
 def test_a_bare_id_is_a_person(person: object) -> None:
     assert Person.of(person) == Person(person)
@@ -61,6 +69,7 @@ def test_a_person_stays_as_they_are() -> None:
         (SimpleNamespace(identity="ada"), "ada"),
         (SimpleNamespace(sub="auth0|ada"), "auth0|ada"),
         (SimpleUser("ada"), "ada"),
+        (UserOfOldStarlette("ada"), "ada"),
         (Account(7), 7),
     ],
 )
