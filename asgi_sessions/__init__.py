@@ -10,14 +10,16 @@ from ._events import Incident, SessionEvent
 from ._lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
 from ._middleware import SessionMiddleware
 from ._page import DevicesPage
-from ._person import Person, person_from_scope
+from ._person import Person, person_from_scope, sign_out_of_scope
 from ._session import Session
-from ._sessions import Sessions
+from ._sessions import ALL_APPS, ANYBODY, Sessions
 
 __all__ = [
     "AAL1",
     "AAL2",
     "AAL3",
+    "ALL_APPS",
+    "ANYBODY",
     "BANKING",
     "Changeset",
     "ConfigurationError",
@@ -34,4 +36,5 @@ __all__ = [
     "SessionsUnavailable",
     "changeset",
     "person_from_scope",
+    "sign_out_of_scope",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from starlette.authentication import AuthCredentials, UnauthenticatedUser
 from starlette.types import Scope
 
 from ._errors import SessionsUnavailable
@@ -23,7 +22,7 @@ class HasScope(Protocol):
     def scope(self) -> Any: ...  # noqa: ANN401 -- each framework types its own
 
 
-#: The key of a scope for the `Sessions` whose middleware it has passed last.
+#: The key of a scope for the `Sessions` whose middlewares it has passed, the outermost first.
 SESSIONS = "asgi_sessions"
 
 #: What the functions of the package take for `conn`.
@@ -38,8 +37,14 @@ def scope_of(conn: Conn) -> Any:  # noqa: ANN401 -- a mutable mapping in every f
 class Call:
     """The session of a call, and what its response has to tell the browser.
 
+    It lies in the scope under a key of its `Sessions`, and is the only place where they look up
+    whose connection this is. What the app reads from ``scope["state"]`` is written there and never
+    read back, since every other layer may write there, too.
+
     Attributes:
-        row: the row of the session in use, as last read; its session is in the state.
+        row: the row of the session in use, as last read.
+        session: the session in use, as the app sees it.
+        end_reason: why there is none, or which one was ended.
         presented: the digest of the secret that the browser sent for it.
         person: whom another layer vouches for.
         kept: the live session that the browser's cookie names, if it is not in use.
@@ -49,7 +54,10 @@ class Call:
         undelivered: the sid of a login whose cookie is not on its way yet.
         responding: whether the response has begun, so that headers come too late.
         now: when its session was looked up.
-        vary: whether the response depends on a session.
+        private: whether the response depends on a session.
+        touches: whether the call counts as use of its session.
+        excluded: whether its path is left alone, so that nobody has looked for a session.
+        bridge: whether the session was presented with the secret before the current one.
         fault: why nobody knows whether there is a session.
         affected: whether an outage has been told of it.
         replaced: whether a 503 has taken the place of a layer's 500.
@@ -61,6 +69,8 @@ class Call:
 
     # Defaults of the class: most calls change none of them, and need not be slowed down by all.
     row: Row | None = None
+    session: Session | None = None
+    end_reason: str | None = None
     presented: bytes | None = None
     person: Person | None = None
     kept: str | None = None
@@ -70,7 +80,10 @@ class Call:
     undelivered: str | None = None
     responding = False
     now: datetime | None = None
-    vary = False
+    private = False
+    touches = True
+    excluded = False
+    bridge = False
     fault: SessionsUnavailable | None = None
     affected = False
     replaced = False
@@ -78,13 +91,37 @@ class Call:
     extra: tuple[bytes, bytes] | None = None
     tells = False
 
-    def __init__(self, scope: Scope) -> None:
-        # Not the scope itself, which holds the call: the circle would have to be collected.
+    def __init__(self, scope: Scope, key: str) -> None:
+        # Keeping the scope, which holds the call, would make a reference cycle.
         state = scope.get("state")
+        #: Whether the server gives the requests of a connection one state, as Hypercorn does.
+        self.shared = False
         if type(state) is not dict and not isinstance(state, dict):
-            state = scope["state"] = {}
+            state = scope["state"] = dict(state) if isinstance(state, Mapping) else {}
+        elif key in state:
+            # Another request has had it. What a layer in front of this one has put there for that
+            # request must not count for this one.
+            self.shared, left = True, state[key]
+            state = {k: v for k, v in state.items() if not (k == "person" and v is left)}
+            scope["state"][key] = state.get("person")
+            scope["state"] = state
+        state[key] = state.get("person")
         self.state: dict[str, Any] = state
         state["sid"] = state["session"] = state["session_end_reason"] = None
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether another layer has written over what the app reads from the state."""
+        return self.state.get("session") is not self.session
+
+    @property
+    def secret(self) -> bytes | None:
+        """The digest of the secret with which the session of the call was opened; None if it was
+        found without one.
+        """
+        if self.row is None or self.token is None:
+            return self.presented
+        return self.row.secret_hash
 
     @property
     def replaceable(self) -> str | None:
@@ -99,10 +136,14 @@ class Call:
 
     def use(self, row: Row, session: Session) -> None:
         """Make this the session of the call."""
-        self.row = row
-        self.vary = True
+        self.row, self.session = row, session
+        self.private = True
         self.state["sid"] = row.id
         self.state["session"] = session
+
+    def explain(self, reason: str) -> None:
+        """Say why there is no session, or which one was ended."""
+        self.end_reason = self.state["session_end_reason"] = reason
 
     def announce(self, sid: str) -> None:
         """A login is about to be written, whose cookie has to reach somebody."""
@@ -123,14 +164,8 @@ class Call:
 
     def drop(self) -> None:
         """Leave the call without a session."""
-        self.row = self.presented = self.kept = None
+        self.row = self.session = self.presented = self.kept = None
+        self.bridge = False
         self.token = self.undelivered = None
         self.state["sid"] = None
         self.state["session"] = None
-
-    def sign_out(self, scope: Scope) -> None:
-        """Take the person whom another layer vouches for out of the call's scope."""
-        self.state.pop("person", None)
-        if "user" in scope:
-            scope["user"] = UnauthenticatedUser()
-            scope["auth"] = AuthCredentials()

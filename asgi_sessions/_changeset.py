@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from ._device import clean_address, clean_user_agent
 from ._errors import InvalidSession
+from ._lifetimes import plain_utc
 from ._session import Session
 from ._tokens import SIDS
 
@@ -128,13 +129,18 @@ def _identifier(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         kind = type(value).__name__
         raise ValueError(f"must be a str, an int or a UUID, not {kind}")
-    return _name(str(value))
+    # Not what a subclass makes of itself: str(Role.ADMIN) of an enumeration is "Role.ADMIN".
+    if isinstance(value, str):
+        return _name(value)
+    return _name(str(int(value)) if isinstance(value, int) else str(value))
 
 
 def _text(length: int) -> Callable[[object], str]:
     def cast(value: object) -> str:
         if not isinstance(value, str):
             raise ValueError(f"must be a str, not {type(value).__name__}")
+        if type(value) is not str:
+            value = str.__str__(value)  # drivers look at the type
         if not value.strip():
             raise ValueError("must not be empty")
         if len(value) > length:
@@ -179,7 +185,7 @@ def _moment(value: object) -> datetime:
         raise ValueError("must be a timezone-aware datetime")
     if value.year not in YEARS:
         raise ValueError(f"must be in the years {YEARS[0]} to {YEARS[-1]}")
-    return value if value.tzinfo is UTC else value.astimezone(UTC)
+    return plain_utc(value)
 
 
 def _sid(value: object) -> str:
@@ -238,4 +244,5 @@ _CASTS: dict[str, Callable[[object], object]] = {
     "acr": _assurance,
     "amr": _methods,
     "binding": _binding,
+    "renewed_at": _moment,
 }

@@ -23,7 +23,7 @@ from ._errors import SessionsError, SessionsUnavailable
 from ._lifetimes import AAL1, LONGEST, Lifetimes
 from ._operator import Due, Operator, Stats
 from ._session import Session
-from ._sessions import Sessions, SQLDialect
+from ._sessions import ALL_APPS, Sessions, SQLDialect
 from ._settings import system_clock
 from ._tokens import SIDS
 from ._upkeep import LARGEST_BATCH
@@ -278,7 +278,11 @@ def list_(
     """List a person's sessions, newest first."""
     sessions = target.run(
         lambda it: it.list_sessions(
-            person_id, app_id=app_id, include_ended=include_ended, limit=limit, before=before
+            person_id,
+            app_id=app_id or ALL_APPS,
+            include_ended=include_ended,
+            limit=limit,
+            before=before,
         )
     )
     target.view.sessions(sessions)
@@ -347,7 +351,7 @@ def end_all(
 
     async def work(sessions: Sessions) -> int:
         if person is not None:
-            return await sessions.end_all_sessions(person, app_id=app)
+            return await sessions.end_all_sessions(person, app_id=app or ALL_APPS)
         with target.view.progress("ended", None) as progress:
             return await Operator(sessions, pause).end_all(app, batch_size, progress)
 
@@ -356,7 +360,9 @@ def end_all(
 
 
 def _several(target: Target, person: str, app: str | None) -> bool:
-    live = target.run(lambda it: it.list_sessions(person, app_id=app, limit=2), idle=_ANY)
+    live = target.run(
+        lambda it: it.list_sessions(person, app_id=app or ALL_APPS, limit=2), idle=_ANY
+    )
     return len(live) > 1
 
 

@@ -14,6 +14,24 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 #: Bytes of a value that is looked at; ours have 124.
 VALUE_LENGTH = 512
+#: Values of our name that are looked at: a browser has one, and one more for each sub-domain or
+#: path that has set another.
+MOST_VALUES = 8
+
+#: Headers that may tell a cache to keep what ``Cache-Control: no-store`` tells it to forget: some
+#: caches obey these first (RFC 9213, 2.2).
+_CACHING = frozenset(
+    {
+        b"cache-control",
+        b"cdn-cache-control",
+        b"expires",
+        b"surrogate-control",
+        b"x-accel-expires",
+    }
+)
+_PRIVATE = (b"cache-control", b"private")
+_CACHE_CONTROL = b"cache-control"
+_CACHE_CONTROL_LENGTH = len(_CACHE_CONTROL)
 
 _VARY = (b"vary", b"Cookie")
 _VARY_LENGTH = len(b"vary")
@@ -71,7 +89,7 @@ class CookieSettings:
 
     def reader(self) -> Callable[[Headers], list[str]]:
         """A function that reads every value of our name from a request's headers, in the order
-        sent, each once; over-long ones left out.
+        sent, each once; over-long ones left out, and what follows the eighth.
         """
         name = self.wire_name.encode("ascii")
         pairs = re.compile(rb"(?:^|;)[ \t]*" + re.escape(name) + rb"=([^;]*)")
@@ -80,10 +98,12 @@ class CookieSettings:
             values: dict[str, None] = {}
             for header, line in headers:
                 if header == b"cookie" and name in line:
-                    for given in pairs.findall(line):
-                        value = given.rstrip(b" \t").decode("latin-1")
+                    for given in pairs.finditer(line):
+                        value = given[1].rstrip(b" \t").decode("latin-1")
                         if 0 < len(value) <= VALUE_LENGTH:
                             values[value] = None
+                            if len(values) == MOST_VALUES:
+                                return list(values)
             return list(values)
 
         return read
@@ -104,46 +124,48 @@ class CookieSettings:
             parts.append("Partitioned")
         return "; ".join(parts).encode("ascii")
 
-    def write(
-        self, headers: Headers, cookie: bytes | None, *, vary: bool
-    ) -> list[tuple[bytes, bytes]]:
-        """The response's headers with our cookie, if any, as its only one of the name.
+    def write(self, headers: Headers, cookie: bytes) -> list[tuple[bytes, bytes]]:
+        """The response's headers with our cookie as its only one of the name.
 
-        A response that carries it is stored nowhere (``Cache-Control: no-store``, ASVS 14.3.2);
-        with `vary` a shared cache keeps the answers of different cookies apart.
+        A response that carries it is stored nowhere (``Cache-Control: no-store``, ASVS 14.3.2):
+        whatever the app says to caches is left out.
         """
-        written = list(headers)
-        if cookie is not None:
-            ours = self.wire_name.encode("ascii")
-            written = [
-                (name, value)
-                for name, value in written
-                if name.lower() != b"cache-control"
-                and not (
-                    # As browsers read it (RFC 6265bis, 5.6).
-                    name.lower() == b"set-cookie" and value.partition(b"=")[0].strip(b" \t") == ours
-                )
-            ]
-            written += [(b"set-cookie", cookie), (b"cache-control", b"no-store")]
-        return add_vary(written) if vary else written
+        ours = self.wire_name.encode("ascii")
+        written = [
+            (name, value)
+            for name, value in headers
+            if name.lower() not in _CACHING
+            and not (
+                # As browsers read it (RFC 6265bis, 5.6).
+                name.lower() == b"set-cookie" and value.partition(b"=")[0].strip(b" \t") == ours
+            )
+        ]
+        written += [(b"set-cookie", cookie), (b"cache-control", b"no-store")]
+        return written
 
 
 def _spells(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def add_vary(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """The headers with ``Vary: Cookie``, merged with what the app has set (RFC 9110, 12.5.5)."""
-    varied, place = list(headers), None
+def for_caches(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:
+    """The headers with ``Vary: Cookie``, merged with what the app has set (RFC 9110, 12.5.5), and
+    with ``Cache-Control: private`` for an answer to somebody, unless the app says otherwise.
+    """
+    varied, place, varies = list(headers), None, False
     for index, (name, value) in enumerate(varied):
-        if len(name) == _VARY_LENGTH and name.lower() == b"vary":  # lengths compare faster
+        length = len(name)  # lengths compare faster
+        if length == _VARY_LENGTH and name.lower() == b"vary":
             fields = {field.strip().lower() for field in value.split(b",")}
-            if fields & {b"cookie", b"*"}:
-                return varied
+            varies = varies or bool(fields & {b"cookie", b"*"})
             place = index if place is None else place
+        elif length == _CACHE_CONTROL_LENGTH and private and name.lower() == _CACHE_CONTROL:
+            private = False
+    if private:
+        varied.append(_PRIVATE)
     if place is None:
         varied.append(_VARY)
-    else:
+    elif not varies:
         name, value = varied[place]
         varied[place] = (name, value + b", Cookie")
     return varied

@@ -5,15 +5,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ._changeset import changeset, checked
 from ._decisions import BY_FINDING, Then
 from ._device import Device, address_to_store, device_from_scope
-from ._errors import SessionsError
+from ._errors import ConfigurationError, SessionsError
 from ._events import Events
-from ._lifetimes import Lifetimes
+from ._lifetimes import Terms
 from ._person import Person
 from ._row import Row
 from ._session import Session
@@ -21,6 +21,10 @@ from ._settings import Settings
 from ._store import Store, Use
 from ._tokens import SIDS, Token, digest, looks_like_ours, new_secret, new_sid
 from ._watched import Watched
+
+#: How far a proof may be dated ahead of the clock, as those of a provider whose clock is ahead.
+#: One that is further ahead is taken for undated.
+SKEW = timedelta(minutes=5)
 
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
@@ -56,7 +60,7 @@ class Core:
         self.events = events
         self._random = random
         self.watched = Watched(
-            self._dead,
+            self._living,
             settings.socket_check_interval,
             store.listener if settings.notify else None,
         )
@@ -65,21 +69,26 @@ class Core:
 
     def session(self, row: Row) -> Session:
         """The public side of a row; what has run out has ended, written down or not."""
-        return _public(row, self.settings.now(), self.settings.lifetimes)
+        return _public(row, self.settings.now(), self.settings.terms)
 
     def sessions(self, rows: Iterable[Row]) -> list[Session]:
         """The public sides of some rows."""
-        now, lifetimes = self.settings.now(), self.settings.lifetimes
-        return [_public(row, now, lifetimes) for row in rows]
+        now, terms = self.settings.now(), self.settings.terms
+        return [_public(row, now, terms) for row in rows]
 
     def identify(self, person: object) -> Person:
         """The person with id and app as the table spells them.
 
         Raises:
-            ConfigurationError: if there is no id.
+            ConfigurationError: if there is no id, or only the subject of a foreign issuer.
             InvalidSession: if an id cannot be stored.
         """
         person = Person.of(person)
+        if person.id is None and person.subject is not None:
+            person = replace(person, id=self._id_of_subject(person))
+        latest = self.settings.now() + SKEW
+        if person.proof is not None and person.proof > latest:
+            person = replace(person, authenticated_at=None, issued_at=None)
         app_id = self.settings.app_id if person.app_id is None else person.app_id
         facts = {
             "person_id": person.id,
@@ -97,7 +106,18 @@ class Core:
             person.sid,
             cast["acr"],
             person.amr,
+            person.issued_at,
         )
+
+    def _id_of_subject(self, person: Person) -> str | None:
+        """A subject is unique only with its issuer: those of another one are other people."""
+        if person.issuer != self.settings.issuer:
+            raise ConfigurationError(
+                f"the claims of issuer {person.issuer!r} name their person by sub alone, which "
+                "another issuer may use for somebody else: pass Person(id=...) with the id that "
+                "your app has for them, or Sessions(issuer=...) if nobody else vouches for people"
+            )
+        return person.subject
 
     def _new(
         self, device: Device, person: Person, origin: str, now: datetime, *, remember: bool
@@ -108,7 +128,7 @@ class Core:
         # The rest is of our own making, or has been cast where it came in.
         given = checked(
             started_at=now,
-            expires_at=self.settings.lifetimes.expires_at(now),
+            expires_at=self.settings.terms.of(remember=remember).expires_at(now),
             remember=remember,
             amr=person.amr,
         )
@@ -126,11 +146,12 @@ class Core:
             "previous_secret_hash": None,
             "secret_seen_at": None,
             "last_seen_at": now,
-            "authenticated_at": authenticated_at and min(authenticated_at, now),
+            "authenticated_at": authenticated_at,
             "ended_at": None,
             "end_reason": None,
             "acr": person.acr,
             "binding": None,
+            "renewed_at": None,
             **given,
         }
         return values, token, keys
@@ -184,10 +205,10 @@ class Core:
             if row is None:
                 row = await self.store.by_device(keys, origin="scope")
         if row is not None:
-            found = row.found(now, settings.lifetimes, claimed=claimed)
-            then = BY_FINDING[found][row.who(person, now, settings.lifetimes)].then
+            found = row.found(now, settings.terms, claimed=claimed)
+            then = BY_FINDING[found][row.who(person, now, settings.terms)].then
             if then is Then.RESUME:
-                return then, Started(self.session(row), row, None), None
+                return then, Started(_lesser(self.session(row), person), row, None), None
             if then is Then.SIGN_OUT:
                 return then, None, row.reason()
         if not start:
@@ -207,42 +228,48 @@ class Core:
         )
 
     async def renew(
-        self, row: Row, presented: bytes | None, acr: str | None, amr: Sequence[str]
+        self, row: Row, presented: bytes | None, proof: Mapping[str, Any]
     ) -> Started | None:
-        """A new secret for a live session, and how the person was authenticated if that is said;
-        None if it is dead.
+        """A new secret for a live session; None if it is dead.
+
+        Args:
+            row: as it was read.
+            presented: the digest of the secret that the browser is known to hold.
+            proof: what else is written: how and when the person was authenticated.
         """
         now = self.settings.now()
-        proof = checked(acr=acr or row.acr, amr=amr or row.amr)
-        if row.renewed_lately(presented, now):
-            current = await self.store.by_sid(row.id)
-            if current is None or not current.live(now, self.settings.lifetimes):
-                return None
-            return Started(self.session(current), current, None)
         token = Token(row.id, new_secret(self._random))
         values = checked(
             secret_hash=digest(token.secret),
             # The last one that the browser is known to hold, so that a lost answer strands nobody.
             previous_secret_hash=presented or row.secret_hash,
             secret_seen_at=None,
-            authenticated_at=now,
+            renewed_at=now,
             last_seen_at=now,
         )
-        renewed = await self.store.renew(row, values | proof, now=now)
+        renewed = await self.store.renew(row, {**values, **checked(**proof)}, now=now)
         if renewed is None:
             return None
         session, won = self.session(renewed), renewed.secret_hash == values["secret_hash"]
         if won:
             self.events.tell("renewed", session)
+            self.watched.end(row.id, but=renewed.secret_hash)
         return Started(session, renewed, token if won else None)
 
     async def end(
-        self, sid: str, reason: str, *, person_id: str | None = None
+        self,
+        sid: str,
+        reason: str,
+        *,
+        person_id: str | None = None,
+        app_id: str | None = None,
     ) -> tuple[Session | None, bool]:
         """End one session; it as it is then, and whether it ended now."""
         reason = checked(end_reason=reason)["end_reason"]
         now = self.settings.now()
-        row, ended = await self.store.end(sid, reason=reason, now=now, person_id=person_id)
+        row, ended = await self.store.end(
+            sid, reason=reason, now=now, person_id=person_id, app_id=app_id
+        )
         if ended and row is not None:
             self.ended([row])
         return (None if row is None else self.session(row)), ended
@@ -253,7 +280,7 @@ class Core:
             row = await self.store.by_sid(token.sid)
         except SessionsError:
             return True  # it was a moment ago, and an outage logs nobody out
-        live = row is not None and row.live(self.settings.now(), self.settings.lifetimes)
+        live = row is not None and row.live(self.settings.now(), self.settings.terms)
         return live and row is not None and row.secret_hash == digest(token.secret)
 
     def touch(self, row: Row, *, seen: bool, now: datetime) -> None:
@@ -285,10 +312,9 @@ class Core:
         """Where a request comes from, as far as that may be told."""
         return address_to_store(device_from_scope(scope).ip_address, self.settings.store_ip)
 
-    async def _dead(self, sids: Sequence[str]) -> list[str]:
-        """Which of these sessions live no longer."""
-        living = await self.store.living(sids, now=self.settings.now())
-        return [sid for sid in sids if sid not in living]
+    async def _living(self, sids: Sequence[str]) -> Mapping[str, bytes]:
+        """Which of these sessions live, with the digests of their secrets."""
+        return await self.store.living(sids, now=self.settings.now())
 
     async def _is_new(self, keys: Sequence[bytes], *, known: bool) -> bool:
         # Asked where somebody is told: it costs a look-up.
@@ -309,9 +335,27 @@ class Core:
             self.watched.end(row.id)
 
 
-def _public(row: Row, now: datetime, lifetimes: Lifetimes) -> Session:
-    session = row.session(lifetimes)
+def unproved(session: Session) -> Session:
+    """The session as whoever has a superseded secret sees it: nothing has been proved."""
+    return replace(session, authenticated_at=None, acr=None, amr=())
+
+
+def _lesser(session: Session, person: Person) -> Session:
+    """The session as a person sees it who came without its cookie: what they have proved now may be
+    less than what was proved when it started. Of two different `acr` nobody knows the order.
+    """
+    proofs = (session.authenticated_at, person.authenticated_at)
+    return replace(
+        session,
+        authenticated_at=None if None in proofs else min(filter(None, proofs)),
+        acr=session.acr if session.acr == person.acr else None,
+        amr=tuple(method for method in session.amr if method in person.amr),
+    )
+
+
+def _public(row: Row, now: datetime, terms: Terms) -> Session:
+    session = row.session(terms, now)
     if session.ended_at is None and not session.live(now):
-        up = row.deadline(lifetimes)
+        up = row.deadline(terms)
         return replace(session, ended_at=up, end_reason="expired")
     return session

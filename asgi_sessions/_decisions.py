@@ -6,6 +6,7 @@ Rule 2: a decision says what to end first and what to do then; how is the middle
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ class Cookie(Word):
     LIVE_LOGIN = "live, origin login"
     LIVE_SCOPE = "live, origin scope"
     UNPROVEN = "live, bound to a device that has not proved itself"
+    BRIDGE_LOGIN = "live, origin login, superseded secret within its grace"
+    BRIDGE_SCOPE = "live, origin scope, superseded secret within its grace"
+    LAPSED = "live, superseded secret whose successor was never seen, after 10 minutes"
     SUPERSEDED = "live, superseded secret past its grace"
     REVOKED = "ended as revoked, reuse or limit"
     DEAD = "ended otherwise, expired or unknown"
@@ -48,11 +52,23 @@ class Found(Word):
     NOTHING = "nothing"
 
 
+class Secret(Word):
+    """What the secret of a cookie is worth."""
+
+    CURRENT = "current"
+    #: Of requests that were under way when the secret was replaced: the same session, but nothing
+    #: that was proved since counts for them.
+    BRIDGE = "superseded, within its grace"
+    LAPSED = "superseded by one that was never seen, after 10 minutes"
+    SUPERSEDED = "superseded, past its grace"
+
+
 class Then(Enum):
     """What to do once that which has to end has ended."""
 
     NO_SESSION = "no session"
     RESUME = "resume"
+    BRIDGE = "resume as if nothing had been proved"
     FIND = "find or start"
     START = "start"
     SIGN_OUT = "signed out"
@@ -68,8 +84,16 @@ class Decision(NamedTuple):
 #: Reasons after which only a new authentication lets a person in again.
 REVOKING = frozenset({"revoked", "reuse", "limit"})
 
+#: How long a superseded secret stays good once its successor has been seen: requests that were
+#: under way. Later it means that two parties hold the cookie.
+GRACE = timedelta(seconds=60)
+#: How long it stays good while its successor has not been seen, because the answer may have been
+#: lost. Later it is good for nothing, and ends nothing: nobody else has shown up.
+UNSEEN_GRACE = timedelta(minutes=10)
+
 _NO_SESSION = Decision(None, Then.NO_SESSION)
 RESUME = Decision(None, Then.RESUME)
+_BRIDGE = Decision(None, Then.BRIDGE)
 _FIND = Decision(None, Then.FIND)
 _START = Decision(None, Then.START)
 _SIGN_OUT = Decision(None, Then.SIGN_OUT)
@@ -94,6 +118,18 @@ BY_COOKIE: dict[Cookie, dict[Who, Decision]] = {
         Who.SAME: _SIGN_OUT,
         Who.OTHER: Decision("person_changed", Then.FIND),
     },
+    Cookie.BRIDGE_LOGIN: {
+        Who.NOBODY: _BRIDGE,
+        Who.SAME: _BRIDGE,
+        Who.OTHER: Decision("person_changed", Then.FIND),
+    },
+    Cookie.BRIDGE_SCOPE: {
+        Who.NOBODY: _NO_SESSION,
+        Who.SAME: _BRIDGE,
+        Who.OTHER: Decision("person_changed", Then.FIND),
+    },
+    # As if the cookie had not come.
+    Cookie.LAPSED: {Who.NOBODY: _NO_SESSION, Who.SAME: _FIND, Who.OTHER: _FIND},
     Cookie.SUPERSEDED: {
         Who.NOBODY: Decision("reuse", Then.NO_SESSION),
         Who.SAME: Decision("reuse", Then.SIGN_OUT),
@@ -121,3 +157,27 @@ BY_FINDING: dict[Found, dict[Who, Decision]] = {
     Found.DEAD: {Who.SAME: _START, Who.SAME_SINCE: _START},
     Found.NOTHING: {Who.SAME: _START},
 }
+
+
+def worth_of_superseded(
+    renewed_at: datetime | None, seen_at: datetime | None, now: datetime
+) -> Secret:
+    """What the secret before the current one is worth.
+
+    Args:
+        renewed_at: when it was replaced; None if nobody wrote that down.
+        seen_at: when its successor was first seen; None if it was not.
+        now: the moment.
+    """
+    if seen_at is not None:
+        return Secret.BRIDGE if now <= seen_at + GRACE else Secret.SUPERSEDED
+    if renewed_at is not None and now <= renewed_at + UNSEEN_GRACE:
+        return Secret.BRIDGE
+    return Secret.LAPSED
+
+
+def is_fresh(authenticated_at: datetime | None, now: datetime, max_age: timedelta) -> bool:
+    """Whether a proof of identity is recent enough (ASVS 7.5.1). One in the future is not: the
+    clock that dated it cannot be compared with ours.
+    """
+    return authenticated_at is not None and timedelta(0) <= now - authenticated_at <= max_age

@@ -9,6 +9,7 @@ from starlette.types import Message, Send
 
 from ._binding import Binding
 from ._call import Call
+from ._cookies import for_caches
 from ._core import Core
 from ._errors import SessionsError
 from ._events import logger
@@ -44,17 +45,21 @@ class Delivery:
         if call.token is None:
             await self._not_delivered(call)  # the app has failed, or has given up the login
         cookie = None
-        if call.token is not None and call.row is not None:
-            left = call.row.expires_at - self._settings.now()
+        if call.token is not None and call.row is not None and call.session is not None:
+            left = call.session.expires_at - self._settings.now()
             cookie = self._settings.cookie.render(
                 self._settings.keys.sign(call.token),
                 max_age=max(round(left.total_seconds()), 1) if call.row.remember else None,
             )
         elif call.clear:
             cookie = self._settings.cookie.render("", max_age=0)
-        if cookie is None and not call.vary:
+        headers = list(message.get("headers", ()))
+        if cookie is not None:
+            headers = self._settings.cookie.write(headers, cookie)
+        if message["type"] != "websocket.accept":  # no cache keeps a handshake
+            headers = for_caches(headers, private=call.private)
+        elif cookie is None:
             return message
-        headers = self._settings.cookie.write(message.get("headers", ()), cookie, vary=call.vary)
         if call.extra is not None:
             headers.append(call.extra)
         if self._binding is not None:
@@ -90,7 +95,9 @@ class Delivery:
             and row.secret_seen_at is None
             and call.presented == row.secret_hash
         )
-        if not arrived and now - row.last_seen_at < self._settings.touch_interval:
+        if not arrived and (
+            not call.touches or now - row.last_seen_at < self._settings.touch_interval
+        ):
             return
         seen_at = now if arrived else row.secret_seen_at
         call.row = row._replace(last_seen_at=now, secret_seen_at=seen_at)

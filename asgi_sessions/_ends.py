@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, bindparam, case, func, select, update
 from sqlalchemy.sql import ClauseElement
 
 from ._access import Access
-from ._lifetimes import Lifetimes
+from ._lifetimes import Terms
 from ._row import Row
 from ._sql import Clauses, Condition, values
 from ._statement import padded
@@ -24,13 +24,13 @@ class Ends:
 
     Args:
         sql: what is said of the table.
-        lifetimes: when a row's time is up.
+        terms: when a row's time is up.
         channel: where ends are told to other processes, in the same statement; None for nowhere.
     """
 
-    def __init__(self, sql: Clauses, lifetimes: Lifetimes, channel: str | None = None) -> None:
+    def __init__(self, sql: Clauses, terms: Terms, channel: str | None = None) -> None:
         self._sql = sql
-        self._lifetimes = lifetimes
+        self._terms = terms
         self._channel = channel
         self._deadlines: dict[int, ColumnElement[Any]] = {}
 
@@ -66,8 +66,8 @@ class Ends:
 
     def overdue(self, rows: Iterable[Row], now: datetime) -> list[Row]:
         """Those of these rows whose time is up without a word of it in the table."""
-        lifetimes = self._lifetimes
-        return [row for row in rows if row.ended_at is None and not row.live(now, lifetimes)]
+        terms = self._terms
+        return [row for row in rows if row.ended_at is None and not row.live(now, terms)]
 
     async def expire(self, access: Access, rows: Sequence[Row], now: datetime) -> list[Row]:
         """Write down the end of those of these rows whose time is up; those that ended now, not
@@ -99,7 +99,7 @@ class Ends:
         given = {**mine.values, **sql.at(now), **values(end_reason="expired")}
         over = padded(over)
         for i, row in enumerate(over):
-            given |= {f"p_over_{i}": row.id, f"p_deadline_{i}": row.deadline(self._lifetimes)}
+            given |= {f"p_over_{i}": row.id, f"p_deadline_{i}": row.deadline(self._terms)}
         return await access.update(
             ("expire", mine.shape, len(over)),
             sql,

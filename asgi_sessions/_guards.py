@@ -23,22 +23,22 @@ _LOGIN = "log in first"
 _AGAIN = "prove again who you are: the last time was too long ago"
 
 
-def session_of(conn: Conn) -> Session | None:
+def session_of(conn: Conn, sessions: Sessions | None = None) -> Session | None:
     """The session of a connection.
 
+    Args:
+        conn: the connection.
+        sessions: whose; None for those of the only middleware that it has passed.
+
     Raises:
-        ConfigurationError: if the connection did not pass through the middleware.
+        ConfigurationError: if the connection passed through no such middleware, or through two.
     """
-    scope = scope_of(conn)
-    _sessions(scope)
-    session: Session | None = scope["state"]["session"]
-    return session
+    return (sessions or _sessions(scope_of(conn))).current(conn)
 
 
-def is_fresh(conn: Conn, max_age: timedelta) -> bool:
-    """`Sessions.is_fresh` of the Sessions that the connection has passed."""
-    scope = scope_of(conn)
-    return _sessions(scope).is_fresh(scope, max_age)
+def is_fresh(conn: Conn, max_age: timedelta, sessions: Sessions | None = None) -> bool:
+    """`Sessions.is_fresh` of the same."""
+    return (sessions or _sessions(scope_of(conn))).is_fresh(conn, max_age)
 
 
 def checked_age(max_age: object) -> timedelta:
@@ -52,18 +52,16 @@ def checked_age(max_age: object) -> timedelta:
     return max_age
 
 
-def login_required(conn: Conn) -> dict[str, Any]:
+def login_required(conn: Conn, sessions: Sessions | None = None) -> dict[str, Any]:
     """Why there is no session, with OpenID Connect's word for it (Core 1.0, 3.1.2.6).
 
     Raises:
         SessionsUnavailable: if nobody knows whether there is one.
     """
-    scope = scope_of(conn)
-    fault = _sessions(scope)._call(scope).fault
-    if fault is not None:
-        raise fault
-    reason = scope["state"]["session_end_reason"]
-    return {"error": "login_required", "error_description": _LOGIN, "reason": reason}
+    call = (sessions or _sessions(scope_of(conn)))._call(conn)
+    if call.fault is not None:
+        raise call.fault
+    return {"error": "login_required", "error_description": _LOGIN, "reason": call.end_reason}
 
 
 def not_fresh(session: Session, max_age: timedelta) -> dict[str, Any]:
@@ -78,10 +76,17 @@ def not_fresh(session: Session, max_age: timedelta) -> dict[str, Any]:
 
 
 def _sessions(scope: Mapping[str, Any]) -> Sessions:
-    sessions = scope.get(SESSIONS)
-    if not isinstance(sessions, Sessions):
+    passed = scope.get(SESSIONS, ())
+    if not passed:
         raise ConfigurationError(
             "this connection did not pass through SessionMiddleware: add it to the app, outside "
             "of what asks for the session"
         )
+    if len(passed) > 1:
+        raise ConfigurationError(
+            "this connection has passed through the middlewares of two Sessions, so it has to be "
+            "said whose session is meant: in FastAPI by current_session_of(sessions) and its kin, "
+            "in Starlette by SessionAuthBackend(sessions=...), elsewhere by sessions.current(conn)"
+        )
+    sessions: Sessions = passed[0]
     return sessions

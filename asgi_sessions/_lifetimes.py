@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from ._errors import ConfigurationError
+
+
+def plain_utc(moment: datetime) -> datetime:
+    """An aware time as a plain `datetime` in UTC. Subclasses (of pendulum, of freezegun) compute
+    differently, and drivers that look at the type refuse them.
+    """
+    if type(moment) is datetime and moment.tzinfo is UTC:
+        return moment
+    moment = moment.astimezone(UTC)
+    date, time = moment.date(), moment.time()
+    return datetime(
+        date.year,
+        date.month,
+        date.day,
+        time.hour,
+        time.minute,
+        time.second,
+        time.microsecond,
+        tzinfo=UTC,
+    )
+
 
 #: RFC 6265bis caps a cookie's life at 400 days; no session is worth more.
 LONGEST = timedelta(days=400)
@@ -45,6 +66,27 @@ class Lifetimes:
     def idle_since(self, now: datetime) -> datetime:
         """A session last seen at or before this moment is over."""
         return now - self.idle
+
+    def too_old_since(self, now: datetime) -> datetime:
+        """A session started at or before this moment is over."""
+        return now - self.absolute
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The lifetimes that hold now, by whether the cookie outlives the browser.
+
+    Attributes:
+        persistent: of sessions with `remember`.
+        browser: of sessions without: browsers restore such cookies, so they may need shorter ones.
+    """
+
+    persistent: Lifetimes
+    browser: Lifetimes
+
+    def of(self, *, remember: bool) -> Lifetimes:
+        """The lifetimes of a session."""
+        return self.persistent if remember else self.browser
 
 
 # NIST SP 800-63B-4, 2.1.3, 2.2.3 and 2.3.3: reauthentication at each assurance level.

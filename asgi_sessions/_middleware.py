@@ -3,33 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._binding import Respond
 from ._call import SESSIONS, Call
-from ._channel import Socket
-from ._cookies import add_vary
+from ._channel import POLICY_VIOLATION, Socket
+from ._cookies import for_caches
 from ._delivery import Delivery
 from ._device import headers_of
+from ._endpoint import foreign_origin
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
 from ._events import logger
 from ._outage import outage_at_hand, outage_of
-from ._person import Person, person_from_scope
+from ._person import Person, is_vouched_for, person_from_scope, sign_out_of_scope
 from ._resolve import resolve, resumes
 from ._sessions import Sessions
 from ._streams import Streams
+from ._tokens import Presented
 
 PersonReader = Callable[[Scope], object]
+SignOut = Callable[[Scope], object]
+OnSignedOut = Literal["anonymous", "refuse"]
 
 _KINDS = frozenset({"http", "websocket"})
 #: The status of a layer that has met an exception.
 _FAILED = 500
 _TRY_AGAIN: Message = {"type": "websocket.close", "code": 1013, "reason": "try again later"}
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+#: Hosts that browsers trust without https.
+_LOOPBACK = re.compile(
+    rb"(localhost|[a-z0-9.-]+\.localhost|127\.[0-9.]+|\[::1\])(:\d+)?", re.IGNORECASE
+)
+
+# What is told once.
+_SHARED_STATE = (
+    "the server gives the requests of a connection one scope['state'], in which they see one "
+    "another's; here each request gets its own"
+)
+_STATE_OVERWRITTEN = (
+    "another layer has written to request.state.session, which is not the session any more: read "
+    "sessions.current(request), or give one of the two another name"
+)
+_PERSON_BEHIND = (
+    "a layer behind SessionMiddleware puts a user into the scope, for whom no session is kept and "
+    "none can be ended: let that layer run before SessionMiddleware"
+)
+_COOKIE_OVER_HTTP = (
+    "a login came over plain http, where browsers drop its Secure cookie: serve https; behind a "
+    "proxy that does, have the server read X-Forwarded-Proto; only in development, pass "
+    "cookie_secure=False"
+)
+_NOT_SIGNED_OUT = (
+    "SessionMiddleware(person=...) still finds somebody who was signed out, who is refused with "
+    "401: pass sign_out=..., a function that takes them out of the scope"
+)
 
 
 class SessionMiddleware:
@@ -43,19 +76,43 @@ class SessionMiddleware:
         sessions: the `Sessions` that hold the rows.
         person: reads from the scope whom another layer has authenticated: None, a `Person`, or
             any object or mapping with an id. That layer has to run before this one.
+        sign_out: takes that person out of the scope again, when their session was revoked. A
+            `person` of your own needs one of your own: a person who is still there after the
+            default is refused with 401.
+        on_signed_out: ``anonymous`` lets the request of somebody who was signed out go on without
+            a person, so that they reach a login; ``refuse`` answers it with 401.
 
     Raises:
-        ConfigurationError: if `sessions` are none.
+        ConfigurationError: if an argument cannot be one.
     """
 
     def __init__(
-        self, app: ASGIApp, *, sessions: Sessions, person: PersonReader = person_from_scope
+        self,
+        app: ASGIApp,
+        *,
+        sessions: Sessions,
+        person: PersonReader = person_from_scope,
+        sign_out: SignOut = sign_out_of_scope,
+        on_signed_out: OnSignedOut = "anonymous",
     ) -> None:
         if not isinstance(sessions, Sessions):
             raise ConfigurationError(
                 f"SessionMiddleware(sessions={sessions!r}): pass the Sessions of your app"
             )
+        for name, function in (("person", person), ("sign_out", sign_out)):
+            if not callable(function):
+                raise ConfigurationError(
+                    f"SessionMiddleware({name}={function!r}): use a function of the scope"
+                )
+        if on_signed_out not in ("anonymous", "refuse"):
+            raise ConfigurationError(
+                f"SessionMiddleware(on_signed_out={on_signed_out!r}): use 'anonymous' or 'refuse'"
+            )
         self.app = app
+        self._sign_out = sign_out
+        self._refuses = on_signed_out == "refuse"
+        #: What has been told once.
+        self._told: set[str] = set()
         self._sessions = sessions
         self._person = person
         self._core = sessions._core
@@ -73,25 +130,30 @@ class SessionMiddleware:
 
     # Any: the types of Starlette's and of Litestar's ASGI are not one another's. In one piece,
     # because each further step would cost every request.
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901 -- as said above
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901, PLR0912 -- as said above
         """Serve one connection."""
         kind = scope["type"]
         if kind not in _KINDS or self._key in scope:
             await self.app(scope, receive, send)
             return
-        headers = headers_of(scope)
+        call = scope[self._key] = Call(scope, self._key)
+        scope[SESSIONS] = (*scope.get(SESSIONS, ()), self._sessions)
+        if call.shared and self._first("shared_state"):
+            logger.warning(_SHARED_STATE, extra={"event": "shared_state"})
+        if self._settings.exclude and self._settings.excludes(scope):
+            call.excluded = True
+            await self.app(scope, receive, send)
+            return
+        if self._settings.touch is not None:
+            call.touches = bool(self._settings.touch(scope))
+        headers_of(scope)  # from now on they can be read more than once
         person = self._person(scope)
-        call = scope[self._key] = Call(scope)
-        scope[SESSIONS] = self._sessions
         if self._binding is not None:
             if (respond := self._binding.responder(scope)) is not None:
                 await self._answer_device(respond, scope, receive, send)
                 return
             call.root_path = scope.get("root_path", "")  # routers change it
-        values = self._read(headers)
-        if (values or person is not None) and not await self._enter(
-            scope, call, person, values, send
-        ):
+        if not await self._enter(scope, call, person, send):
             return
         if kind == "websocket":
             await self._serve_websocket(scope, call, receive, send)
@@ -109,11 +171,12 @@ class SessionMiddleware:
                         forward = _swallow
                         return _unavailable(scope, send, fault)
                 if call.tells:
+                    if call.token is not None and self._loses_cookie(scope):
+                        logger.warning(_COOKIE_OVER_HTTP, extra={"event": "cookie_over_http"})
                     return self._delivery.start(call, message, forward)
                 call.responding = True
-                if call.vary:
-                    headers = add_vary(message.get("headers", ()))
-                    return forward({**message, "headers": headers})
+                headers = for_caches(message.get("headers", ()), private=call.private)
+                return forward({**message, "headers": headers})
             return forward(message)
 
         try:
@@ -126,32 +189,73 @@ class SessionMiddleware:
                 await self._delivery.withdraw(call)
             if call.now is not None:
                 self._touch_if_due(call, call.now)
+            if call.overwritten or call.row is None:
+                self._look_around(scope, call, person)
 
-    async def _enter(
-        self, scope: Scope, call: Call, person: object, values: list[str], send: Send
-    ) -> bool:
+    def _look_around(self, scope: Scope, call: Call, person: object) -> None:
+        """Tell once of layers that do not get along with this one."""
+        if call.overwritten and self._first("state_overwritten"):
+            logger.warning(_STATE_OVERWRITTEN, extra={"event": "state_overwritten"})
+        if (
+            person is None
+            and call.fault is None
+            and is_vouched_for(scope)
+            and self._first("person_behind")
+        ):
+            logger.warning(_PERSON_BEHIND, extra={"event": "person_behind"})
+
+    def _loses_cookie(self, scope: Scope) -> bool:
+        """Whether a browser will drop the cookie, told for the first time: it takes a Secure one
+        over plain http from its own machine alone.
+        """
+        if not self._settings.cookie.secure or scope.get("scheme") != "http":
+            return False
+        hosts = [value for name, value in headers_of(scope) if name == b"host"]
+        if not hosts or _LOOPBACK.fullmatch(hosts[0]):
+            return False
+        return self._first("cookie_over_http")
+
+    def _first(self, kind: str) -> bool:
+        """Whether this has not been told yet."""
+        told = kind in self._told
+        self._told.add(kind)
+        return not told
+
+    def _presented(self, scope: Scope) -> tuple[list[Presented], bool]:
+        """What the cookies say whose signature holds, and whether any cookie of ours came."""
+        if scope["type"] == "websocket" and foreign_origin(
+            headers_of(scope), self._settings.trusted_origins
+        ):
+            return [], False
+        values = self._read(headers_of(scope))
+        if not values:
+            return [], False
+        tokens = [token for value in values if (token := self._verify(value)) is not None]
+        if len(tokens) < len(values):
+            forged = [value for value in values if self._verify(value) is None]
+            self._core.note_forged(scope, forged)
+        return tokens, True
+
+    async def _enter(self, scope: Scope, call: Call, person: object, send: Send) -> bool:
         """Find the session; False if the request has been refused."""
         core = self._core
-        identified = call.person = None if person is None else self._identify(scope, call, person)
-        tokens, refused = [], []
-        for value in values:
-            token = self._verify(value)
-            if token is None:
-                refused.append(value)
-            else:
-                tokens.append(token)
-        if refused:
-            core.note_forged(scope, refused)
-        if identified is None and not tokens:
+        tokens, sent = self._presented(scope)
+        if person is None and not tokens:
             return True
+        identified = call.person = None if person is None else self._identify(person)
+        if person is not None and identified is None:
+            if not await self._signed_out(scope, call, send):
+                return False
+            if not tokens:
+                return True
         try:
             if len(tokens) == 1:  # the rule, and gathering takes time
                 rows = [await self._store.by_sid(tokens[0].sid)]
             else:
                 rows = await asyncio.gather(*(self._store.by_sid(token.sid) for token in tokens))
             if not resumes(self._settings, call, identified, tokens, rows):
-                sent, start = bool(values), identified is not None and self._starts(scope)
-                await resolve(
+                start = identified is not None and self._starts(scope)
+                stays = await resolve(
                     core,
                     scope,
                     call,
@@ -162,11 +266,21 @@ class SessionMiddleware:
                     sent=sent,
                     start=start,
                 )
+                if not stays and not await self._signed_out(scope, call, send):
+                    return False
         except SessionsUnavailable as fault:
             return await self._go_without(scope, call, send, fault)
         if (begun := core.events.down_since) is not None:
             core.events.available(begun)
         return True
+
+    def _identify(self, person: object) -> Person | None:
+        try:
+            return self._core.identify(person)
+        except InvalidSession as fault:
+            # The table cannot hold their id, so nobody could end their session.
+            logger.warning("person refused: %s", fault)
+            return None
 
     async def _answer_device(
         self, respond: Respond, scope: Scope, receive: Receive, send: Send
@@ -186,18 +300,25 @@ class SessionMiddleware:
         if self._settings.on_unavailable == "error":
             await _unavailable(scope, send, fault)
             return False
-        call.sign_out(scope)  # nobody knows whether they have been revoked
         call.fault = fault
-        return True
+        if call.person is None:
+            return True
+        # Nobody knows whether they have been revoked.
+        return await self._signed_out(scope, call, send)
 
-    def _identify(self, scope: Scope, call: Call, person: object) -> Person | None:
-        try:
-            return self._core.identify(person)
-        except InvalidSession as fault:
-            # A session nobody could end is none; and whom none can hold is not let in.
-            logger.warning("person refused: %s", fault)
-            call.sign_out(scope)
-            return None
+    async def _signed_out(self, scope: Scope, call: Call, send: Send) -> bool:
+        """Take the person whom another layer vouches for out of the scope; False if the request
+        has been refused.
+        """
+        call.person = None
+        self._sign_out(scope)
+        left = self._sign_out is sign_out_of_scope and self._person(scope) is not None
+        if left and self._first("not_signed_out"):
+            logger.warning(_NOT_SIGNED_OUT, extra={"event": "not_signed_out"})
+        if not left and not self._refuses:
+            return True
+        await _refuse(scope, send, call.end_reason)
+        return False
 
     def _starts(self, scope: Scope) -> bool:
         if scope.get("method") == "OPTIONS":
@@ -214,7 +335,9 @@ class SessionMiddleware:
         def watch() -> None:
             sid = None if call.row is None else call.row.id
             if sid is not None and sid not in watched:
-                watched[sid] = self._core.watched.add(sid, partial(_end, socket, call, sid))
+                watched[sid] = self._core.watched.add(
+                    sid, partial(_end, socket, call, sid), lambda: call.secret
+                )
 
         async def send_with_cookie(message: Message) -> None:
             if message["type"] == "websocket.close" and (fault := outage_at_hand()) is not None:
@@ -275,16 +398,40 @@ async def _swallow(_: Message) -> None:
 
 async def _unavailable(scope: Scope, send: Send, fault: SessionsUnavailable) -> None:
     """503 in place of an answer; the cookie stays as it is (ASVS 16.5.2)."""
+    retry = (b"retry-after", b"%d" % fault.retry_after)
+    close = (1013, "try again later")
+    await _answer(scope, send, 503, b"Service Unavailable", header=retry, close=close)
+
+
+async def _refuse(scope: Scope, send: Send, reason: str | None) -> None:
+    """401 in place of an answer, for a person whose session was revoked."""
+    text = b"Signed out" if reason is None else f"Signed out: {reason}".encode()
+    challenge = (b"www-authenticate", b"Cookie")  # a 401 has to have one (RFC 9110, 11.6.1)
+    close = (POLICY_VIOLATION, "signed out")
+    await _answer(scope, send, 401, text, header=challenge, close=close)
+
+
+async def _answer(
+    scope: Scope,
+    send: Send,
+    status: int,
+    text: bytes,
+    *,
+    header: tuple[bytes, bytes],
+    close: tuple[int, str],
+) -> None:
+    """An answer in place of the app's; a WebSocket is closed where it cannot be answered."""
     prefix = ""
     if scope["type"] == "websocket":
         if "websocket.http.response" not in scope.get("extensions", {}):
-            await send(_TRY_AGAIN)
+            await send({"type": "websocket.close", "code": close[0], "reason": close[1]})
             return
         prefix = "websocket."
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
-        (b"retry-after", b"%d" % fault.retry_after),
+        header,
         (b"cache-control", b"no-store"),
+        (b"vary", b"Cookie"),
     ]
-    await send({"type": f"{prefix}http.response.start", "status": 503, "headers": headers})
-    await send({"type": f"{prefix}http.response.body", "body": b"Service Unavailable"})
+    await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
+    await send({"type": f"{prefix}http.response.body", "body": text})

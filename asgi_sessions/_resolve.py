@@ -10,23 +10,24 @@ from starlette.types import Scope
 
 from ._binding import Binding
 from ._call import Call
-from ._core import Core
+from ._core import Core, unproved
 from ._decisions import BY_COOKIE, RESUME, Cookie, Then, Who
 from ._errors import SessionsError
-from ._lifetimes import Lifetimes
+from ._lifetimes import Terms
 from ._person import Person
 from ._row import Row
 from ._settings import Settings
-from ._tokens import Token, digest
+from ._tokens import Presented
 
 _LIVE = (Cookie.LIVE_LOGIN, Cookie.LIVE_SCOPE)
+_BRIDGES = (Cookie.BRIDGE_LOGIN, Cookie.BRIDGE_SCOPE)
 
 
 def resumes(
     settings: Settings,
     call: Call,
     person: Person | None,
-    tokens: Sequence[Token],
+    tokens: Sequence[Presented],
     rows: Sequence[Row | None],
 ) -> bool:
     """Give the call the session of its one cookie, if it only has to be resumed: the way of nearly
@@ -35,11 +36,11 @@ def resumes(
     row = rows[0] if len(rows) == 1 else None
     if row is None or row.binding is not None:  # a bound one takes a closer look
         return False
-    now, lifetimes, secret = settings.now(), settings.lifetimes, digest(tokens[0].secret)
-    cookie = row.cookie(secret, now, lifetimes)
-    if BY_COOKIE[cookie][row.who(person, now, lifetimes)] is not RESUME:
+    now, terms, secret = settings.now(), settings.terms, tokens[0].digest
+    cookie = row.cookie(secret, now, terms)
+    if BY_COOKIE[cookie][row.who(person, now, terms)] is not RESUME:
         return False
-    call.use(row, row.session(lifetimes))
+    call.use(row, row.session(terms, now))
     call.presented, call.now = secret, now
     return True
 
@@ -48,14 +49,14 @@ async def resolve(
     core: Core,
     scope: Scope,
     call: Call,
-    tokens: Sequence[Token],
+    tokens: Sequence[Presented],
     rows: Sequence[Row | None],
     *,
     binding: Binding | None,
     person: Person | None,
     sent: bool,
     start: bool,
-) -> None:
+) -> bool:
     """Give the call its session, if it has one.
 
     Args:
@@ -67,6 +68,9 @@ async def resolve(
         sent: whether the browser sent any cookie of ours at all.
         start: whether a session may be started for that person.
 
+    Returns:
+        Whether the person whom another layer vouches for may stay: False signs them out.
+
     Raises:
         SessionsUnavailable: if the database does not answer.
     """
@@ -75,72 +79,71 @@ async def resolve(
     who = Who.NOBODY if person is None else Who.SAME
     cookie, row, secret = Cookie.INVALID if sent else Cookie.NONE, None, None
     if tokens:
-        call.vary = True  # whatever becomes of it, the answer depends on the cookie
+        call.private = True  # whatever becomes of it, the answer depends on the cookie
         call.brought = rows
-        cookie, row, secret = _judge(tokens, rows, now, settings.lifetimes)
+        cookie, row, secret = _judge(tokens, rows, now, settings.terms)
         if row is not None:
-            if cookie in _LIVE and not _proven(binding, scope, call, row, now):
+            if cookie in (*_LIVE, *_BRIDGES) and not _proven(binding, scope, call, row, now):
                 cookie = Cookie.UNPROVEN
-            who = row.who(person, now, settings.lifetimes)
+            who = row.who(person, now, settings.terms)
     decision = BY_COOKIE[cookie][who]
     if row is not None:
-        if decision is RESUME:
-            call.use(row, row.session(settings.lifetimes))
+        if decision.then in (Then.RESUME, Then.BRIDGE):
+            session = row.session(settings.terms, now)
+            call.bridge = decision.then is Then.BRIDGE
+            call.use(row, unproved(session) if call.bridge else session)
             call.presented, call.now = secret, now
-            return
+            return True
         await _settle(core, call, cookie, row, decision.end)
-    if decision.then is Then.SIGN_OUT:
-        call.sign_out(scope)
-    elif decision.then is Then.FIND and person is not None:
-        await _find(core, scope, call, person, start=start)
+    if decision.then is Then.FIND and person is not None:
+        return await _find(core, scope, call, person, start=start)
+    return decision.then is not Then.SIGN_OUT
 
 
 async def _settle(core: Core, call: Call, cookie: Cookie, row: Row, end: str | None) -> None:
     """Put down what becomes of a row that is not resumed."""
     if end is not None:
         await core.end(row.id, end)
-        call.state["session_end_reason"] = end
-    elif cookie is Cookie.LIVE_SCOPE:
+        call.explain(end)
+    elif cookie in (Cookie.LIVE_SCOPE, Cookie.BRIDGE_SCOPE):
         call.kept = row.id
     elif cookie is Cookie.UNPROVEN:
         call.kept = row.id  # a login over it, or a logout, ends it: that opens nothing to anybody
-        call.state["session_end_reason"] = "not_bound"
+        call.explain("not_bound")
+    elif cookie is Cookie.LAPSED:
+        call.explain("superseded")
     else:
-        call.state["session_end_reason"] = row.reason()
+        call.explain(row.reason())
         if row.ended_at is None:
             with suppress(SessionsError):  # it is written down another time
                 await core.end(row.id, "expired")
 
 
-async def _find(core: Core, scope: Scope, call: Call, person: Person, *, start: bool) -> None:
+async def _find(core: Core, scope: Scope, call: Call, person: Person, *, start: bool) -> bool:
     then, started, reason = await core.find_or_start(
         scope, person, start=start, known=call.knows(person)
     )
     if reason is not None:
-        call.state["session_end_reason"] = reason
-    if then is Then.SIGN_OUT:
-        call.sign_out(scope)
-    elif started is not None:
+        call.explain(reason)
+    if started is not None:
         call.use(started.row, started.session)
         call.give(started.token)
         call.now = core.settings.now()
+    return then is not Then.SIGN_OUT
 
 
 def _judge(
-    tokens: Sequence[Token], rows: Sequence[Row | None], now: datetime, lifetimes: Lifetimes
+    tokens: Sequence[Presented], rows: Sequence[Row | None], now: datetime, terms: Terms
 ) -> tuple[Cookie, Row | None, bytes | None]:
-    """What verified tokens lead to: the first that is live, else the first."""
+    """What verified cookies lead to: the first that is live, else a bridge, else the first."""
     found: list[tuple[Cookie, Row | None, bytes | None]] = []
     for token, row in zip(tokens, rows, strict=True):
         if row is None:
             found.append((Cookie.DEAD, None, None))
             continue
-        secret = digest(token.secret)
-        cookie = row.cookie(secret, now, lifetimes)
-        if cookie in _LIVE:
-            return cookie, row, secret
-        found.append((cookie, row, secret))
-    return found[0]
+        found.append((row.cookie(token.digest, now, terms), row, token.digest))
+    # A bridge before what is dead; min gives the first of equals.
+    return min(found, key=lambda one: (one[0] not in _LIVE, one[0] not in _BRIDGES))
 
 
 def _proven(binding: Binding | None, scope: Scope, call: Call, row: Row, now: datetime) -> bool:

@@ -64,6 +64,7 @@ class SessionRoutes:
         self._sessions = sessions
         self._options = options
         self._now = sessions._core.settings.now
+        self._trusted = sessions._core.settings.trusted_origins
         self._same_site = sessions._core.settings.cookie.domain is not None
         self._page_headers = options.page_headers()
         device_name("-")  # reads the rules of the library now rather than at the first request
@@ -88,20 +89,22 @@ class SessionRoutes:
             allowed = ", ".join(methods)
             text = f"This address takes {allowed}."
             return self._refuse(asked, 405, "Method not allowed", text, headers={"Allow": allowed})
-        if method not in _READS and crosses_sites(headers, same_site=self._same_site):
+        if method not in _READS and crosses_sites(
+            headers, same_site=self._same_site, trusted=self._trusted
+        ):
             text = "Another site has sent you here. Nothing was ended."
             return self._refuse(asked, 403, "Cross-site request refused", text)
         call = self._sessions._call(scope)
         if call.fault is not None:
             raise call.fault  # to say that nobody is logged in would be a guess
-        session: Session | None = call.state["session"]
+        session = call.session
         if session is None:
             return self._refuse(
                 asked,
                 401,
                 "Not logged in",
                 "Log in to see where else you are.",
-                facts={"reason": call.state["session_end_reason"]},
+                facts={"reason": call.end_reason},
                 url=self._options.login_url,
             )
         return await methods[method](asked, session)
@@ -166,7 +169,9 @@ class SessionRoutes:
         # In another app, the same id may be somebody else.
         if other is None or _owner(other) != _owner(session):
             return self._not_found(asked)
-        await self._sessions.end_session_by_id(sid, person_id=session.person_id)
+        await self._sessions.end_session_by_id(
+            sid, person_id=session.person_id, app_id=session.app_id
+        )
         return self._done(asked, int(other.ended_at is None))
 
     async def _end_others(self, asked: _Asked, session: Session) -> Response:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hmac
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
-from ._decisions import REVOKING, Cookie, Found, Who
-from ._lifetimes import Lifetimes
+from ._decisions import REVOKING, Cookie, Found, Secret, Who, worth_of_superseded
+from ._lifetimes import Terms
 from ._person import Person
 from ._session import Session
 
-#: How long a superseded secret stays good once its successor has been seen: requests that were
-#: under way. Later it means that two parties hold the cookie.
-GRACE = timedelta(seconds=60)
-
 _new = object.__new__
 _set = object.__setattr__
+
+_OF_LOGINS = {
+    Secret.CURRENT: Cookie.LIVE_LOGIN,
+    Secret.BRIDGE: Cookie.BRIDGE_LOGIN,
+    Secret.LAPSED: Cookie.LAPSED,
+    Secret.SUPERSEDED: Cookie.SUPERSEDED,
+}
+_OF_SCOPE = {
+    **_OF_LOGINS,
+    Secret.CURRENT: Cookie.LIVE_SCOPE,
+    Secret.BRIDGE: Cookie.BRIDGE_SCOPE,
+}
 
 
 class Row(NamedTuple):
@@ -43,13 +51,16 @@ class Row(NamedTuple):
     acr: str | None
     amr: str | None
     binding: bytes | None
+    renewed_at: datetime | None
 
     def __repr__(self) -> str:
         """Without the hashes: nothing of a secret reaches a log."""
         return f"Row(id={self.id!r}, person_id={self.person_id!r})"
 
-    def session(self, lifetimes: Lifetimes) -> Session:
-        """What the outside sees."""
+    def session(self, terms: Terms, now: datetime) -> Session:
+        """What the outside sees. A proof that is dated later than now counts as one of now."""
+        lifetimes = terms.persistent if self[16] else terms.browser
+        authenticated_at, expires_at = self[12], self[10] + lifetimes.absolute
         session = _new(Session)
         # A frozen dataclass sets its fields one by one, which takes three times as long.
         _set(
@@ -66,8 +77,8 @@ class Row(NamedTuple):
                 "started_at": self[10],
                 "last_seen_at": self[11],
                 "idle_expires_at": self[11] + lifetimes.idle,
-                "authenticated_at": self[12],
-                "expires_at": self[13],
+                "authenticated_at": authenticated_at and min(authenticated_at, now),
+                "expires_at": min(self[13], expires_at),
                 "ended_at": self[14],
                 "end_reason": self[15],
                 "remember": self[16],
@@ -78,66 +89,57 @@ class Row(NamedTuple):
         )
         return session
 
-    def deadline(self, lifetimes: Lifetimes) -> datetime:
+    def deadline(self, terms: Terms) -> datetime:
         """When the session ends by itself if it is not used again."""
-        return min(self.expires_at, self.last_seen_at + lifetimes.idle)
-
-    def live(self, now: datetime, lifetimes: Lifetimes) -> bool:
-        """The predicate of `Session.live`, and of `Store.live` in SQL."""
-        return (
-            self.ended_at is None
-            and now < self.expires_at
-            and now < self.last_seen_at + lifetimes.idle
+        lifetimes = terms.of(remember=self.remember)
+        return min(
+            self.expires_at,
+            lifetimes.expires_at(self.started_at),
+            self.last_seen_at + lifetimes.idle,
         )
+
+    def live(self, now: datetime, terms: Terms) -> bool:
+        """The predicate of `Session.live`, and of `Clauses.live` in SQL."""
+        return self.ended_at is None and now < self.deadline(terms)
 
     def reason(self) -> str:
         """Why a row that is not live is not."""
         return self.end_reason or "expired"
 
-    def _good(self, digest: bytes, now: datetime) -> bool:
-        if hmac.compare_digest(digest, self.secret_hash):
-            return True
-        # The signature held, so we issued it: what is neither current nor in its grace is old.
-        previous, seen = self.previous_secret_hash, self.secret_seen_at
-        if previous is None or not hmac.compare_digest(digest, previous):
-            return False
-        return seen is None or now <= seen + GRACE
-
-    def renewed_lately(self, presented: bytes | None, now: datetime) -> bool:
-        """Whether this is the second click: the answer to the first may be on its way, and its
-        secret must stay the one that counts.
+    def worth(self, digest: bytes, now: datetime) -> Secret:
+        """What a secret is worth, by its digest. Its signature held, so it was issued here: what
+        is neither the current one nor the one before is old.
         """
-        return (
-            presented is not None
-            and presented == self.previous_secret_hash
-            and self.secret_seen_at is None
-            and self.authenticated_at is not None
-            and now <= self.authenticated_at + GRACE
-        )
+        if hmac.compare_digest(digest, self.secret_hash):
+            return Secret.CURRENT
+        previous = self.previous_secret_hash
+        if previous is None or not hmac.compare_digest(digest, previous):
+            return Secret.SUPERSEDED
+        return worth_of_superseded(self.renewed_at, self.secret_seen_at, now)
 
-    def cookie(self, digest: bytes, now: datetime, lifetimes: Lifetimes) -> Cookie:
+    def cookie(self, digest: bytes, now: datetime, terms: Terms) -> Cookie:
         """The row of the decision table for a cookie that leads here, by its secret's digest."""
-        if not self.live(now, lifetimes):
+        if not self.live(now, terms):
             return Cookie.REVOKED if self.reason() in REVOKING else Cookie.DEAD
-        if not self._good(digest, now):
-            return Cookie.SUPERSEDED
-        return Cookie.LIVE_LOGIN if self.origin == "login" else Cookie.LIVE_SCOPE
+        kinds = _OF_LOGINS if self.origin == "login" else _OF_SCOPE
+        return kinds[self.worth(digest, now)]
 
-    def found(self, now: datetime, lifetimes: Lifetimes, *, claimed: bool) -> Found:
+    def found(self, now: datetime, terms: Terms, *, claimed: bool) -> Found:
         """The row of the second table for a row found without a cookie."""
-        if self.live(now, lifetimes):
+        if self.live(now, terms):
             return Found.LIVE
         if self.reason() in REVOKING:
             return Found.REVOKED
         return Found.DEAD_CLAIM if claimed else Found.DEAD
 
-    def who(self, person: Person | None, now: datetime, lifetimes: Lifetimes) -> Who:
+    def who(self, person: Person | None, now: datetime, terms: Terms) -> Who:
         """How the person in scope stands to this row."""
         if person is None:
             return Who.NOBODY
         if (self.person_id, self.app_id) != (person.id, person.app_id):
             return Who.OTHER
-        if person.authenticated_at is None or self.live(now, lifetimes):
+        proof = person.proof
+        if proof is None or self.live(now, terms):
             return Who.SAME
-        end = self.ended_at or self.deadline(lifetimes)
-        return Who.SAME_SINCE if person.authenticated_at > end else Who.SAME
+        end = self.ended_at or self.deadline(terms)
+        return Who.SAME_SINCE if proof > end else Who.SAME

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from enum import Enum
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 from uuid import UUID
 
 from databases import Database
@@ -16,7 +17,8 @@ from ._binding import DeviceBinding, check_binding
 from ._call import Call, Conn, scope_of
 from ._changeset import checked
 from ._cookies import SameSite
-from ._core import Core
+from ._core import Core, unproved
+from ._decisions import is_fresh
 from ._device import StoreIP
 from ._endpoint import EndSessionEndpoint
 from ._errors import ConfigurationError, InvalidSession
@@ -26,14 +28,32 @@ from ._links import Links
 from ._person import Person, person_from_scope
 from ._route_options import RouteOptions, Template
 from ._routes import SessionRoutes
+from ._row import Row
 from ._session import Session
-from ._settings import AutoStart, Clock, OnUnavailable, settings, system_clock
+from ._settings import AutoStart, Clock, Exclude, OnUnavailable, Touch, settings, system_clock
 from ._store import Store
 from ._tables import ddl
 from ._tokens import SIDS
 from ._upkeep import LARGEST_BATCH
 
 SQLDialect = Literal["sqlite", "postgresql", "mariadb", "mysql"]
+
+
+class _AllApps(Enum):
+    ALL_APPS = "all apps"
+
+
+class _Anybody(Enum):
+    ANYBODY = "anybody"
+
+
+#: For ``app_id=``: the sessions of every app in the table.
+ALL_APPS: Final = _AllApps.ALL_APPS
+#: For ``person_id=`` of `Sessions.end_session_by_id`: whoever's session it is.
+ANYBODY: Final = _Anybody.ANYBODY
+
+#: An app's id, None for the `app_id` of `Sessions`, or `ALL_APPS`.
+AppId = str | _AllApps | None
 
 #: Rows that a statement is asked for at most: what each database takes.
 _MOST = 2**31 - 1
@@ -80,6 +100,15 @@ class Sessions:
             ends within milliseconds. Each process that ends sessions needs it.
         timeout: how long the database may take for an answer.
         dbsc: `asgi_sessions.dbsc.DBSC()` binds sessions to devices; None does not.
+        browser_lifetimes: those of sessions without `remember`; browsers restore such cookies. None
+            for the same as `lifetimes`.
+        exclude: paths that are left alone, with all below them, such as ``("/static",)``; or a
+            function of the scope. Nobody is logged in there, and responses do not vary.
+        touch: a function of the scope: whether a request counts as use of its session. A page that
+            polls need not keep it from idling. None for all requests.
+        trusted_origins: origins of the app's own front ends, such as
+            ``("https://app.example.com",)``. They may open WebSockets and post to the logout route.
+        issuer: the one issuer (``iss``) whose subjects (``sub``) are the ids of people here.
 
     Raises:
         ConfigurationError: for options that cannot work, all faults in one message.
@@ -113,23 +142,32 @@ class Sessions:
         notify: bool = False,
         timeout: timedelta = timedelta(seconds=5),
         dbsc: DeviceBinding | None = None,
+        browser_lifetimes: Lifetimes | None = None,
+        exclude: Exclude = (),
+        touch: Touch | None = None,
+        trusted_origins: Sequence[str] = (),
+        issuer: str | None = None,
     ) -> None:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
         }
         links: list[Links] = []
-        chosen = settings(
-            given,
-            lambda: Events(on_event, clock),
-            lambda: links.append(Links(database, notify=notify)),
-            lambda: check_binding(dbsc, given),
-        )
+        try:
+            chosen = settings(
+                given,
+                lambda: Events(on_event, clock),
+                lambda: links.append(Links(database, notify=notify)),
+                lambda: check_binding(dbsc, given),
+            )
+        finally:  # no frame of a traceback may show the keys
+            given.clear()
+            del secret_key, old_secret_keys
         (self._links,) = links
         self._links.timeout = chosen.timeout.total_seconds()
         store = Store(
             self._links,
             chosen.table_name,
-            chosen.lifetimes,
+            chosen.terms,
             chosen.max_sessions_per_person,
             notify=chosen.notify,
         )
@@ -140,6 +178,8 @@ class Sessions:
 
     def __repr__(self) -> str:
         """Without keys and passwords."""
+        if not hasattr(self, "_core"):  # in the traceback of a constructor that has failed
+            return "<Sessions without options that can work>"
         url = self._links.first.url.obscure_password
         return f"Sessions({url!r}, app_id={self._core.settings.app_id!r})"
 
@@ -230,6 +270,15 @@ class Sessions:
         started = await core.start(scope_of(conn), core.identify(person), remember=True)
         return started.session
 
+    def current(self, conn: Conn) -> Session | None:
+        """The session of a connection, or None. What other layers write to ``state`` counts for
+        nothing.
+
+        Raises:
+            ConfigurationError: if the connection did not pass through the middleware.
+        """
+        return self._call(conn).session
+
     async def start_session(self, conn: Conn, person: object, *, remember: bool = True) -> Session:
         """Log a person in: insert a session, set ``state.sid`` and ``state.session``; the cookie
         follows on the response. A live session of this browser ends (``replaced``, ASVS 7.2.4).
@@ -254,6 +303,7 @@ class Sessions:
             known=call.knows(identified),
             announce=call.announce,
         )
+        call.bridge = False
         call.use(started.row, started.session)
         call.presented = None
         call.give(started.token)
@@ -266,45 +316,50 @@ class Sessions:
         """
         core, scope = self._core, scope_of(conn)
         call = scope.get(self._key)
-        person: object = call.person if isinstance(call, Call) else person_from_scope(scope)
-        session = scope.get("state", {}).get("session")
-        if person is None and session is not None:
-            person = Person(session.person_id, app_id=session.app_id)
+        person: object
+        if isinstance(call, Call):
+            person, session = call.person, call.session
+            if person is None and session is not None:
+                person = Person(session.person_id, app_id=session.app_id)
+        else:
+            person = person_from_scope(scope)
         if person is None:
             return None
         row = await core.newest(scope, core.identify(person))
         return None if row is None else core.session(row)
 
     async def get_by_id(self, sid_or_conn: str | UUID | Conn | None) -> Session | None:
-        """The session of a sid, or of the connection's ``state.sid``; an ended one too."""
+        """The session of a sid, or of a connection; an ended one too."""
         if sid_or_conn is None or isinstance(sid_or_conn, str | UUID):
             sid = None if sid_or_conn is None else str(sid_or_conn)
         else:
-            sid = scope_of(sid_or_conn).get("state", {}).get("sid")
+            call = scope_of(sid_or_conn).get(self._key, Call)
+            sid = None if call.row is None else call.row.id
         if sid is None or not SIDS.fullmatch(sid):
             return None
         row = await self._core.store.by_sid(sid)
         return None if row is None else self._core.session(row)
 
     async def update_session_end(self, conn: Conn, *, reason: str) -> Session | None:
-        """End the session of ``state.sid`` in the table, once: the first end wins. Touches no
+        """End the session of the connection in the table, once: the first end wins. Touches no
         cookie and no state.
 
         Args:
             conn: the connection.
             reason: ``logout`` or a word of yours, at most 50 characters.
         """
-        sid = scope_of(conn).get("state", {}).get("sid")
-        return None if sid is None else await self.end_session_by_id(sid, reason=reason)
+        row: Row | None = scope_of(conn).get(self._key, Call).row
+        return None if row is None else (await self._core.end(row.id, reason))[0]
 
     async def end_session(self, conn: Conn, *, reason: str = "logout") -> Session | None:
         """Log out: `update_session_end`, drop ``state.sid``, clear the cookie (ASVS 7.4.1)."""
         call = self._call(conn)
+        self._refuse_excluded(call)
         if call.fault is not None:
             raise call.fault  # to say that it has ended would be a guess
         # Also one that is not in use because nobody vouches for its person just now.
-        sid = call.state["sid"] or call.replaceable
-        session = None if sid is None else await self.end_session_by_id(sid, reason=reason)
+        sid = call.replaceable
+        session = None if sid is None else (await self._core.end(sid, reason))[0]
         call.drop()
         call.take()
         return session
@@ -317,7 +372,10 @@ class Sessions:
         """After a password or a second factor: a new secret under the same sid, and
         `authenticated_at` is now (ASVS 7.2.4, 7.5.1). None without a live session.
 
-        The previous secret stays good until the new one has been seen, and 60 s longer.
+        The previous secret stays good until the new one has been seen, and 60 s longer; never seen,
+        for 10 minutes. It is a bridge for requests that were under way: nothing that was proved
+        counts for them, and a renewal by one of them changes nothing. WebSockets and streams that
+        were opened with it are closed.
 
         Args:
             conn: the request; a WebSocket before it is accepted.
@@ -328,29 +386,63 @@ class Sessions:
             ConfigurationError: if the response has begun.
             InvalidSession: if `acr` or `amr` cannot be stored.
         """
-        core, call = self._core, self._call(conn)
+        call = self._call(conn)
+        shown = call.session
+        proof = {
+            "acr": acr or (shown and shown.acr),
+            "amr": amr or (shown.amr if shown else ()),
+            "authenticated_at": self._core.settings.now(),
+        }
+        return await self._renew(call, proof)
+
+    async def rotate_session(self, conn: Conn) -> Session | None:
+        """A new secret and a new cookie under the same sid, without claiming that the person has
+        proved anything: after a change of roles, or where a cookie may have been seen. None without
+        a live session.
+
+        Args:
+            conn: the request; a WebSocket before it is accepted.
+
+        Raises:
+            ConfigurationError: if the response has begun.
+        """
+        return await self._renew(self._call(conn), {})
+
+    async def _renew(self, call: Call, proof: Mapping[str, Any]) -> Session | None:
         self._may_change(call)
         if call.row is None:
             return None
-        renewed = await core.renew(call.row, call.presented, acr, amr)
+        if call.bridge:  # a bridge renews nothing, but what has ended meanwhile has ended
+            row = await self._core.store.by_sid(call.row.id)
+            settings = self._core.settings
+            if row is None or not row.live(settings.now(), settings.terms):
+                call.drop()
+            return call.session
+        renewed = await self._core.renew(call.row, call.presented, proof)
         if renewed is None:
             call.drop()
             return None
-        call.use(renewed.row, renewed.session)
-        call.give(renewed.token)
-        return renewed.session
+        if renewed.token is None:  # another request was faster: this one has its old secret
+            call.bridge = True
+            call.use(renewed.row, unproved(renewed.session))
+        else:
+            call.use(renewed.row, renewed.session)
+            call.give(renewed.token)
+        return call.session
+
+    def no_touch(self, conn: Conn) -> None:
+        """Do not count this request as use of its session, which so may idle out in spite of it."""
+        self._call(conn).touches = False
 
     def is_fresh(self, conn: Conn, max_age: timedelta) -> bool:
         """Whether the person proved who they are at most `max_age` ago (ASVS 7.5.1)."""
-        session = scope_of(conn).get("state", {}).get("session")
-        if session is None or session.authenticated_at is None:
-            return False
-        age: timedelta = self._core.settings.now() - session.authenticated_at
-        return age <= max_age
+        session = self.current(conn)
+        proof = None if session is None else session.authenticated_at
+        return is_fresh(proof, self._core.settings.now(), max_age)
 
     async def end_other_sessions(self, conn: Conn) -> int:
         """End the person's other sessions in this app (``revoked``, ASVS 7.4.3); how many."""
-        session = scope_of(conn).get("state", {}).get("session")
+        session = self.current(conn)
         if session is None:
             return 0
         return await self.end_all_sessions(
@@ -363,7 +455,7 @@ class Sessions:
         self,
         person_id: object,
         *,
-        app_id: str | None = None,
+        app_id: AppId = None,
         include_ended: bool = False,
         limit: int = 100,
         before: str | None = None,
@@ -372,7 +464,7 @@ class Sessions:
 
         Args:
             person_id: str, int or UUID.
-            app_id: None for every app in the table.
+            app_id: None for the `app_id` of `Sessions`, or another one, or `ALL_APPS`.
             include_ended: also what has ended, with its reasons.
             limit: at most so many.
             before: the last sid of the page before this one.
@@ -393,30 +485,41 @@ class Sessions:
         return self._core.sessions(rows)
 
     async def end_session_by_id(
-        self, sid: str | UUID, *, person_id: object = None, reason: str = "revoked"
+        self,
+        sid: str | UUID,
+        *,
+        person_id: object = ANYBODY,
+        app_id: AppId = None,
+        reason: str = "revoked",
     ) -> Session | None:
         """End one session: the lost phone. It holds at the very next request, in every process.
 
         Args:
             sid: which.
             person_id: end it only if it is theirs; foreign and unknown look alike. Always pass it
-                where people end their own.
+                where people end their own. None is refused: it is nobody's id.
+            app_id: with `person_id`, the app in which they have it: None for the `app_id` of
+                `Sessions`, or another one, or `ALL_APPS`. In another app the same id may be
+                somebody else.
             reason: what to write down; the first end wins.
+
+        Raises:
+            InvalidSession: if an argument cannot be one.
         """
-        owner = None if person_id is None else self._ids(person_id, None)[0]
+        owner, app = (None, None) if person_id is ANYBODY else self._ids(person_id, app_id)
         if not SIDS.fullmatch(str(sid)):
             checked(end_reason=reason)
             return None
-        return (await self._core.end(str(sid), reason, person_id=owner))[0]
+        return (await self._core.end(str(sid), reason, person_id=owner, app_id=app))[0]
 
     async def end_all_sessions(
-        self, person_id: object, *, app_id: str | None = None, except_sid: str | None = None
+        self, person_id: object, *, app_id: AppId = None, except_sid: str | None = None
     ) -> int:
         """End a person's sessions (``revoked``, ASVS 7.4.2); how many.
 
         Args:
             person_id: str, int or UUID.
-            app_id: None for every app in the table.
+            app_id: None for the `app_id` of `Sessions`, or another one, or `ALL_APPS`.
             except_sid: the one to keep.
         """
         rows = await self._core.store.end_all(
@@ -432,7 +535,7 @@ class Sessions:
         self,
         person_id: object,
         *,
-        app_id: str | None = None,
+        app_id: AppId = None,
         except_sid: str | None = None,
         reason: str = "revoked",
     ) -> Update:
@@ -442,7 +545,7 @@ class Sessions:
 
         Args:
             person_id: str, int or UUID.
-            app_id: None for every app in the table.
+            app_id: None for the `app_id` of `Sessions`, or another one, or `ALL_APPS`.
             except_sid: the one to keep.
             reason: what to write down.
 
@@ -472,19 +575,25 @@ class Sessions:
 
     # --- routes -----------------------------------------------------------------------------------
 
-    def end_session_endpoint(self, *, redirect_to: str | None = None) -> EndSessionEndpoint:
+    def end_session_endpoint(
+        self, *, redirect_to: str | None = None, clear_site_data: Sequence[str] = ()
+    ) -> EndSessionEndpoint:
         """An ASGI app for the logout route: ``POST`` only (405), refused across sites (403).
 
         Args:
             redirect_to: where a 303 leads; None for ``{"message": "session ended"}``.
+            clear_site_data: what the browser is told to forget, such as ``("cache",)``: after that
+                its "Back" shows nothing of whoever has left.
 
         Raises:
-            ConfigurationError: if `redirect_to` is neither a path nor a URL.
+            ConfigurationError: if an argument cannot be one.
         """
         return EndSessionEndpoint(
             self.end_session,
             same_site=self._core.settings.cookie.domain is not None,
             redirect_to=redirect_to,
+            trusted=self._core.settings.trusted_origins,
+            clear_site_data=clear_site_data,
         )
 
     def routes(
@@ -535,7 +644,16 @@ class Sessions:
         return call
 
     @staticmethod
-    def _may_change(call: Call) -> None:
+    def _refuse_excluded(call: Call) -> None:
+        if call.excluded:
+            raise ConfigurationError(
+                "the path of this connection is excluded (Sessions(exclude=...)), so that it has "
+                "no session: take the path out of exclude to start, renew or end one here"
+            )
+
+    @classmethod
+    def _may_change(cls, call: Call) -> None:
+        cls._refuse_excluded(call)
         if call.fault is not None:
             raise call.fault  # the session that this browser has would be left behind
         if call.responding:
@@ -544,7 +662,13 @@ class Sessions:
                 "session before the response (or the WebSocket's accept)"
             )
 
-    @staticmethod
-    def _ids(person_id: object, app_id: object) -> tuple[str, Any]:
-        ids = checked(person_id="" if person_id is None else person_id, app_id=app_id)
-        return ids["person_id"], ids["app_id"]
+    def _app(self, app_id: object) -> Any:  # noqa: ANN401 -- text, or None for all apps
+        if app_id is ALL_APPS:
+            return None
+        if app_id is None:
+            return self._core.settings.app_id
+        return checked(app_id=app_id)["app_id"]
+
+    def _ids(self, person_id: object, app_id: object) -> tuple[str, Any]:
+        ids = checked(person_id="" if person_id is None else person_id)
+        return ids["person_id"], self._app(app_id)

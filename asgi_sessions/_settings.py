@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
 from ._changeset import checked
 from ._cookies import CookieSettings
 from ._device import StoreIP
 from ._errors import ConfigurationError, InvalidSession
-from ._lifetimes import LONGEST, Lifetimes
+from ._lifetimes import LONGEST, Lifetimes, Terms, plain_utc
 from ._tokens import Keys
 
 OnUnavailable = Literal["error", "anonymous"]
 AutoStart = bool | Callable[[Mapping[str, Any]], bool]
+Exclude = Sequence[str] | Callable[[Mapping[str, Any]], bool]
+Touch = Callable[[Mapping[str, Any]], bool]
 Clock = Callable[[], datetime]
 Made = TypeVar("Made")
 
 # PostgreSQL cuts names at 63 bytes, and indexes are named after the table.
 _TABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,45}")
+
+# As browsers write it (RFC 6454, 6.2): lower case, no path, no default port.
+_ORIGIN = re.compile(
+    r"(https?|[a-z][a-z0-9+.-]*)://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?"
+)
 
 
 def system_clock() -> datetime:
@@ -29,7 +37,7 @@ def system_clock() -> datetime:
     return datetime.now(UTC)  # noqa: TID251 -- this is the clock
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What `Sessions` was told, as it will be used."""
 
@@ -49,6 +57,30 @@ class Settings:
     end_streams: bool
     notify: bool
     timeout: timedelta
+    browser_lifetimes: Lifetimes | None
+    exclude: Exclude
+    touch: Touch | None
+    trusted_origins: Sequence[str]
+    issuer: str | None
+
+    @property
+    def terms(self) -> Terms:
+        """The lifetimes of sessions with and without `remember`."""
+        return Terms(self.lifetimes, self.browser_lifetimes or self.lifetimes)
+
+    def excludes(self, scope: Mapping[str, Any]) -> bool:
+        """Whether a connection is left alone: its path is one of `exclude`, or below it."""
+        if not isinstance(self.exclude, Sequence):
+            return bool(self.exclude(scope))
+        path, root = scope.get("path", ""), scope.get("root_path", "").rstrip("/")
+        if root and f"{path}/".startswith(f"{root}/"):
+            path = path[len(root) :]
+        return any(f"{path}/".startswith(prefix) for prefix in self._excluded)
+
+    @cached_property
+    def _excluded(self) -> tuple[str, ...]:
+        assert isinstance(self.exclude, Sequence)  # noqa: S101 -- for the type checker
+        return tuple(f"{prefix.rstrip('/')}/" for prefix in self.exclude)
 
     def now(self) -> datetime:
         """The clock's time in UTC.
@@ -57,13 +89,13 @@ class Settings:
             ConfigurationError: if the clock gives a time without a zone.
         """
         now = self.clock()
-        if now.tzinfo is UTC:
+        if type(now) is datetime and now.tzinfo is UTC:
             return now
         if now.tzinfo is None:
             raise ConfigurationError(
                 "clock must return an aware datetime: use datetime.now(timezone.utc)"
             )
-        return now.astimezone(UTC)
+        return plain_utc(now)
 
 
 def settings(given: Mapping[str, Any], *more: Callable[[], object]) -> Settings:
@@ -98,14 +130,14 @@ def settings(given: Mapping[str, Any], *more: Callable[[], object]) -> Settings:
             **{field.name: given[f"cookie_{field.name}"] for field in fields(CookieSettings)}
         )
     )
-    attempt(lambda: _touch_often(given["touch_interval"], given["lifetimes"]))
+    for name in ("lifetimes", "browser_lifetimes"):
+        attempt(partial(_touch_often, given["touch_interval"], given[name], name))
     for make in more:
         attempt(make)
+    options = {name: given[name] for name in _CHECKS}
     if faults or app_id is None or keys is None or cookie is None:
         raise ConfigurationError("; ".join(faults))
-    return Settings(
-        app_id=app_id, keys=keys, cookie=cookie, **{name: given[name] for name in _CHECKS}
-    )
+    return Settings(app_id=app_id, keys=keys, cookie=cookie, **options)
 
 
 def _app_id(value: object) -> str:
@@ -113,7 +145,7 @@ def _app_id(value: object) -> str:
     return app_id
 
 
-def _touch_often(interval: object, lifetimes: object) -> None:
+def _touch_often(interval: object, lifetimes: object, name: str) -> None:
     if (
         isinstance(interval, timedelta)
         and isinstance(lifetimes, Lifetimes)
@@ -122,7 +154,7 @@ def _touch_often(interval: object, lifetimes: object) -> None:
         # Somebody active must never look idle.
         raise ConfigurationError(
             f"touch_interval={interval} must be at most half of the idle timeout "
-            f"({lifetimes.idle}): pass a shorter touch_interval"
+            f"of {name} ({lifetimes.idle}): pass a shorter touch_interval"
         )
 
 
@@ -136,6 +168,24 @@ def _one_of(*words: str) -> Callable[[object], bool]:
 
 def _count(value: object) -> bool:
     return value is None or (type(value) is int and value > 0)
+
+
+def _paths(value: object) -> bool:
+    if callable(value):
+        return True
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str | bytes)
+        and all(isinstance(one, str) and one.startswith("/") and one.strip("/") for one in value)
+    )
+
+
+def _origins(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str | bytes)
+        and all(isinstance(one, str) and _ORIGIN.fullmatch(one) for one in value)
+    )
 
 
 def _table_name(value: object) -> bool:
@@ -168,4 +218,21 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "end_streams": _YES_OR_NO,
     "notify": _YES_OR_NO,
     "timeout": _MORE_THAN_0,
+    "browser_lifetimes": (
+        lambda v: v is None or isinstance(v, Lifetimes),
+        "use Lifetimes(...), or None for those of `lifetimes`",
+    ),
+    "exclude": (
+        _paths,
+        "use a list of paths such as '/static', or a function of the scope",
+    ),
+    "touch": (lambda v: v is None or callable(v), "use a function of the scope, or None"),
+    "trusted_origins": (
+        _origins,
+        "use a list of origins as browsers write them, such as 'https://app.example.com'",
+    ),
+    "issuer": (
+        lambda v: v is None or (isinstance(v, str) and bool(v)),
+        "use the text of the claim iss, such as 'https://login.example.com', or None",
+    ),
 }

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Select, Table, and_, bindparam, null, or_, select
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    not_,
+    null,
+    or_,
+    select,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from ._lifetimes import Lifetimes
+from ._lifetimes import Terms
 from ._row import Row
 
 Condition = ColumnElement[bool]
@@ -46,11 +57,13 @@ class Clauses:
 
     Args:
         table: the table.
-        lifetimes: what "live" means.
+        terms: what "live" means.
     """
 
-    def __init__(self, table: Table, lifetimes: Lifetimes) -> None:
-        self._lifetimes = lifetimes
+    def __init__(self, table: Table, terms: Terms) -> None:
+        self._terms = terms
+        #: Whether sessions of both kinds have the same lifetimes, so that one condition will do.
+        self._alike = terms.persistent == terms.browser
         self.table = table
         c = self.c = table.c
         self.rows: Select[Any] = select(*(c[name] for name in Row._fields))
@@ -59,13 +72,14 @@ class Clauses:
         self.theirs = self.rows.with_hint(table, "IGNORE INDEX (PRIMARY)", "mysql")
         self.ids: Select[Any] = select(c.id)
         self.now: ColumnElement[Any] = bindparam("p_now", type_=c.expires_at.type)
-        idle: ColumnElement[Any] = bindparam("p_idle", type_=c.expires_at.type)
         self._unended: Condition = _Unended(c.ended_at)
         #: `Row.live` in SQL, once for all statements.
-        self.live = self._live(self.now, idle)
+        self.live = self._live(self._moment)
+        #: Within the lifetimes that hold now.
+        self.within = self._within(self._moment)
         #: Nobody has ended it, but its time is up.
         self.overdue: Condition = and_(
-            self._unended, or_(c.expires_at <= self.now, c.last_seen_at <= idle)
+            self._unended, or_(c.expires_at <= self.now, not_(self.within))
         )
         #: Implied by `live`; for those that are looked for by when they run out.
         self.unended: Condition = c.ended_at.is_(None)
@@ -78,12 +92,30 @@ class Clauses:
             "live_device_key": null(),
         }
 
-    def _live(self, now: Any, idle: Any) -> Condition:  # noqa: ANN401 -- a value or an expression
-        return and_(self._unended, self.c.expires_at > now, self.c.last_seen_at > idle)
+    def _live(self, moment: Callable[[str], Any]) -> Condition:
+        """`moment` gives the value, or the parameter, of each moment of `at`."""
+        return and_(self._unended, self.c.expires_at > moment("p_now"), self._within(moment))
+
+    def _within(self, moment: Callable[[str], Any]) -> Condition:
+        """Within the lifetimes that hold now, whatever was written when the session started."""
+        kinds = ("",) if self._alike else ("", "_browser")
+        each = [
+            and_(
+                self.c.last_seen_at > moment(f"p_idle{kind}"),
+                self.c.started_at > moment(f"p_born{kind}"),
+            )
+            for kind in kinds
+        ]
+        if self._alike:
+            return each[0]
+        return or_(and_(self.c.remember, each[0]), and_(not_(self.c.remember), each[1]))
+
+    def _moment(self, name: str) -> ColumnElement[Any]:
+        return bindparam(name, type_=self.c.expires_at.type)
 
     def live_at(self, now: datetime) -> Condition:
         """`live` with the values of a moment in it, for a statement that somebody else runs."""
-        return self._live(now, self._lifetimes.idle_since(now))
+        return self._live(self.at(now).__getitem__)
 
     def param(self, name: str) -> ColumnElement[Any]:
         """A parameter for a value of a column."""
@@ -100,7 +132,16 @@ class Clauses:
 
     def at(self, now: datetime) -> dict[str, Any]:
         """The values of `live` and `overdue` at a moment."""
-        return {"p_now": now, "p_idle": self._lifetimes.idle_since(now)}
+        terms = self._terms
+        given = {
+            "p_now": now,
+            "p_idle": terms.persistent.idle_since(now),
+            "p_born": terms.persistent.too_old_since(now),
+        }
+        if not self._alike:
+            given["p_idle_browser"] = terms.browser.idle_since(now)
+            given["p_born_browser"] = terms.browser.too_old_since(now)
+        return given
 
 
 def values(**given: object) -> dict[str, Any]:

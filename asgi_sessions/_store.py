@@ -13,16 +13,17 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import MetaData, Select, Update, bindparam, update
+from sqlalchemy import MetaData, Select, Update, bindparam, select, update
 
 from ._access import Access
 from ._ends import Ends
-from ._lifetimes import Lifetimes
+from ._lifetimes import Terms
 from ._links import Links
 from ._listener import Listener
 from ._row import Row
 from ._sql import Clauses, Condition, values
 from ._starts import Start, Started, Starts
+from ._statement import Record
 from ._tables import ddl, sessions_table
 from ._upkeep import LIMIT, Upkeep, in_batches
 
@@ -47,7 +48,7 @@ class Store:
     Args:
         links: where the database is reached.
         table_name: the table's name.
-        lifetimes: what "live" means.
+        terms: what "live" means.
         cap: live sessions that a person may have in an app; None for any number.
         notify: whether other processes are told when rows end.
     """
@@ -56,7 +57,7 @@ class Store:
         self,
         links: Links,
         table_name: str,
-        lifetimes: Lifetimes,
+        terms: Terms,
         cap: int | None,
         *,
         notify: bool = False,
@@ -65,10 +66,10 @@ class Store:
         self._write, self._query = links.write, links.query
         self.metadata = MetaData()
         self.table = sessions_table(table_name, self.metadata)
-        self._sql = Clauses(self.table, lifetimes)
+        self._sql = Clauses(self.table, terms)
         #: At most 52 bytes of the 63 that PostgreSQL takes.
         self._channel = f"{self.table.name}_ended"
-        self._ends = Ends(self._sql, lifetimes, self._channel if notify else None)
+        self._ends = Ends(self._sql, terms, self._channel if notify else None)
         #: Many rows at a time, for `purge` and for operators.
         self.upkeep = Upkeep(links, self._sql, self._ends)
         starts = Starts(self._sql, self._ends, cap)
@@ -89,21 +90,24 @@ class Store:
         """The row of this sid, an ended one too."""
         return self.links.here.lookups.put("look-up", sid)
 
-    async def living(self, sids: Sequence[str], *, now: datetime) -> set[str]:
-        """Which of these sessions live: one SELECT for 4,096, out of the way of requests."""
-        sql = self._sql
+    async def living(self, sids: Sequence[str], *, now: datetime) -> dict[str, bytes]:
+        """Which of these sessions live, with the digests of their secrets: one SELECT for 4,096,
+        out of the way of requests.
+        """
+        sql, c = self._sql, self.table.c
 
-        async def work(access: Access, some: Sequence[str]) -> list[str]:
-            mine = access.driver.among(self.table.c.id, some)
-            return await access.ids(
+        async def work(access: Access, some: Sequence[str]) -> list[Record]:
+            mine = access.driver.among(c.id, some)
+            return await access.records(
                 ("living", mine.shape),
-                lambda: sql.ids.where(mine.match(), sql.live),
+                lambda: select(c.id, c.secret_hash).where(mine.match(), sql.live),
                 {**mine.values, **sql.at(now)},
             )
 
-        found: set[str] = set()
+        found: dict[str, bytes] = {}
         for start in range(0, len(sids), _MOST):
-            found.update(await self._query(partial(work, some=sids[start : start + _MOST])))
+            records = await self._query(partial(work, some=sids[start : start + _MOST]))
+            found.update((sid, bytes(secret_hash)) for sid, secret_hash in records)
         return found
 
     async def live_scope_row(self, keys: Iterable[bytes]) -> Row | None:
@@ -216,16 +220,20 @@ class Store:
         reason: str,
         now: datetime,
         person_id: str | None = None,
+        app_id: str | None = None,
     ) -> tuple[Row | None, bool]:
-        """End one session, of this person if one is given: its row, and whether it ended now.
-        The first end wins; one whose time was up has ended by that.
+        """End one session, of this person and in this app if they are given: its row, and whether
+        it ended now. The first end wins; one whose time was up has ended by that.
         """
         sql = self._sql
         mine, given = sql.sid, values(id=sid)
         if person_id is not None:
             mine &= sql.person
             given |= values(person_id=person_id)
-        key = ("one", person_id is None)
+        if app_id is not None:
+            mine &= sql.app
+            given |= values(app_id=app_id)
+        key = ("one", person_id is None, app_id is None)
 
         async def work(access: Access) -> tuple[Row | None, bool]:
             ended = await self._ends.end(access, key, mine, given, reason=reason, now=now)

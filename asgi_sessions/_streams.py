@@ -109,7 +109,7 @@ class Streams:
     def _begin(self, stream: Stream) -> None:
         call: Call = stream.scope[self._key]
         if call.row is not None:
-            stream.leave = self._watched.add(call.row.id, stream.end)
+            stream.leave = self._watched.add(call.row.id, stream.end, lambda: call.secret)
             self._used(call)
 
 

@@ -84,6 +84,8 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Column("amr", _text(ASSURANCE_LENGTH)),
         # Of a session that is bound to its device: the public key, and which challenges were used.
         Column("binding", binding),
+        # When the current secret took the place of the one before.
+        Column("renewed_at", moment),
         Index(f"ix_{name}_person", "person_id", "app_id", "ended_at", "id"),
         Index(f"ix_{name}_device", "device_key", "started_at"),
         Index(f"ux_{name}_live_device", "live_device_key", unique=True),

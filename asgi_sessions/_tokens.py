@@ -7,6 +7,7 @@ import re
 from base64 import urlsafe_b64encode
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Characters a key needs at least; `secrets.token_urlsafe(32)` makes one of 43.
 KEY_LENGTH = 32
+#: Distinct characters that a key needs at least: "a" * 32 is no key, nor is a short word repeated.
+KEY_VARIETY = 8
 #: Bytes of randomness in a secret: 256 bits, twice what ASVS 7.2.3 asks.
 SECRET_BYTES = 32
 
@@ -33,21 +36,31 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 #: Bytes that SHA-256 takes at a time.
 _BLOCK = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_token = tuple.__new__
+_presented = tuple.__new__
 _MICROSECOND = timedelta(microseconds=1)
 
 RandomBytes = Callable[[int], bytes]
 
 
-class Token(NamedTuple):
-    """What a cookie says once its signature holds: which row, and the proof to be let in."""
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a new cookie says: which row, and the proof to be let in.
+
+    It is no tuple, and its `repr` has no secret, so that a tool that shows the variables of a
+    traceback does not show one (ASVS 16.2.5).
+    """
 
     sid: str
-    secret: str
+    secret: str = field(repr=False)
 
-    def __repr__(self) -> str:
-        """Without the secret, which must not reach a log (ASVS 16.2.5)."""
-        return f"Token(sid={self.sid!r})"
+
+class Presented(NamedTuple):
+    """What is left of a cookie whose signature holds: which row, and the digest of its secret. The
+    secret itself is kept in no variable.
+    """
+
+    sid: str
+    digest: bytes
 
 
 def microseconds(now: datetime) -> int:
@@ -88,7 +101,8 @@ class Keys:
         purpose: what no other signature may be taken for.
 
     Raises:
-        ConfigurationError: for a key that is too short or no text.
+        ConfigurationError: for a key that is too short, has too few distinct characters, or is
+            no text.
     """
 
     def __init__(
@@ -96,19 +110,22 @@ class Keys:
     ) -> None:
         if isinstance(old_secret_keys, str | bytes) or not _iterable(old_secret_keys):
             raise ConfigurationError("old_secret_keys takes a list of keys, not one key")
-        keys = [secret_key, *old_secret_keys]
-        if not all(map(_long_enough, keys)):
+        self._keys, self._purpose = [secret_key, *old_secret_keys], purpose
+        del secret_key, old_secret_keys  # no frame of a traceback may show them
+        if not all(map(_is_key, self._keys)):
+            self._keys = []
             # The message must not tell the key.
             raise ConfigurationError(
                 "secret_key and old_secret_keys take str or bytes of at least "
-                f"{KEY_LENGTH} characters; make one with:"
+                f"{KEY_LENGTH} characters, at least {KEY_VARIETY} of them distinct; make one with:"
                 " python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
-        self._keys, self._purpose = keys, purpose
-        signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in keys]
+        signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in self._keys]
         # With the key already in, as RFC 2104, 4, has it: half of an HMAC's work.
         self._keyed = [_keyed(signer.derive_key()) for signer in signers]
-        self._device_keys = [_signer(key, "asgi_sessions.device").derive_key() for key in keys]
+        self._device_keys = [
+            _signer(key, "asgi_sessions.device").derive_key() for key in self._keys
+        ]
 
     def __repr__(self) -> str:
         """Without the keys."""
@@ -119,8 +136,8 @@ class Keys:
         said = f"{token.sid}.{token.secret}"
         return f"{said}.{_signature(self._keyed[0], said.encode('ascii')).decode('ascii')}"
 
-    def verify(self, value: str) -> Token | None:
-        """The token of a value that one of the keys signed; None for anything else."""
+    def verify(self, value: str) -> Presented | None:
+        """What a value says that one of the keys signed; None for anything else."""
         match = _SHAPE.fullmatch(value)
         if match is None:
             return None
@@ -130,7 +147,7 @@ class Keys:
         for keyed in self._keyed:
             # The text is compared, not what it decodes to: one token has one spelling.
             if hmac.compare_digest(_signature(keyed, said), signature):
-                return _token(Token, match.groups())
+                return _presented(Presented, (match[1], digest(match[2])))
         return None
 
     def signer(self, use: str) -> Signer:
@@ -164,10 +181,10 @@ def _signature(keyed: tuple[_Hash, _Hash], said: bytes) -> bytes:
     return b2a_base64(whole.digest(), newline=False).translate(_URL_SAFE, b"=")
 
 
-def _long_enough(key: object) -> bool:
+def _is_key(key: object) -> bool:
     if isinstance(key, str) and len(key) != len(key.encode(errors="ignore").decode()):
         return False  # it holds what is no text
-    return isinstance(key, str | bytes) and len(key) >= KEY_LENGTH
+    return isinstance(key, str | bytes) and len(key) >= KEY_LENGTH and len(set(key)) >= KEY_VARIETY
 
 
 def _iterable(value: object) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, delete, func, or_, select
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, delete, func, not_, or_, select
 
 from ._access import Access
 from ._ends import Ends
@@ -187,7 +187,7 @@ class Upkeep:
         c = self._sql.c
         by_then = or_(
             c.expires_at <= bindparam("p_before", type_=c.expires_at.type),
-            c.last_seen_at <= bindparam("p_idle", type_=c.last_seen_at.type),
+            not_(self._sql.within),
         )
         given = {**_span(since, until), **self._sql.at(before), "p_before": before, "p_now": now}
         return sum((await self._count("over", "expires_at", given, self._over, by_then)).values())

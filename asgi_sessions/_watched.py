@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
 from datetime import timedelta
@@ -16,6 +16,7 @@ from ._tasks import own_task
 logger = logging.getLogger("asgi_sessions")
 
 End = Callable[[], None]
+Secret = Callable[[], bytes | None]
 Heard = Callable[[str], None]
 
 
@@ -38,7 +39,7 @@ class _Here:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.open: dict[str, set[End]] = {}
+        self.open: dict[str, dict[End, Secret]] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.check: asyncio.Task[None] | None = None
         self.ears: Ears | None = None
@@ -47,8 +48,8 @@ class _Here:
 
     def remove(self, sid: str, end: End) -> None:
         """Also while the loop is gone, and a coroutine of it is cleared away."""
-        mine = self.open.get(sid, set())
-        mine.discard(end)
+        mine = self.open.get(sid, {})
+        mine.pop(end, None)
         if not mine:
             self.open.pop(sid, None)
 
@@ -57,7 +58,7 @@ class Watched:
     """The open WebSockets and long responses of this process, whichever event loops they run in.
 
     Args:
-        dead: which of these sids live no longer.
+        living: which of these sids live, with the digests of their secrets.
         interval: how often that is asked, with one question for all that is open in a loop;
             nothing is asked while there is nothing.
         listen: hears of ends in other processes before they are asked about; None without.
@@ -65,18 +66,23 @@ class Watched:
 
     def __init__(
         self,
-        dead: Callable[[Sequence[str]], Awaitable[Sequence[str]]],
+        living: Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]],
         interval: timedelta,
         listen: Listen | None,
     ) -> None:
-        self._dead = dead
+        self._living = living
         self._interval = interval.total_seconds()
         self._listen = listen
         self._loops: dict[asyncio.AbstractEventLoop, _Here] = {}
 
-    def add(self, sid: str, end: End) -> Callable[[], None]:
-        """Have `end` called in the running loop when the session ends; call what is returned when
-        it is over.
+    def add(self, sid: str, end: End, secret: Secret = lambda: None) -> Callable[[], None]:
+        """Have `end` called in the running loop when the session ends, or has been renewed since
+        the connection was opened; call what is returned when it is over.
+
+        Args:
+            sid: of the session.
+            end: ends the connection.
+            secret: tells the digest of the secret with which it was opened; None if without one.
         """
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
@@ -84,27 +90,38 @@ class Watched:
             for other in [other for other in tuple(self._loops) if other.is_closed()]:
                 self._loops.pop(other, None)  # closed with something open
             here = self._loops[loop] = _Here(loop)
-        here.open.setdefault(sid, set()).add(end)
+        here.open.setdefault(sid, {})[end] = secret
         if here.timer is None and here.check is None:
             self._wait(here, self._interval)
         if self._listen is not None and here.ears is None:
             here.ears = self._listen(self.end, partial(self._look, here))
         return partial(here.remove, sid, end)
 
-    def end(self, sid: str) -> None:
-        """The session has ended: end what is open on it. From any thread."""
+    def end(self, sid: str, *, but: bytes | None = None) -> None:
+        """The session has ended: end what is open on it. From any thread.
+
+        Args:
+            sid: of the session.
+            but: of a session that was renewed, the digest of its secret: what was opened with that
+                one goes on.
+        """
         for loop, here in tuple(self._loops.items()):
-            for end in tuple(here.open.get(sid, ())):
+            for end, secret in tuple(here.open.get(sid, {}).items()):
                 with suppress(RuntimeError):  # a loop that was closed with something open
-                    loop.call_soon_threadsafe(end)
+                    loop.call_soon_threadsafe(_end, end, secret, but)
 
     async def check(self) -> None:
         """End what is open in the running loop on sessions that have ended elsewhere."""
         here = self._loops.get(asyncio.get_running_loop())
         if here is None or not here.open:
             return
+        # As they are before the question: a connection that is opened meanwhile, with a secret that
+        # is newer than the answer, is not ended by it.
+        opened = [
+            (sid, end, secret()) for sid, ends in here.open.items() for end, secret in ends.items()
+        ]
         try:
-            dead = await self._dead(list(here.open))
+            living = await self._living(list(here.open))
         except Exception as fault:  # noqa: BLE001 -- it is tried again
             # Nothing is known of them, so nothing is done to them.
             if not here.blind:
@@ -112,8 +129,10 @@ class Watched:
                 logger.warning("open connections could not be checked: %s", fault)
             return
         here.blind = False
-        for sid in dead:
-            self.end(sid)
+        for sid, end, secret in opened:
+            current = living.get(sid)
+            if current is None or secret not in (None, current):
+                end()
 
     async def stop(self) -> None:
         """Look after what is open in the running loop no more, until something is added."""
@@ -159,3 +178,11 @@ class Watched:
         if here.timer is not None and here.open:  # what was open a moment ago may come back
             here.timer.cancel()
             self._wake(here)
+
+
+def _end(end: End, secret: Secret, but: bytes | None) -> None:
+    """End a connection, unless it was opened with this very secret or with none at all, as those of
+    clients without a cookie; where there is no secret, its session is over.
+    """
+    if but is None or secret() not in (None, but):
+        end()

@@ -1,6 +1,7 @@
 """For FastAPI: the session as a dependency, its cookie in the OpenAPI document."""
 
 # Annotations are real ones here: of an object that is called, older FastAPIs read no others.
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -34,9 +35,12 @@ __all__ = [
     "CurrentSession",
     "OptionalSession",
     "current_session",
+    "current_session_of",
     "describe_sessions",
     "fresh_session",
+    "fresh_session_of",
     "optional_session",
+    "optional_session_of",
 ]
 
 #: Marks in the document which operations ask for a fresh session, until `describe_sessions`.
@@ -67,6 +71,30 @@ async def optional_session(connection: HTTPConnection) -> Session | None:
     return session_of(connection)
 
 
+def current_session_of(
+    sessions: Sessions,
+) -> Callable[[HTTPConnection, None], Awaitable[Session]]:
+    """`current_session` of these `Sessions`, for ``Depends``, where an app has more than one."""
+
+    async def current(
+        connection: HTTPConnection, _: Annotated[None, Security(_Cookie(SCHEME))]
+    ) -> Session:
+        return _session(connection, sessions)
+
+    return current
+
+
+def optional_session_of(
+    sessions: Sessions,
+) -> Callable[[HTTPConnection], Awaitable[Session | None]]:
+    """`optional_session` of these `Sessions`, for ``Depends``."""
+
+    async def optional(connection: HTTPConnection) -> Session | None:
+        return session_of(connection, sessions)
+
+    return optional
+
+
 #: ``session: CurrentSession`` is the session; without one the answer is a 401.
 CurrentSession = Annotated[Session, Depends(current_session)]
 #: ``session: OptionalSession`` is the session, or None.
@@ -87,13 +115,26 @@ def fresh_session(max_age: timedelta) -> Dependency:
     Raises:
         ConfigurationError: if `max_age` is no positive timedelta.
     """
+    return _fresh(None, max_age)
+
+
+def fresh_session_of(sessions: Sessions, max_age: timedelta) -> Dependency:
+    """`fresh_session` of these `Sessions`, where an app has more than one.
+
+    Raises:
+        ConfigurationError: if `max_age` is no positive timedelta.
+    """
+    return _fresh(sessions, max_age)
+
+
+def _fresh(sessions: Sessions | None, max_age: timedelta) -> Dependency:
     age = checked_age(max_age)
 
     async def fresh(
         connection: HTTPConnection, _: Annotated[None, Security(_Cookie(_FRESH))]
     ) -> Session:
-        session = _session(connection)
-        if not is_fresh(connection, age):
+        session = _session(connection, sessions)
+        if not is_fresh(connection, age, sessions):
             raise HTTPException(403, not_fresh(session, age))
         return session
 
@@ -140,8 +181,8 @@ def _list_refusals(operation: Any) -> None:  # noqa: ANN401 -- a piece of a JSON
         operation["responses"].setdefault("401", {"description": NOT_LOGGED_IN})
 
 
-def _session(connection: HTTPConnection) -> Session:
-    session = session_of(connection)
+def _session(connection: HTTPConnection, sessions: Sessions | None = None) -> Session:
+    session = session_of(connection, sessions)
     if session is None:
-        raise HTTPException(401, login_required(connection), CHALLENGE)
+        raise HTTPException(401, login_required(connection, sessions), CHALLENGE)
     return session

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +18,8 @@ from ._guards import (
     not_fresh,
     session_of,
 )
-from ._middleware import PersonReader, SessionMiddleware
-from ._person import person_from_scope
+from ._middleware import OnSignedOut, PersonReader, SessionMiddleware, SignOut
+from ._person import Person, person_from_scope, sign_out_of_scope
 from ._session import Session
 from ._sessions import Sessions
 
@@ -97,24 +99,38 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
 
     Args:
         sessions: the `Sessions` that hold the rows.
-        person: as for `SessionMiddleware`.
+        person: as for `SessionMiddleware`. By default it also reads when a token of Litestar's JWT
+            layer (``request.auth``) was issued.
+        sign_out: as for `SessionMiddleware`.
+        on_signed_out: as for `SessionMiddleware`; the default is ``refuse``, because Litestar's own
+            layers have let the person in already.
 
     Raises:
         ConfigurationError: if `sessions` are none.
     """
 
-    def __init__(self, sessions: Sessions, *, person: PersonReader = person_from_scope) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        person: PersonReader | None = None,
+        sign_out: SignOut = sign_out_of_scope,
+        on_signed_out: OnSignedOut = "refuse",
+    ) -> None:
         if not isinstance(sessions, Sessions):
             raise ConfigurationError(f"SessionsPlugin({sessions!r}): pass the Sessions of your app")
         self._sessions = sessions
-        self._person = person
+        self._options = {
+            "sessions": sessions,
+            "person": _person_from_scope_and_token if person is None else person,
+            "sign_out": sign_out,
+            "on_signed_out": on_signed_out,
+        }
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add it all; what the app has under the same names stays."""
         if not any(map(_is_ours, app_config.middleware)):
-            app_config.middleware.append(
-                DefineMiddleware(SessionMiddleware, sessions=self._sessions, person=self._person)
-            )
+            app_config.middleware.append(DefineMiddleware(SessionMiddleware, **self._options))
         app_config.lifespan.insert(0, self._sessions.lifespan)
         app_config.dependencies = {
             "current_session": Provide(current_session),
@@ -143,6 +159,25 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
         if isinstance(route, HTTPRoute):
             for handler in route.route_handlers:
                 _describe(handler)
+
+
+def _person_from_scope_and_token(scope: Mapping[str, Any]) -> Person | None:
+    """`person_from_scope`, and if nothing there says when they proved who they are, the
+    ``auth_time`` and ``iat`` of the token in ``scope["auth"]``.
+    """
+    person = person_from_scope(scope)
+    token = scope.get("auth")
+    if person is None or token is None or person.proof is not None:
+        return person
+    extras = getattr(token, "extras", None)
+    claims = extras if isinstance(extras, Mapping) else {}
+    return Person.of(
+        replace(
+            person,
+            authenticated_at=claims.get("auth_time"),
+            issued_at=getattr(token, "iat", None),
+        )
+    )
 
 
 class _Fresh:

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from ._guards import session_of
 from ._person import SESSION_USER
 from ._session import Session
+from ._sessions import Sessions
 
 __all__ = ["SessionAuthBackend", "SessionUser"]
 
@@ -52,9 +53,13 @@ class SessionAuthBackend(AuthenticationBackend):
         load_person: makes ``request.user`` of a session, for instance a row of your own table;
             None from it for somebody who may not come in any more. May be async. By default
             the user is a `SessionUser`.
+        sessions: whose sessions; None for those of the app's only `SessionMiddleware`.
     """
 
-    def __init__(self, load_person: LoadPerson | None = None) -> None:
+    def __init__(
+        self, load_person: LoadPerson | None = None, *, sessions: Sessions | None = None
+    ) -> None:
+        self._sessions = sessions
         self._load_person = load_person or SessionUser
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, Any] | None:
@@ -63,7 +68,7 @@ class SessionAuthBackend(AuthenticationBackend):
         Raises:
             ConfigurationError: if the connection did not pass through `SessionMiddleware` first.
         """
-        session = session_of(conn)
+        session = session_of(conn, self._sessions)
         if session is None:
             return None
         person = self._load_person(session)

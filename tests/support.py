@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgi_sessions import SessionMiddleware, Sessions
 from asgi_sessions._core import TOUCH
 from asgi_sessions.testing import Clock as Clock  # noqa: PLC0414 -- for the tests, from here
+from asgi_sessions.testing import logged_in_cookie
 
 KEY = "the key that signs in the tests, 32+"
 OLD_KEY = "a key that was good until yesterday.."
@@ -95,6 +96,25 @@ def make_app(sessions: Sessions, *extra: BaseRoute, vouch_in_state: bool = False
     app.add_middleware(SessionMiddleware, sessions=sessions)
     app.add_middleware(Vouch, state=vouch_in_state)
     return app
+
+
+async def entered(sessions: Sessions, person: object = None) -> tuple[Scope, str]:
+    """The scope of a request of somebody who has just logged in, as a handler gets it, and the sid.
+
+    Args:
+        sessions: whose.
+        person: who; None for nobody.
+    """
+    cookie = {} if person is None else await logged_in_cookie(sessions, person)
+    header = "; ".join(f"{name}={value}" for name, value in cookie.items())
+    scope: Scope = {"type": "http", "method": "GET", "headers": [(b"cookie", header.encode())]}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async def nothing(*_: Any) -> Any: ...
+
+    await SessionMiddleware(app, sessions=sessions)(scope, nothing, nothing)
+    return scope, scope["state"]["sid"]
 
 
 async def touched() -> None:

@@ -30,7 +30,7 @@ from asgi_sessions import (
 )
 
 from .conftest import MakeSessions
-from .support import Browser, Clock, make_app, set_cookies, vouched
+from .support import Browser, Clock, entered, make_app, set_cookies, vouched
 from .test_security import cookie_of, outage, see_with, session_of, table_of
 
 Step = Callable[[Request], Awaitable[Any]]
@@ -123,25 +123,25 @@ async def test_get_gives_the_session_that_was_started(sessions: Sessions) -> Non
 
 
 async def test_get_by_id_gives_ended_sessions_too(sessions: Sessions) -> None:
-    session = await sessions.insert(scope_with(ANN), ANN)
-    ended = await sessions.end_session_by_id(session.id)
-    scope = scope_with(None, sid=session.id)
-    assert await sessions.get_by_id(session.id) == ended
+    scope, sid = await entered(sessions, {"id": 42})
+    ended = await sessions.end_session_by_id(sid)
+    assert ended is not None
+    assert await sessions.get_by_id(sid) == ended
     assert await sessions.get_by_id(scope) == ended
     assert await sessions.get_by_id(Request(scope)) == ended
     assert await sessions.get_by_id(None) is None
     assert await sessions.get_by_id(scope_with(None)) is None
-    assert await sessions.get_by_id(scope_with(None, sid=None)) is None
+    # What another layer writes to the state names no session.
+    assert await sessions.get_by_id(scope_with(None, sid=sid)) is None
 
 
 async def test_update_session_end_sets_the_end_once(sessions: Sessions, clock: Clock) -> None:
-    session = await sessions.insert(scope_with(ANN), ANN)
-    scope = scope_with(ANN, sid=session.id)
+    scope, sid = await entered(sessions, ANN)
     clock.turn(timedelta(minutes=5))
     ended = await sessions.update_session_end(scope, reason="logout")
     assert ended is not None
     assert (ended.ended_at, ended.end_reason) == (clock(), "logout")
-    assert scope["state"]["sid"] == session.id  # state and cookie are `end_session`'s affair
+    assert scope["state"]["sid"] == sid  # state and cookie are `end_session`'s affair
     clock.turn(timedelta(minutes=5))
     assert await sessions.update_session_end(scope, reason="other") == ended
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Boolean, DateTime, LargeBinary, MetaData, String
 from starlette.datastructures import Headers
@@ -35,7 +35,7 @@ from asgi_sessions import (
     changeset,
     person_from_scope,
 )
-from asgi_sessions._cookies import VALUE_LENGTH, CookieSettings
+from asgi_sessions._cookies import VALUE_LENGTH, CookieSettings, for_caches
 from asgi_sessions._device import (
     USER_AGENT_LENGTH,
     StoreIP,
@@ -45,7 +45,16 @@ from asgi_sessions._device import (
 )
 from asgi_sessions._endpoint import crosses_sites
 from asgi_sessions._tables import sessions_table
-from asgi_sessions._tokens import KEY_LENGTH, SIDS, Keys, Token, new_secret, new_sid
+from asgi_sessions._tokens import (
+    KEY_LENGTH,
+    KEY_VARIETY,
+    SIDS,
+    Keys,
+    Token,
+    digest,
+    new_secret,
+    new_sid,
+)
 from asgi_sessions.testing import logged_in_cookie
 
 from .support import KEY, OLD_KEY, Clock, touched
@@ -195,7 +204,8 @@ def sid_of(value: str) -> str:
 def gives_nothing(answer: Answer) -> bool:
     """No access, no 5xx, and no word about a session: nothing to set and nothing to clear."""
     nothing = (answer.sid, answer.session, answer.reason) == (None, None, None)
-    return nothing and answer.status in (200, 101) and answer.headers == []
+    expected = [(b"vary", b"Cookie")] if answer.status == 200 else []
+    return nothing and answer.status in (200, 101) and answer.headers == expected
 
 
 def lets_in(answer: Answer, value: str) -> bool:
@@ -310,8 +320,9 @@ def test_a_valid_cookie_wins_over_whatever_else_has_its_name(
     world: World, valid: str, lines: list[bytes], around: tuple[bytes, bytes], place: int
 ) -> None:
     lines.insert(place, b"%b; %b=%b; %b" % (around[0], NAME, valid.encode(), around[1]))
-    scope = request(*[(b"cookie", line) for line in lines])
-    assert lets_in(world.run(world.ask(world.app, scope)), valid)
+    headers = [(b"cookie", line) for line in lines]
+    assume(valid in CookieSettings().reader()(headers))  # what follows the eighth is not looked at
+    assert lets_in(world.run(world.ask(world.app, request(*headers))), valid)
 
 
 @pytest.mark.parametrize("lines", HUGE, ids=range(len(HUGE)))
@@ -321,8 +332,14 @@ def test_a_valid_cookie_wins_over_huge_ones(
 ) -> None:
     ours = NAME + b"=" + valid.encode()
     lines = [ours, *lines] if first else [*lines, ours]
-    scope = request(*[(b"cookie", line) for line in lines])
-    assert lets_in(world.run(world.ask(world.app, scope)), valid)
+    headers = [(b"cookie", line) for line in lines]
+    answer = world.run(world.ask(world.app, request(*headers)))
+    if valid in CookieSettings().reader()(headers):
+        assert lets_in(answer, valid)
+    else:  # what follows the eighth is not looked at
+        assert not first
+        assert answer.sid is None
+        assert world.run(still_live(world, valid))
 
 
 @pytest.fixture(scope="module")
@@ -482,7 +499,11 @@ def test_a_sid_in_any_other_case_is_refused(world: World, valid: str) -> None:
 
 
 @MANY
-@given(key=st.one_of(st.text(min_size=KEY_LENGTH), st.binary(min_size=KEY_LENGTH)))
+@given(
+    key=st.one_of(st.text(min_size=KEY_LENGTH), st.binary(min_size=KEY_LENGTH)).filter(
+        lambda key: len(set(key)) >= KEY_VARIETY
+    )
+)
 @example(key=OLD_KEY)
 @example(key=KEY + " ")
 @example(key=KEY.upper())
@@ -793,6 +814,10 @@ def test_a_person_is_let_in_by_a_usable_id_and_signed_out_otherwise(
             world.run(world.ask(app, scope))
         return
     answer = world.run(world.ask(app, scope))
+    if answer.status == 401:  # a `person` that cannot be taken out of the scope
+        assert where not in ("state", "user")
+        assert not storable(person_id)
+        return
     assert answer.status == 200
     if answer.session is None:
         # Neither in nor vouched for: no handler can take them for somebody.
@@ -1026,7 +1051,7 @@ def test_a_reason_that_cannot_be_stored_ends_nothing(world: World, reason: str) 
 
 keys = st.one_of(
     st.text(min_size=KEY_LENGTH, max_size=80), st.binary(min_size=KEY_LENGTH, max_size=80)
-)
+).filter(lambda key: len(set(key)) >= KEY_VARIETY)
 tokens = st.builds(
     lambda moment, tail, secret: Token(
         new_sid(moment, lambda _: tail), new_secret(lambda _: secret)
@@ -1045,8 +1070,11 @@ def test_what_a_key_signs_it_verifies_as_an_old_one_too(
     value = Keys(key, old, purpose=purpose).sign(token)
     assert len(value) == 124
     assert value.isascii()
-    assert Keys(key, (), purpose=purpose).verify(value) == token
-    assert Keys(OLD_KEY, [*old, key], purpose=purpose).verify(value) == token
+    assert Keys(key, (), purpose=purpose).verify(value) == (token.sid, digest(token.secret))
+    assert Keys(OLD_KEY, [*old, key], purpose=purpose).verify(value) == (
+        token.sid,
+        digest(token.secret),
+    )
     assert Keys(key, (), purpose=purpose + "x").verify(value) is None
     assert Keys(OLD_KEY, (), purpose=purpose).verify(value) is None
 
@@ -1064,7 +1092,9 @@ def test_what_no_key_signed_does_not_verify(value: str) -> None:
 @example(key="ключ" * 7)
 @example(key="x" * KEY_LENGTH + "\ud800")
 def test_a_key_is_taken_or_refused_without_being_told(key: Any) -> None:
-    long_enough = isinstance(key, str | bytes) and len(key) >= KEY_LENGTH
+    long_enough = (
+        isinstance(key, str | bytes) and len(key) >= KEY_LENGTH and len(set(key)) >= KEY_VARIETY
+    )
 
     told = None
     try:
@@ -1176,9 +1206,8 @@ def test_what_is_read_is_each_value_of_our_name_once_and_none_that_is_too_long(
     pairs = [pair.strip(b" \t") for line in lines for pair in line.split(b";")]
     sent = [pair[len(NAME) + 1 :] for pair in pairs if pair.startswith(NAME + b"=")]
     read = CookieSettings().reader()([(b"cookie", line) for line in lines])
-    assert read == list(
-        dict.fromkeys(value.decode("latin-1") for value in sent if 0 < len(value) <= 512)
-    )
+    known = dict.fromkeys(value.decode("latin-1") for value in sent if 0 < len(value) <= 512)
+    assert read == list(known)[:8]
 
 
 response_headers = st.lists(
@@ -1233,7 +1262,9 @@ def test_one_response_never_has_two_cookies_of_ours_and_varies_if_it_must(
 ) -> None:
     cookie = CookieSettings().render("ours", max_age=None) if writes else None
     before = list(headers)
-    written = CookieSettings().write(headers, cookie, vary=vary)
+    written = headers if cookie is None else CookieSettings().write(headers, cookie)
+    if vary:
+        written = for_caches(written, private=False)
     assert headers == before
     if cookie is not None:
         assert [value for value in names(written, b"set-cookie") if is_ours(value)] == [cookie]

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_sessions import AAL2, BANKING, ConfigurationError, Lifetimes, Sessions
-from asgi_sessions._cookies import VALUE_LENGTH, CookieSettings, SameSite
+from asgi_sessions._cookies import VALUE_LENGTH, CookieSettings, SameSite, for_caches
 
 from .conftest import MakeSessions
 from .support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, vouched
@@ -200,7 +200,8 @@ def test_a_cookie_is_cleared_with_the_attributes_it_was_set_with(settings: Cooki
 
 
 def write(headers: Iterable[tuple[bytes, bytes]], *, vary: bool = False) -> HEADERS:
-    return CookieSettings().write(headers, OURS, vary=vary)
+    written = CookieSettings().write(headers, OURS)
+    return for_caches(written, private=False) if vary else written
 
 
 @pytest.mark.parametrize(
@@ -234,9 +235,30 @@ def test_other_headers_keep_their_order_and_their_spelling() -> None:
     assert write(headers)[:4] == headers
 
 
-def test_without_a_cookie_the_apps_headers_are_its_own() -> None:
-    headers = [(b"cache-control", b"public"), (b"set-cookie", b"__Host-sid=app")]
-    assert CookieSettings().write(headers, None, vary=False) == headers
+def test_what_the_app_tells_caches_of_an_answer_to_somebody_holds() -> None:
+    headers = [(b"Cache-Control", b"public"), (b"set-cookie", b"__Host-sid=app")]
+    vary = (b"vary", b"Cookie")
+    assert for_caches(headers, private=True) == [*headers, vary]
+    assert for_caches(headers[1:], private=True) == [
+        headers[1],
+        (b"cache-control", b"private"),
+        vary,
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CDN-Cache-Control", "Surrogate-Control", "X-Accel-Expires", "Expires", "Cache-Control"],
+)
+def test_no_cache_is_told_to_keep_our_cookie(name: str) -> None:
+    headers = [(name.encode(), b"60"), (name.lower().encode(), b"60")]
+    assert write(headers) == [(b"set-cookie", OURS), (b"cache-control", b"no-store")]
+
+
+def test_of_many_values_the_first_eight_are_looked_at() -> None:
+    line = "; ".join(f"__Host-sid={number}" for number in range(20)).encode()
+    read = CookieSettings().reader()
+    assert read([(b"cookie", line)]) == [str(number) for number in range(8)]
 
 
 def test_the_headers_given_stay_as_they_are() -> None:
@@ -263,7 +285,7 @@ def test_the_headers_given_stay_as_they_are() -> None:
 @pytest.mark.parametrize("name", [b"vary", b"Vary"])
 def test_vary_is_merged_with_the_apps(name: bytes, before: list[bytes], after: list[bytes]) -> None:
     headers = [(name, value) for value in before]
-    written = CookieSettings().write(headers, None, vary=True)
+    written = for_caches(headers, private=False)
     assert [value for key, value in written if key.lower() == b"vary"] == after
 
 
@@ -359,11 +381,9 @@ async def test_the_apps_headers_and_ours_meet_on_the_wire(sessions: Sessions) ->
     assert response.headers.get_list("vary") == ["Accept, Cookie"]
 
 
-async def test_every_answer_to_a_request_with_a_session_varies_by_cookie(
-    sessions: Sessions,
-) -> None:
+async def test_every_answer_varies_by_cookie(sessions: Sessions) -> None:
     browser = Browser(make_app(sessions))
-    assert "vary" not in (await browser.get("/")).headers
+    assert (await browser.get("/")).headers["vary"] == "Cookie"
     for method, path in [
         ("POST", "/login?person=ada"),
         ("GET", "/"),
@@ -374,15 +394,20 @@ async def test_every_answer_to_a_request_with_a_session_varies_by_cookie(
     ]:
         response = await browser.request(method, path)
         assert response.headers["vary"] == "Cookie", path
-    assert "vary" not in (await browser.get("/")).headers
+    assert (await browser.get("/")).headers["vary"] == "Cookie"
 
 
-async def test_an_answer_that_merely_resumes_can_be_stored_as_the_app_likes(
+async def test_an_answer_to_somebody_is_private_unless_the_app_says_otherwise(
     sessions: Sessions,
 ) -> None:
-    browser = Browser(make_app(sessions))
-    await browser.login("ada")
+    async def stored(request: Request) -> Response:
+        return Response(headers={"cache-control": "public, max-age=60"})
+
+    browser = Browser(make_app(sessions, Route("/stored", stored)))
     assert "cache-control" not in (await browser.get("/")).headers
+    await browser.login("ada")
+    assert (await browser.get("/")).headers["cache-control"] == "private"
+    assert (await browser.get("/stored")).headers["cache-control"] == "public, max-age=60"
 
 
 # --- its attributes -------------------------------------------------------------------------------

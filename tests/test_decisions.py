@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from asgi_sessions import Sessions
 from asgi_sessions._decisions import BY_COOKIE, BY_FINDING, Cookie, Decision, Found, Then, Who
@@ -26,7 +29,11 @@ class World:
     def __init__(self, sessions: Sessions, clock: Clock) -> None:
         self.sessions = sessions
         self.clock = clock
-        self.browser = Browser(make_app(sessions))
+
+        async def fresh(request: Request) -> Response:
+            return JSONResponse(sessions.is_fresh(request, timedelta(days=1)))
+
+        self.browser = Browser(make_app(sessions, Route("/fresh", fresh)))
         self.old: str | None = None
 
     async def none(self) -> None:
@@ -48,14 +55,40 @@ class World:
         assert row is not None
         assert await store.bind(row, b"a device", now=self.clock.now)
 
-    async def superseded(self) -> None:
-        self.old = await self.browser.login("ann")
+    async def _renewed(self, **vouched_for: str) -> None:
+        """Renew the session, and keep the cookie from before."""
         cookie = self.browser.cookies[self.sessions.cookie_name]
-        await self.browser.post("/renew")
-        await self.browser.see()
-        self.clock.turn(timedelta(seconds=60, microseconds=1))
+        await self.browser.post("/renew", headers=vouched_for)
+        self.kept = self.browser.cookies[self.sessions.cookie_name]
         self.browser.cookies.clear()
         self.browser.cookies.set(self.sessions.cookie_name, cookie)
+
+    async def _seen(self) -> None:
+        """Let the new cookie be seen."""
+        with_new = Browser(make_app(self.sessions))
+        with_new.cookies.set(self.sessions.cookie_name, self.kept)
+        await with_new.see()
+
+    async def bridge_login(self) -> None:
+        self.old = await self.browser.login("ann")
+        await self._renewed()
+        await self._seen()
+        self.clock.turn(timedelta(seconds=59))
+
+    async def bridge_scope(self) -> None:
+        await self.live_scope()
+        await self._renewed(**vouched("ann"))
+
+    async def lapsed(self) -> None:
+        self.old = await self.browser.login("ann")
+        await self._renewed()
+        self.clock.turn(timedelta(minutes=10, microseconds=1))
+
+    async def superseded(self) -> None:
+        self.old = await self.browser.login("ann")
+        await self._renewed()
+        await self._seen()
+        self.clock.turn(timedelta(seconds=60, microseconds=1))
 
     async def _ended(self, reason: str) -> None:
         self.old = await self.browser.login("ann")
@@ -90,6 +123,9 @@ WORLDS: dict[Cookie, list[Callable[[World], Awaitable[None]]]] = {
     Cookie.LIVE_LOGIN: [World.live_login],
     Cookie.LIVE_SCOPE: [World.live_scope],
     Cookie.UNPROVEN: [World.unproven],
+    Cookie.BRIDGE_LOGIN: [World.bridge_login],
+    Cookie.BRIDGE_SCOPE: [World.bridge_scope],
+    Cookie.LAPSED: [World.lapsed],
     Cookie.SUPERSEDED: [World.superseded],
     Cookie.REVOKED: [World.revoked, World.reuse, World.limit],
     Cookie.DEAD: [World.ended_otherwise, World.expired, World.unknown],
@@ -110,6 +146,15 @@ EXPECTED: dict[tuple[Cookie, Who], tuple[str | None, str]] = {
     (Cookie.UNPROVEN, Who.NOBODY): (None, "no session"),
     (Cookie.UNPROVEN, Who.SAME): (None, "signed out"),
     (Cookie.UNPROVEN, Who.OTHER): ("person_changed", "start"),
+    (Cookie.BRIDGE_LOGIN, Who.NOBODY): (None, "bridge"),
+    (Cookie.BRIDGE_LOGIN, Who.SAME): (None, "bridge"),
+    (Cookie.BRIDGE_LOGIN, Who.OTHER): ("person_changed", "start"),
+    (Cookie.BRIDGE_SCOPE, Who.NOBODY): (None, "no session"),
+    (Cookie.BRIDGE_SCOPE, Who.SAME): (None, "bridge"),
+    (Cookie.BRIDGE_SCOPE, Who.OTHER): ("person_changed", "start"),
+    (Cookie.LAPSED, Who.NOBODY): (None, "no session"),
+    (Cookie.LAPSED, Who.SAME): (None, "start"),
+    (Cookie.LAPSED, Who.OTHER): (None, "start"),
     (Cookie.SUPERSEDED, Who.NOBODY): ("reuse", "no session"),
     (Cookie.SUPERSEDED, Who.SAME): ("reuse", "signed out"),
     (Cookie.SUPERSEDED, Who.OTHER): ("reuse", "start"),
@@ -162,8 +207,12 @@ async def test_each_cell_does_as_it_says(
         case "no session":
             assert seen["sid"] is None
             assert not seen["user"]
-        case "resume":
+        case "resume" | "bridge":
             assert seen["sid"] == world.old
+            # Whoever comes with the secret from before a renewal has proved nothing.
+            if cookie is not Cookie.LIVE_SCOPE:
+                fresh = await world.browser.get("/fresh", headers=person)
+                assert fresh.json() is (then == "resume")
             assert seen["person_id"] == "ann"
         case "signed out":
             assert seen["sid"] is None

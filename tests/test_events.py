@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from starlette.authentication import SimpleUser
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 import asgi_sessions
-from asgi_sessions import Incident, SessionEvent, Sessions, SessionsError, SessionsUnavailable
+from asgi_sessions import (
+    Incident,
+    SessionEvent,
+    SessionMiddleware,
+    Sessions,
+    SessionsError,
+    SessionsUnavailable,
+)
 from asgi_sessions._events import EventKind, IncidentKind
 from asgi_sessions.dbsc import DBSC
 
@@ -529,6 +538,35 @@ def test_the_page_has_each_record_that_the_package_can_write() -> None:
     }
 
 
+async def among_other_layers(sessions: Sessions) -> None:
+    """Have other layers do what is told of them once."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["session"] = "a database session"
+        scope["user"] = SimpleUser("eve")
+
+    async def nothing(*_: Any) -> Any: ...
+
+    state: dict[str, Any] = {}
+    for _ in range(2):  # of two requests with one state, told once
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": state}
+        await SessionMiddleware(app, sessions=sessions)(scope, nothing, nothing)
+    middleware = SessionMiddleware(app, sessions=sessions)
+    for _ in range(2):
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": state}
+        await middleware(scope, nothing, nothing)
+
+    async def login(scope: Scope, receive: Receive, send: Send) -> None:
+        await sessions.start_session(scope, "eve")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    headers = [(b"host", b"192.168.1.7:8000")]
+    plain = {"type": "http", "scheme": "http", "method": "POST", "path": "/", "headers": headers}
+    await SessionMiddleware(login, sessions=sessions)(plain, nothing, nothing)
+    stubborn = SessionMiddleware(app, sessions=sessions, person=lambda _: {"id": "x" * 256})
+    await stubborn({"type": "http", "method": "GET", "path": "/", "headers": []}, nothing, nothing)
+
+
 async def test_each_record_is_as_the_page_has_it(
     make_sessions: MakeSessions,
     clock: Clock,
@@ -593,6 +631,7 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.see()
     assert (await Browser(app).post("/fail")).status_code == 500
     bring_back(others)
+    await among_other_layers(sessions)
 
     async def broken() -> None:
         raise SessionsError("nobody expects it")

@@ -540,7 +540,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": scope["method"].encode()})
 
-sessions = Sessions(sys.argv[1], secret_key="k" * 32, table_name=sys.argv[2])
+sessions = Sessions(sys.argv[1], secret_key="abcdefgh" * 4, table_name=sys.argv[2])
 app = SessionMiddleware(app, sessions=sessions)
 
 async def story():
@@ -582,7 +582,7 @@ ENDINGS = {
         asyncio.run(main())
     """,
     "a database that cannot be opened": """
-        sessions = Sessions("sqlite:////nowhere/at/all.db", secret_key="k" * 32)
+        sessions = Sessions("sqlite:////nowhere/at/all.db", secret_key="abcdefgh" * 4)
         async def main():
             try:
                 await sessions.list_sessions("ann")

@@ -237,7 +237,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 async def use(directory):
-    sessions = Sessions(f"sqlite:///{directory}/s.db", secret_key="k" * 40)
+    sessions = Sessions(f"sqlite:///{directory}/s.db", secret_key="abcdefgh" * 4)
     reader = InMemoryMetricReader()
     metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
     async with sessions:

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from asgi_sessions import Lifetimes, Session, Sessions
+from asgi_sessions import ANYBODY, Lifetimes, Session, Sessions
 
 from .support import KEY, Browser, Clock, make_app, set_cookies, vouched
 
@@ -41,6 +41,7 @@ IDLE = timedelta(hours=1)
 ABSOLUTE = timedelta(minutes=90)
 KEEP = timedelta(days=2)
 TOUCH = GRACE = timedelta(seconds=60)
+UNSEEN_GRACE = timedelta(minutes=10)
 #: Each request takes that long, so that no two rows have the same time.
 TICK = timedelta(milliseconds=1)
 MOMENT = timedelta(microseconds=1)
@@ -93,6 +94,19 @@ class Life:
         if cookie == self.previous:
             return self.arrived is not None and now > self.arrived + GRACE
         return cookie != self.current
+
+    def bridged(self, cookie: str | None) -> bool:
+        """Whether somebody brings the secret before the current one."""
+        return cookie is not None and cookie == self.previous
+
+    def lapsed(self, cookie: str, now: datetime) -> bool:
+        """Whether the secret before the current one has waited too long for that to be seen."""
+        return (
+            self.bridged(cookie)
+            and self.arrived is None
+            and self.renewed is not None
+            and now > self.renewed + UNSEEN_GRACE
+        )
 
 
 @dataclass
@@ -149,6 +163,9 @@ class Model:
             seen.signed_out = same
             if not same:
                 self.find(asked, seen, now)
+        elif life.lapsed(asked.cookie, now):
+            seen.reason = "superseded"
+            self.find(asked, seen, now)
         elif same or (asked.person is None and life.origin == "login"):
             seen.life = seen.named = life
         elif asked.person is None:
@@ -216,9 +233,8 @@ class Model:
         if life is None:
             return
         mine = self.issued.get(asked.cookie or "") is life
-        again = mine and asked.cookie == life.previous and life.arrived is None
-        if again and life.renewed is not None and now <= life.renewed + GRACE:
-            return  # a second click: the answer to the first is on its way
+        if mine and life.bridged(asked.cookie):
+            return  # nothing that was proved since counts for it
         # The last one that whoever renews is known to hold.
         life.previous = asked.cookie if mine else life.current
         life.arrived = None
@@ -582,7 +598,7 @@ class Lives(RuleBasedStateMachine):
             number = self.run(self.sessions.end_all_sessions(whose, except_sid=life.sid))
             assert number == self.model.end_all(whose, life, self.now)
             return
-        ended = self.run(self.sessions.end_session_by_id(life.sid, person_id=owner))
+        ended = self.run(self.sessions.end_session_by_id(life.sid, person_id=owner or ANYBODY))
         if owner not in (None, life.person):
             assert ended is None  # as if there were no such session
             return

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, select
 from sqlalchemy.schema import CreateTable, DropTable
 
-from asgi_sessions import InvalidSession, Session, Sessions
+from asgi_sessions import ALL_APPS, InvalidSession, Session, Sessions
 from asgi_sessions._store import Use
 from asgi_sessions.testing import logged_in_cookie
 
@@ -122,14 +122,15 @@ async def test_what_has_ended_keeps_its_end_and_other_apps_their_sessions(
 
     statement = sessions.end_all_statement(7, app_id="default", reason="new password")
     await sessions.database.execute(statement)
-    reasons = {one.sid: one for one in await sessions.list_sessions(7, include_ended=True)}
+    known = await sessions.list_sessions(7, app_id=ALL_APPS, include_ended=True)
+    reasons = {one.sid: one for one in known}
     assert {sid: one.end_reason for sid, one in reasons.items()} == {
         ended.sid: "left",
         idle.sid: "expired",
         fresh.sid: "new password",
         elsewhere.sid: None,
     }
-    await sessions.database.execute(sessions.end_all_statement(7))
+    await sessions.database.execute(sessions.end_all_statement(7, app_id=ALL_APPS))
     assert await live(sessions) == set()
 
 

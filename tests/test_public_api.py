@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, timedelta
+from enum import Enum
 from importlib import import_module
 from importlib.resources import files
 from types import FunctionType
@@ -18,7 +19,14 @@ from unittest.mock import ANY
 import pytest
 
 import asgi_sessions
-from asgi_sessions import AAL1, Lifetimes, SessionMiddleware, Sessions, person_from_scope
+from asgi_sessions import (
+    AAL1,
+    Lifetimes,
+    SessionMiddleware,
+    Sessions,
+    person_from_scope,
+    sign_out_of_scope,
+)
 
 #: DESIGN §7.
 NAMES = {
@@ -28,6 +36,7 @@ NAMES = {
 }
 #: What a handler of `on_event` is given, and a template of `Sessions.routes`.
 ADDED_NAMES = {"Incident", "SessionEvent", "DevicesPage"}
+NAMES |= {"ALL_APPS", "ANYBODY", "sign_out_of_scope"}
 
 REQUIRED = inspect.Parameter.empty
 #: DESIGN §7, in its order. The clock is the system's: a test of its own.
@@ -59,6 +68,11 @@ ADDED_OPTIONS = {
     "notify": False,
     "timeout": timedelta(seconds=5),
     "dbsc": None,
+    "browser_lifetimes": None,
+    "exclude": (),
+    "touch": None,
+    "trusted_origins": (),
+    "issuer": None,
 }
 
 PROPERTIES = {"database", "metadata", "table", "cookie_name"}
@@ -77,7 +91,10 @@ COROUTINES = {
     "list_sessions": (
         "(self, person_id, *, app_id=None, include_ended=False, limit=100, before=None)"
     ),
-    "end_session_by_id": "(self, sid, *, person_id=None, reason='revoked')",
+    "rotate_session": "(self, conn)",
+    "end_session_by_id": (
+        "(self, sid, *, person_id=<_Anybody.ANYBODY: 'anybody'>, app_id=None, reason='revoked')"
+    ),
     "end_other_sessions": "(self, conn)",
     "end_all_sessions": "(self, person_id, *, app_id=None, except_sid=None)",
     "purge": "(self, *, batch_size=1000)",
@@ -87,7 +104,9 @@ PLAIN = {
     "end_all_statement": "(self, person_id, *, app_id=None, except_sid=None, reason='revoked')",
     "lifespan": "(self, app)",
     "is_fresh": "(self, conn, max_age)",
-    "end_session_endpoint": "(self, *, redirect_to=None)",
+    "current": "(self, conn)",
+    "no_touch": "(self, conn)",
+    "end_session_endpoint": "(self, *, redirect_to=None, clear_site_data=())",
     "routes": (
         "(self, *, html=True, fresh_for=None, login_url=None, confirm_url=None, home_url=None,"
         " template=None)"
@@ -201,12 +220,16 @@ def test_what_is_read_without_a_call_is_a_property(name: str) -> None:
 
 
 def test_the_middleware_takes_the_app_first_and_the_rest_by_keyword() -> None:
-    app, sessions, person = inspect.signature(SessionMiddleware).parameters.values()
+    parameters = inspect.signature(SessionMiddleware).parameters
+    app, sessions, person, sign_out, on_signed_out = parameters.values()
     assert (app.name, app.default) == ("app", REQUIRED)
     assert app.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert (sessions.name, sessions.default) == ("sessions", REQUIRED)
     assert (person.name, person.default) == ("person", person_from_scope)
-    assert {sessions.kind, person.kind} == {inspect.Parameter.KEYWORD_ONLY}
+    assert (sign_out.name, sign_out.default) == ("sign_out", sign_out_of_scope)
+    assert (on_signed_out.name, on_signed_out.default) == ("on_signed_out", "anonymous")
+    kinds = {one.kind for one in (sessions, person, sign_out, on_signed_out)}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +242,7 @@ def test_the_middleware_takes_the_app_first_and_the_rest_by_keyword() -> None:
             "Person",
             (
                 "(id, app_id=None, auth_provider=None, authenticated_at=None, sid=None,"
-                " acr=None, amr=())"
+                " acr=None, amr=(), issued_at=None, issuer=None, subject=None)"
             ),
         ),
     ],
@@ -248,8 +271,8 @@ def test_every_argument_is_documented_in_the_order_of_the_signature(documented: 
 
 @pytest.mark.parametrize(
     "thing",
-    [thing for thing in PUBLIC_OBJECTS if not isinstance(thing, Lifetimes)],
-    ids=lambda thing: thing.__name__,
+    [thing for thing in PUBLIC_OBJECTS if not isinstance(thing, Lifetimes | Enum)],
+    ids=lambda thing: getattr(thing, "__name__", repr(thing)),
 )
 def test_every_public_object_is_documented_and_so_is_what_it_shows(
     thing: type | FunctionType,

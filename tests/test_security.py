@@ -579,7 +579,10 @@ async def test_a_cache_never_hands_one_persons_answer_to_another(sessions: Sessi
     response = await browser.get("/")
     assert not set_cookies(response)
     assert response.headers["vary"] == "Cookie"
-    assert "vary" not in (await Browser(make_app(sessions)).get("/")).headers
+    assert response.headers.get_list("cache-control") == ["private"]
+    stranger = await Browser(make_app(sessions)).get("/")
+    assert stranger.headers["vary"] == "Cookie"
+    assert "cache-control" not in stranger.headers
 
 
 async def test_a_stolen_table_opens_no_session(sessions: Sessions) -> None:

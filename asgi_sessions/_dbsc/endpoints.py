@@ -18,7 +18,7 @@ from asgi_sessions._core import Core
 from asgi_sessions._decisions import Cookie
 from asgi_sessions._endpoint import crosses_sites
 from asgi_sessions._row import Row
-from asgi_sessions._tokens import SIDS, digest
+from asgi_sessions._tokens import SIDS
 
 from . import headers
 from .challenge import Challenges
@@ -92,13 +92,13 @@ class Endpoints:
 
     async def _logged_in(self, scope: Scope) -> Row:
         """The row that the cookie of a login leads to."""
-        now, lifetimes = self._core.settings.now(), self._core.settings.lifetimes
+        now, terms = self._core.settings.now(), self._core.settings.terms
         for value in self._read(_given(scope)):
             token = self._verify(value)
             row = None if token is None else await self._core.store.by_sid(token.sid)
             if token is None or row is None:
                 continue
-            if row.cookie(digest(token.secret), now, lifetimes) is Cookie.LIVE_LOGIN:
+            if row.cookie(token.digest, now, terms) is Cookie.LIVE_LOGIN:
                 return row
         raise Refusal("no_session")
 
@@ -150,7 +150,7 @@ class Endpoints:
         row = await self._core.store.by_sid(sid)
         if row is None:
             raise Refusal("no_session")
-        if not row.live(self._core.settings.now(), self._core.settings.lifetimes):
+        if not row.live(self._core.settings.now(), self._core.settings.terms):
             raise Refusal("ended")
         if row.binding is None:
             raise Refusal("not_bound")
