@@ -359,6 +359,21 @@ def end_all(
     target.view.answer(f"{_sessions(count)} {whose} ended", ended=count)
 
 
+@cli.command("readmit")
+@click.argument("person")
+@click.option("--app", help="In this app alone; in all apps without it.")
+@on_database
+def readmit(target: Target, *, person: str, app: str | None) -> None:
+    """Let a person in again whose sessions were all ended.
+
+    Only people whom another layer vouches for without ever dating what it says need this; their old
+    tokens are good again, too.
+    """
+    target.run(lambda it: it.readmit(person, app_id=app or ALL_APPS), idle=_ANY)
+    where = f"in the app {app}" if app else "in all apps"
+    target.view.answer(f"{person} is readmitted {where}", readmitted=person)
+
+
 def _several(target: Target, person: str, app: str | None) -> bool:
     live = target.run(
         lambda it: it.list_sessions(person, app_id=app or ALL_APPS, limit=2), idle=_ANY

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ._changeset import changeset, checked
-from ._decisions import BY_FINDING, Then
-from ._device import Device, address_to_store, device_from_scope
+from ._decisions import BY_FINDING, Cutoff, Found, Then, Who, is_cut_off, readmitted_at
+from ._device import OTHER_DEVICES, Device, address_to_store, device_from_scope
 from ._errors import ConfigurationError, SessionsError
 from ._events import Events
 from ._lifetimes import Terms
@@ -18,7 +18,7 @@ from ._person import Person
 from ._row import Row
 from ._session import Session
 from ._settings import Settings
-from ._store import Store, Use
+from ._store import Finding, Store, Use
 from ._tokens import SIDS, Token, digest, looks_like_ours, new_secret, new_sid
 from ._watched import Watched
 
@@ -177,6 +177,7 @@ class Core:
         whether the browser has shown that it is no new device.
         """
         now = self.settings.now()
+        await self.note_proof(person)
         device = device_from_scope(scope)
         values, token, keys = self._new(device, person, "login", now, remember=remember)
         new_device = await self._is_new(keys, known=known)
@@ -195,37 +196,88 @@ class Core:
         """
         settings, now = self.settings, self.settings.now()
         device = device_from_scope(scope)
-        row, claimed = None, False
-        if isinstance(person.sid, str) and SIDS.fullmatch(person.sid):
-            row = await self.store.by_sid(person.sid)
-            claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
+        own, shared = self._device_keys(device, person), self._device_keys(OTHER_DEVICES, person)
+        asked = Finding(str(person.id), str(person.app_id), _sid(person), (*own, *shared))
+        row, device_row, cutoffs = await self.store.find(asked)
+        claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:
-            keys = self._device_keys(device, person)
-            row = await self.store.live_scope_row(keys)
-            if row is None:
-                row = await self.store.by_device(keys, origin="scope")
+            row = device_row or await self.store.by_device(asked.keys, origin="scope")
+        found, who = Found.NOTHING, Who.SAME
         if row is not None:
             found = row.found(now, settings.terms, claimed=claimed)
-            then = BY_FINDING[found][row.who(person, now, settings.terms)].then
-            if then is Then.RESUME:
-                return then, Started(_lesser(self.session(row), person), row, None), None
-            if then is Then.SIGN_OUT:
-                return then, None, row.reason()
+            who = row.who(person, now, settings.terms, readmitted_at(cutoffs))
+        named = claimed and found is Found.LIVE
+        if not named and is_cut_off(cutoffs, person.proof, None if row is None else row.id):
+            found = Found.CUT_OFF
+        then = BY_FINDING[found][who].then
+        if then is Then.SIGN_OUT:
+            return then, None, _why(found, row)
+        if then is Then.RESUME and row is not None:
+            return then, Started(_lesser(self.session(row), person), row, None), None
         if not start:
             return Then.NO_SESSION, None, None
-        values, token, keys = self._new(device, person, "scope", now, remember=True)
-        new_device = await self._is_new(keys, known=known)
-        row, ended = await self.store.insert_once(values, keys, now=now)
+        values, token, _ = self._new(device, person, "scope", now, remember=True)
+        new_device = await self._is_new(own, known=known)
+        row, ended = await self.store.insert_once(
+            values, own, {**values, **_shared(shared)}, shared, now=now
+        )
         session, mine = self.session(row), row.id == token.sid
         if mine:
             self._started(session, ended, new_device=new_device)
-        return Then.START, Started(session, row, token if mine else None), None
+        # All sessions of the person may have been ended since the question above: whoever ends
+        # them writes the cut-off first, so that one of the two sees the other.
+        if is_cut_off(await self._cutoffs(person), person.proof, row.id):
+            if mine:
+                await self.end(row.id, "revoked")
+            return Then.SIGN_OUT, None, "revoked"
+        # The cookie of a session that many devices share would be good on each of them.
+        alone = mine and row.live_device_key == values["live_device_key"]
+        return Then.START, Started(session, row, token if alone else None), None
+
+    async def _cutoffs(self, person: Person) -> list[Cutoff]:
+        asked = Finding(str(person.id), str(person.app_id))
+        return (await self.store.find(asked)).cutoffs
+
+    async def readmitted_at(self, person: Person) -> datetime | None:
+        """When a person was last readmitted; None if never."""
+        return readmitted_at(await self._cutoffs(person))
+
+    async def note_proof(self, person: Person | None) -> None:
+        """Remember a proof that is dated ahead of the clock: what cuts it off must be later."""
+        now = self.settings.now()
+        proof = None if person is None else person.proof
+        if person is None or proof is None or proof <= now:
+            return
+        if any(one.proved_at and one.proved_at >= proof for one in await self._cutoffs(person)):
+            return
+        await self.store.cutoffs.change(
+            str(person.id), person.app_id, lambda old, _: old.prove(proof), now=now
+        )
+
+    async def end_all(self, person_id: str, app_id: str | None, spared_sid: str | None) -> int:
+        """End a person's sessions but one, and cut off what was proved before; how many."""
+        now = self.settings.now()
+        await self.store.cutoffs.change(
+            person_id, app_id, lambda old, beside: old.cut(beside, now, spared_sid), now=now
+        )
+        rows = await self.store.end_all(
+            person_id, app_id, except_sid=spared_sid, reason="revoked", now=now
+        )
+        self.ended(rows)
+        return len(rows)
+
+    async def readmit(self, person_id: str, app_id: str | None) -> None:
+        """Let a person in again with whatever another layer says of them."""
+        now = self.settings.now()
+        await self.store.cutoffs.change(
+            person_id, app_id, lambda old, beside: old.readmit(beside, now), now=now
+        )
 
     async def newest(self, scope: Mapping[str, Any], person: Person) -> Row | None:
         """The newest live row of a person's device, whatever its origin."""
-        return await self.store.by_device(
-            self._device_keys(device_from_scope(scope), person), live=self.settings.now()
-        )
+        devices = (device_from_scope(scope), OTHER_DEVICES)
+        keys = [key for device in devices for key in self._device_keys(device, person)]
+        return await self.store.by_device(keys, live=self.settings.now())
 
     async def renew(
         self, row: Row, presented: bytes | None, proof: Mapping[str, Any]
@@ -338,6 +390,27 @@ class Core:
 def unproved(session: Session) -> Session:
     """The session as whoever has a superseded secret sees it: nothing has been proved."""
     return replace(session, authenticated_at=None, acr=None, amr=())
+
+
+def _sid(person: Person) -> str | None:
+    """The session that a person's token names, if it can be one."""
+    sid = person.sid
+    return sid if isinstance(sid, str) and SIDS.fullmatch(sid) else None
+
+
+def _why(found: Found, row: Row | None) -> str:
+    """Why a person is signed out."""
+    return "revoked" if row is None or found is Found.CUT_OFF else row.reason()
+
+
+def _shared(keys: Sequence[bytes]) -> dict[str, Any]:
+    """What a row that many devices share has in place of its own device."""
+    return {
+        "user_agent": OTHER_DEVICES.user_agent,
+        "ip_address": OTHER_DEVICES.ip_address,
+        "device_key": keys[0],
+        "live_device_key": keys[0],
+    }
 
 
 def _lesser(session: Session, person: Person) -> Session:

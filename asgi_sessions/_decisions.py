@@ -6,6 +6,7 @@ Rule 2: a decision says what to end first and what to do then; how is the middle
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
@@ -50,6 +51,7 @@ class Found(Word):
     DEAD_CLAIM = "named by the token; ended otherwise or expired"
     DEAD = "the device's newest; ended otherwise or expired"
     NOTHING = "nothing"
+    CUT_OFF = "of a person who is cut off; neither spared nor live and named by the token"
 
 
 class Secret(Word):
@@ -156,6 +158,8 @@ BY_FINDING: dict[Found, dict[Who, Decision]] = {
     Found.DEAD_CLAIM: {Who.SAME: _SIGN_OUT, Who.SAME_SINCE: _START},
     Found.DEAD: {Who.SAME: _START, Who.SAME_SINCE: _START},
     Found.NOTHING: {Who.SAME: _START},
+    # On every device, whatever has become of its row.
+    Found.CUT_OFF: {Who.SAME: _SIGN_OUT, Who.SAME_SINCE: _SIGN_OUT},
 }
 
 
@@ -174,6 +178,80 @@ def worth_of_superseded(
     if renewed_at is not None and now <= renewed_at + UNSEEN_GRACE:
         return Secret.BRIDGE
     return Secret.LAPSED
+
+
+class Cutoff(NamedTuple):
+    """What is remembered when all sessions of a person are ended, longer than any of their rows.
+
+    Attributes:
+        person_id: whose.
+        app_id: in which app; empty for all apps.
+        cut_at: what was proved until then opens nothing; None if nothing was cut off.
+        spared_sid: the session that goes on.
+        proved_at: the latest proof that was dated ahead of the clock when it was seen.
+        readmitted_at: what has ended until then, and what was cut off, counts no longer.
+    """
+
+    person_id: str
+    app_id: str
+    cut_at: datetime | None = None
+    spared_sid: str | None = None
+    proved_at: datetime | None = None
+    readmitted_at: datetime | None = None
+
+    def cut(self, beside: Iterable[Cutoff], now: datetime, spared_sid: str | None) -> Cutoff:
+        """All sessions end now, but that one. The cut is later than any proof that was seen, so
+        that a provider whose clock is ahead opens nothing.
+
+        Args:
+            beside: all cut-offs that the app knows of the person, this one too.
+            now: the moment.
+            spared_sid: the session that goes on.
+        """
+        beside = list(beside)
+        readmitted = readmitted_at(beside)
+        proofs = [one.proved_at for one in beside]
+        cut_at = _latest(now, self.cut_at, readmitted and readmitted + _TICK, *proofs)
+        return self._replace(cut_at=cut_at, spared_sid=spared_sid)
+
+    def readmit(self, beside: Iterable[Cutoff], now: datetime) -> Cutoff:
+        """The person may come in again with whatever another layer says of them."""
+        return self._replace(readmitted_at=_latest(now, *(one.cut_at for one in beside)))
+
+    def prove(self, proof: datetime) -> Cutoff:
+        """A proof was seen that is dated ahead of the clock."""
+        return self._replace(proved_at=_latest(proof, self.proved_at))
+
+
+_TICK = timedelta(microseconds=1)
+
+
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def readmitted_at(cutoffs: Iterable[Cutoff]) -> datetime | None:
+    """When the person was last readmitted; None if never."""
+    return _latest(*(one.readmitted_at for one in cutoffs))
+
+
+def is_cut_off(cutoffs: Iterable[Cutoff], proof: datetime | None, sid: str | None) -> bool:
+    """Whether a person comes in vain: with a proof from before all their sessions were ended.
+
+    Args:
+        cutoffs: those of the person in the app, and in all apps.
+        proof: when the person last proved who they are; None if nobody has dated that.
+        sid: the session that was found for them; None for a new one.
+    """
+    cutoffs = list(cutoffs)
+    readmitted = readmitted_at(cutoffs)
+    return any(
+        one.cut_at is not None
+        and (proof is None or proof <= one.cut_at)
+        and (readmitted is None or readmitted < one.cut_at)
+        and (sid is None or sid != one.spared_sid)
+        for one in cutoffs
+    )
 
 
 def is_fresh(authenticated_at: datetime | None, now: datetime, max_age: timedelta) -> bool:

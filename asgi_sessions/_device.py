@@ -31,6 +31,10 @@ class Device(NamedTuple):
     ip_address: str | None
 
 
+#: What devices share that are more than a person may have sessions of.
+OTHER_DEVICES = Device("Other devices", None)
+
+
 def headers_of(scope: Mapping[str, Any]) -> Sequence[tuple[bytes, bytes]]:
     """The headers of a scope. ASGI allows any iterable: one that can be read only once is put back
     as a list, for the app and for whoever else reads it.

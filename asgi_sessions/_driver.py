@@ -135,7 +135,7 @@ class Driver(ABC):
 
         given = chain.from_iterable(row.values() for row in rows)
         values = [dict(zip(places, given, strict=False)) for _ in range(0, len(rows), size)]
-        return Insertion(size, make, values)
+        return Insertion((table.name, size), make, values)
 
     async def connect(self, database: Database) -> Raw:
         """A connection beside those of the pool, with the same options; where it `notifies`."""

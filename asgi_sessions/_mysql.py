@@ -117,7 +117,8 @@ class MySQL(Driver):
         return rows.with_only_columns(func.json_array(*values))
 
     def insert_once(self, table: Table) -> Insert:
-        return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
+        column = next(iter(table.primary_key))
+        return mysql.insert(table).on_duplicate_key_update({column.name: column})
 
     def passing(self, fault: Exception) -> bool:
         # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (a certification conflict of Galera, too);

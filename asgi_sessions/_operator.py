@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from ._sessions import Sessions
+from ._store import KEEP_CUTOFFS
 
 T = TypeVar("T")
 
@@ -94,6 +95,10 @@ class Operator:
         )
         remove = await self._repeat(
             lambda: self._upkeep.remove(before=self._before, limit=batch_size), progress
+        )
+        forget = self._core.store.cutoffs.forget
+        await self._repeat(
+            lambda: forget(limit=batch_size, before=self._now - KEEP_CUTOFFS), lambda _: None
         )
         return Due(mark, remove)
 

@@ -40,6 +40,8 @@ def resumes(
     cookie = row.cookie(secret, now, terms)
     if BY_COOKIE[cookie][row.who(person, now, terms)] is not RESUME:
         return False
+    if person is not None and (proof := person.proof) is not None and proof > now:
+        return False  # one that is dated ahead of the clock is written down first
     call.use(row, row.session(terms, now))
     call.presented, call.now = secret, now
     return True
@@ -76,6 +78,7 @@ async def resolve(
     """
     settings = core.settings
     now = settings.now()
+    await core.note_proof(person)
     who = Who.NOBODY if person is None else Who.SAME
     cookie, row, secret = Cookie.INVALID if sent else Cookie.NONE, None, None
     if tokens:
@@ -86,6 +89,9 @@ async def resolve(
             if cookie in (*_LIVE, *_BRIDGES) and not _proven(binding, scope, call, row, now):
                 cookie = Cookie.UNPROVEN
             who = row.who(person, now, settings.terms)
+            if person is not None and cookie is Cookie.REVOKED and who is Who.SAME:
+                readmitted_at = await core.readmitted_at(person)
+                who = row.who(person, now, settings.terms, readmitted_at)
     decision = BY_COOKIE[cookie][who]
     if row is not None:
         if decision.then in (Then.RESUME, Then.BRIDGE):

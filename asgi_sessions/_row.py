@@ -132,13 +132,23 @@ class Row(NamedTuple):
             return Found.REVOKED
         return Found.DEAD_CLAIM if claimed else Found.DEAD
 
-    def who(self, person: Person | None, now: datetime, terms: Terms) -> Who:
-        """How the person in scope stands to this row."""
+    def who(
+        self,
+        person: Person | None,
+        now: datetime,
+        terms: Terms,
+        readmitted_at: datetime | None = None,
+    ) -> Who:
+        """How the person in scope stands to this row; to have been readmitted is as good as a
+        proof of that moment.
+        """
         if person is None:
             return Who.NOBODY
         if (self.person_id, self.app_id) != (person.id, person.app_id):
             return Who.OTHER
         proof = person.proof
+        if proof is None or (readmitted_at is not None and readmitted_at > proof):
+            proof = readmitted_at
         if proof is None or self.live(now, terms):
             return Who.SAME
         end = self.ended_at or self.deadline(terms)

@@ -83,8 +83,8 @@ class Sessions:
             authenticated: True, False, or a function of the scope.
         store_ip: ``full``, ``truncated`` (to /24 or /48) or ``none``.
         touch_interval: how exact `last_seen_at` is; at most half of the idle timeout.
-        max_sessions_per_person: live sessions a person may have in an app; the least recently
-            seen is ended (``limit``) for a new one. None for any number.
+        max_sessions_per_person: live sessions of origin ``login`` that a person may have in an
+            app; the least recently seen is ended (``limit``) for a new one. None for any number.
         keep_ended: how long `purge` keeps what has ended.
         on_unavailable: while the database does not answer, ``error`` (503 for requests that need
             it) or ``anonymous`` (no session, nobody signed in).
@@ -109,6 +109,8 @@ class Sessions:
         trusted_origins: origins of the app's own front ends, such as
             ``("https://app.example.com",)``. They may open WebSockets and post to the logout route.
         issuer: the one issuer (``iss``) whose subjects (``sub``) are the ids of people here.
+        max_scope_sessions: live sessions of origin ``scope`` that a person may have in an app;
+            devices beyond them share one more. None for any number.
 
     Raises:
         ConfigurationError: for options that cannot work, all faults in one message.
@@ -147,6 +149,7 @@ class Sessions:
         touch: Touch | None = None,
         trusted_origins: Sequence[str] = (),
         issuer: str | None = None,
+        max_scope_sessions: int | None = 50,
     ) -> None:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
@@ -169,6 +172,7 @@ class Sessions:
             chosen.table_name,
             chosen.terms,
             chosen.max_sessions_per_person,
+            chosen.max_scope_sessions,
             notify=chosen.notify,
         )
         self._core = Core(chosen, store, Events(on_event, chosen.now))
@@ -206,12 +210,12 @@ class Sessions:
         return self._core.settings.cookie.wire_name
 
     async def create_tables(self) -> None:
-        """Make the table and its indexes where they are missing."""
+        """Make the tables and their indexes where they are missing."""
         await self._core.store.create()
 
     def ddl(self, dialect: SQLDialect) -> str:
-        """The SQL by which `create_tables` makes the table and its indexes: for a migration that
-        is written by hand.
+        """The SQL by which `create_tables` makes the tables and their indexes: for a migration
+        that is written by hand.
 
         Args:
             dialect: ``sqlite``, ``postgresql``, ``mariadb`` or ``mysql``.
@@ -223,7 +227,9 @@ class Sessions:
             raise ConfigurationError(
                 f"ddl({dialect!r}): use one of {', '.join(get_args(SQLDialect))}"
             )
-        statements = ddl(self.table, make_url(f"{dialect}://").get_dialect()())
+        chosen = make_url(f"{dialect}://").get_dialect()()
+        tables = self.metadata.sorted_tables
+        statements = [statement for table in tables for statement in ddl(table, chosen)]
         return "".join(f"{statement};\n" for statement in statements)
 
     async def connect(self) -> None:
@@ -517,19 +523,31 @@ class Sessions:
     ) -> int:
         """End a person's sessions (``revoked``, ASVS 7.4.2); how many.
 
+        It is remembered for 400 days: what another layer says of the person counts again once it
+        brings a proof (``authenticated_at``, or a token's ``auth_time`` or ``iat``) from after
+        this, whatever the device. `readmit` lifts it. A login by `start_session` needs neither.
+
         Args:
             person_id: str, int or UUID.
             app_id: None for the `app_id` of `Sessions`, or another one, or `ALL_APPS`.
             except_sid: the one to keep.
         """
-        rows = await self._core.store.end_all(
-            *self._ids(person_id, app_id),
-            except_sid=except_sid if SIDS.fullmatch(except_sid or "") else None,
-            reason="revoked",
-            now=self._core.settings.now(),
-        )
-        self._core.ended(rows)
-        return len(rows)
+        spared = except_sid if SIDS.fullmatch(except_sid or "") else None
+        return await self._core.end_all(*self._ids(person_id, app_id), spared)
+
+    async def readmit(self, person_id: object, *, app_id: AppId = None) -> None:
+        """Let a person in again whose sessions were ended, with whatever another layer says of
+        them: where that layer never dates its proofs. Old tokens of theirs are good again, too, so
+        have them withdrawn before.
+
+        Args:
+            person_id: str, int or UUID.
+            app_id: None for the `app_id` of `Sessions`, or another one, or `ALL_APPS`.
+
+        Raises:
+            InvalidSession: if an argument cannot be one.
+        """
+        await self._core.readmit(*self._ids(person_id, app_id))
 
     def end_all_statement(
         self,
@@ -540,8 +558,9 @@ class Sessions:
         reason: str = "revoked",
     ) -> Update:
         """The UPDATE of `end_all_sessions`, for a transaction of your own in the same database: the
-        sessions end if it commits, and only then. Nobody is told (no event, no record); open
-        WebSockets are closed within `socket_check_interval`.
+        sessions end if it commits, and only then. Nobody is told (no event, no record), and
+        nothing is cut off: where another layer vouches for people, call `end_all_sessions` after
+        the commit as well. Open WebSockets are closed within `socket_check_interval`.
 
         Args:
             person_id: str, int or UUID.

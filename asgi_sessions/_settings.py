@@ -62,6 +62,7 @@ class Settings:
     touch: Touch | None
     trusted_origins: Sequence[str]
     issuer: str | None
+    max_scope_sessions: int | None
 
     @property
     def terms(self) -> Terms:
@@ -207,6 +208,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "store_ip": (_one_of("full", "truncated", "none"), "use 'full', 'truncated' or 'none'"),
     "touch_interval": _A_DURATION,
     "max_sessions_per_person": (_count, "use None or 1 and more"),
+    "max_scope_sessions": (_count, "use None or 1 and more"),
     "keep_ended": _A_DURATION,
     "on_unavailable": (_one_of("error", "anonymous"), "use 'error' or 'anonymous'"),
     "table_name": (

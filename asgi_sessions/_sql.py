@@ -83,6 +83,8 @@ class Clauses:
         )
         #: Implied by `live`; for those that are looked for by when they run out.
         self.unended: Condition = c.ended_at.is_(None)
+        #: Those that an app has started itself.
+        self.logins: Condition = c.origin == "login"
         self.sid: Condition = self.equals("id")
         self.person: Condition = self.equals("person_id")
         self.app: Condition = self.equals("app_id")

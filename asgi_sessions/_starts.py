@@ -9,6 +9,8 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from sqlalchemy import delete, func, select
+
 from ._access import Access
 from ._ends import Ends
 from ._row import Row
@@ -24,6 +26,8 @@ class Start:
         keys: of a row of origin ``scope``: its device by each key; none of a login.
         replaces: the sid of the session that ends with it.
         now: when it was asked for.
+        shared: what `row` and `keys` are where the person has as many of origin ``scope`` as they
+            may: the row that their other devices share.
         ended: the rows that it has ended so far. Kept here, so that they are told of even if what
             comes after is tried again.
     """
@@ -32,6 +36,7 @@ class Start:
     keys: Sequence[bytes]
     replaces: str | None
     now: datetime
+    shared: tuple[dict[str, Any], Sequence[bytes]] | None = None
     ended: list[Row] = field(default_factory=list)
 
 
@@ -52,13 +57,16 @@ class Starts:
     Args:
         sql: what is said of the table.
         ends: how rows end.
-        cap: live rows that a person may have in an app; None for any number.
+        cap: live rows of origin ``login`` that a person may have in an app; None for any number.
+        scope_cap: those of origin ``scope``. Processes that start some at the same moment do not
+            see one another's, and may pass it by those.
     """
 
-    def __init__(self, sql: Clauses, ends: Ends, cap: int | None) -> None:
+    def __init__(self, sql: Clauses, ends: Ends, cap: int | None, scope_cap: int | None) -> None:
         self._sql = sql
         self._ends = ends
         self._cap = cap
+        self._scope_cap = scope_cap
 
     async def run(self, access: Access, jobs: list[Start]) -> list[Started]:
         """Start sessions: all of them, or none."""
@@ -71,13 +79,15 @@ class Starts:
             await self._insert(access, [job.row for job in jobs])
             scope = [job for job in jobs if job.keys]
             theirs = await self._by_device(access, scope, ended, now) if scope else {}
+            if beyond := await self._beyond(access, scope, theirs, now):
+                theirs |= await self._share(access, beyond, ended, now)
             rows = [_started(job, theirs) for job in jobs]
             replaced = [job.replaces for job in jobs if job.replaces is not None]
             ended += await self._ends.end_these(access, replaced, reason="replaced", now=now)
-            new = [row for row, job in zip(rows, jobs, strict=True) if row.id == job.row["id"]]
+            new = [row for row, job in zip(rows, jobs, strict=True) if not job.keys]
             ended += await self._end_surplus(access, new, spared=new, now=now)
         _assign(jobs, rows, ended)
-        if self._cap is not None and not access.driver.serial:
+        if self._cap is not None and new and not access.driver.serial:
             # Logins at the same moment did not see one another; now all of them are there.
             async with access.transaction():
                 ended = await self._end_surplus(access, new, spared=(), now=now)
@@ -106,6 +116,49 @@ class Starts:
             theirs = await self._live(access, jobs)
         return theirs
 
+    async def _beyond(
+        self, access: Access, jobs: Sequence[Start], theirs: Mapping[bytes, Row], now: datetime
+    ) -> list[Start]:
+        """Those of these jobs that have made one more row than their person may have."""
+        made = [job for job in jobs if job.shared and _is(job, _of(job, theirs))]
+        if self._scope_cap is None or not made:
+            return []
+        sql, c = self._sql, self._sql.c
+        people = access.driver.among(c.person_id, {job.row["person_id"] for job in made})
+        records = await access.records(
+            ("live of scope", people.shape),
+            lambda: (
+                select(c.person_id, c.app_id, func.count())
+                .where(people.match(), c.live_device_key.is_not(None), sql.live)
+                .group_by(c.person_id, c.app_id)
+            ),
+            {**people.values, **sql.at(now)},
+        )
+        surplus = {(person, app): count - self._scope_cap for person, app, count in records}
+        beyond: list[Start] = []
+        for job in reversed(made):
+            owner = (job.row["person_id"], job.row["app_id"])
+            if surplus.get(owner, 0) > 0:
+                surplus[owner] -= 1
+                beyond.append(job)
+        return beyond
+
+    async def _share(
+        self, access: Access, jobs: Sequence[Start], ended: list[Row], now: datetime
+    ) -> dict[bytes, Row]:
+        """Take back the rows of these jobs, and give them the one that is shared."""
+        mine = access.driver.among(self._sql.c.id, [job.row["id"] for job in jobs])
+        await access.execute(
+            ("take back", mine.shape),
+            lambda: delete(self._sql.table).where(mine.match()),
+            mine.values,
+        )
+        for job in jobs:
+            assert job.shared is not None  # noqa: S101 -- for the type checker
+            (job.row, job.keys), job.shared = job.shared, None
+        await self._insert(access, [job.row for job in jobs])
+        return await self._by_device(access, jobs, ended, now)
+
     async def _live(self, access: Access, jobs: Sequence[Start]) -> dict[bytes, Row]:
         keys = [key for job in jobs for key in job.keys]
         mine = access.driver.among(self._sql.c.live_device_key, keys)
@@ -124,7 +177,7 @@ class Starts:
         rows = await access.select(
             ("live of", people.shape),
             lambda: (
-                self._sql.theirs.where(people.match(), self._sql.live)
+                self._sql.theirs.where(people.match(), self._sql.logins, self._sql.live)
                 .order_by(self._sql.c.id)  # all lock in the same order
                 .with_for_update()
             ),
@@ -140,6 +193,11 @@ class Starts:
             theirs.sort(key=lambda row: (row.id in kept, row.last_seen_at, row.id), reverse=True)
             surplus += [row.id for row in theirs[self._cap :]]
         return await self._ends.end_these(access, surplus, reason="limit", now=now)
+
+
+def _is(job: Start, row: Row | None) -> bool:
+    """Whether a row is the one of the job, and not one that was there."""
+    return row is not None and row.id == job.row["id"]
 
 
 def _of(job: Start, theirs: Mapping[bytes, Row]) -> Row | None:

@@ -8,7 +8,7 @@ cannot be asked is `SessionsUnavailable`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import MetaData, Select, Update, bindparam, select, update
 
 from ._access import Access
+from ._cutoffs import Cutoffs, in_app
+from ._decisions import Cutoff
 from ._ends import Ends
 from ._lifetimes import Terms
 from ._links import Links
@@ -24,12 +26,15 @@ from ._row import Row
 from ._sql import Clauses, Condition, values
 from ._starts import Start, Started, Starts
 from ._statement import Record
-from ._tables import ddl, sessions_table
+from ._tables import cutoffs_table, ddl, sessions_table
 from ._upkeep import LIMIT, Upkeep, in_batches
 
 #: Sessions that one statement asks about: SQLite takes 32,766 parameters, and a statement with
 #: many takes its time to be made.
 _MOST = 4096
+
+#: How long a cut-off is remembered: longer than anybody trusts a token.
+KEEP_CUTOFFS = timedelta(days=400)
 
 
 class Use(NamedTuple):
@@ -42,14 +47,42 @@ class Use(NamedTuple):
     arrived: bytes | None
 
 
+class Finding(NamedTuple):
+    """What is asked about a person who has brought no cookie.
+
+    Attributes:
+        person_id: who.
+        app_id: in which app.
+        sid: the session that their token names; None if it names none.
+        keys: their device, by each key; the first that leads to a row counts.
+    """
+
+    person_id: str
+    app_id: str
+    sid: str | None = None
+    keys: tuple[bytes, ...] = ()
+
+
+class Known(NamedTuple):
+    """What is known about them: the row that their token names, the row of origin ``scope`` that
+    their device uses, and the cut-offs that hold in the app.
+    """
+
+    named: Row | None
+    device: Row | None
+    cutoffs: list[Cutoff]
+
+
 class Store:
-    """The table of sessions in a database.
+    """The tables of sessions and of cut-offs in a database.
 
     Args:
         links: where the database is reached.
         table_name: the table's name.
         terms: what "live" means.
-        cap: live sessions that a person may have in an app; None for any number.
+        cap: live sessions of origin ``login`` that a person may have in an app; None for any
+            number.
+        scope_cap: those of origin ``scope``; devices beyond them share one more.
         notify: whether other processes are told when rows end.
     """
 
@@ -59,6 +92,7 @@ class Store:
         table_name: str,
         terms: Terms,
         cap: int | None,
+        scope_cap: int | None = None,
         *,
         notify: bool = False,
     ) -> None:
@@ -72,15 +106,17 @@ class Store:
         self._ends = Ends(self._sql, terms, self._channel if notify else None)
         #: Many rows at a time, for `purge` and for operators.
         self.upkeep = Upkeep(links, self._sql, self._ends)
-        starts = Starts(self._sql, self._ends, cap)
+        self.cutoffs = Cutoffs(links, cutoffs_table(table_name, self.metadata))
+        starts = Starts(self._sql, self._ends, cap, scope_cap)
         links.batched = {"look-up": self._look_up, "start": starts.run, "touch": self._touch}
 
     async def create(self) -> None:
-        """Make the table and its indexes where they are missing."""
+        """Make the tables and their indexes where they are missing."""
 
         async def work(access: Access) -> None:
-            for statement in ddl(self.table, await access.ddl_dialect()):
-                await access.create(statement)
+            for table in self.metadata.sorted_tables:
+                for statement in ddl(table, await access.ddl_dialect()):
+                    await access.create(statement)
 
         await self._write(work)
 
@@ -110,28 +146,38 @@ class Store:
             found.update((sid, bytes(secret_hash)) for sid, secret_hash in records)
         return found
 
-    async def live_scope_row(self, keys: Iterable[bytes]) -> Row | None:
-        """The row of origin ``scope`` that a device uses, unless it has ended."""
-        for key in keys:
-            row: Row | None = await self.links.here.lookups.put("look-up", key)
-            if row is not None:
-                return row
-        return None
+    def find(self, finding: Finding) -> Awaitable[Known]:
+        """What is known about a person who has brought no cookie."""
+        return self.links.here.lookups.put("look-up", finding)
 
-    async def _look_up(self, access: Access, keys: list[str | bytes]) -> list[Row | None]:
+    async def _look_up(
+        self, access: Access, jobs: list[str | Finding]
+    ) -> Sequence[Row | Known | None]:
         """Answer what many requests have asked for, in one SELECT for each kind of key."""
         c, among = self.table.c, access.driver.among
         found: dict[str | bytes, Row] = {}
-        sids = {key for key in keys if type(key) is str}
+        sids = {job for job in jobs if type(job) is str}
+        findings: list[Finding] = []
+        if len(sids) < len(jobs):
+            findings = [job for job in jobs if type(job) is Finding]
+            sids.update(finding.sid for finding in findings if finding.sid is not None)
         if sids:
             for row in await access.among(self._sql, among(c.id, sids)):
                 found[row.id] = row
-        if len(sids) < len(keys):
-            devices = {key for key in keys if type(key) is bytes}
-            if devices:
-                for row in await access.among(self._sql, among(c.live_device_key, devices)):
-                    found[row.live_device_key or b""] = row
-        return [found.get(key) for key in keys]
+        if not findings:
+            return [found.get(job) for job in jobs]  # type: ignore[arg-type]  # they are sids
+        if devices := {key for finding in findings for key in finding.keys}:
+            for row in await access.among(self._sql, among(c.live_device_key, devices)):
+                found[row.live_device_key or b""] = row
+        cutoffs = await self.cutoffs.of(access, {finding.person_id for finding in findings})
+
+        def known(finding: Finding) -> Known:
+            named = None if finding.sid is None else found.get(finding.sid)
+            device = next((found[key] for key in finding.keys if key in found), None)
+            theirs = cutoffs.get(finding.person_id, ())
+            return Known(named, device, in_app(theirs, finding.app_id))
+
+        return [found.get(job) if isinstance(job, str) else known(job) for job in jobs]
 
     async def by_device(
         self, keys: Sequence[bytes], *, live: datetime | None = None, origin: str | None = None
@@ -205,12 +251,20 @@ class Store:
         return started
 
     async def insert_once(
-        self, row: dict[str, Any], keys: Sequence[bytes], *, now: datetime
+        self,
+        row: dict[str, Any],
+        keys: Sequence[bytes],
+        shared: dict[str, Any],
+        shared_keys: Sequence[bytes],
+        *,
+        now: datetime,
     ) -> Started:
         """The one live row of origin ``scope`` that this device has: a new one, or the one that
-        another request or process was first to make; and the rows that it ended.
+        another request or process was first to make; and the rows that it ended. Where the person
+        has as many as they may, the row that their other devices share.
         """
-        started: Started = await self.links.here.writes.put("start", Start(row, keys, None, now))
+        start = Start(row, keys, None, now, (shared, shared_keys))
+        started: Started = await self.links.here.writes.put("start", start)
         return started
 
     async def end(
@@ -369,7 +423,10 @@ class Store:
         aim = self.links.here.driver.batch
         await in_batches(partial(self.upkeep.mark, now=now), batch_size, aim=aim)
         remove = partial(self.upkeep.remove, before=now - keep)
-        return await in_batches(remove, batch_size, aim=aim)
+        removed = await in_batches(remove, batch_size, aim=aim)
+        forget = partial(self.cutoffs.forget, before=now - KEEP_CUTOFFS)
+        await in_batches(forget, batch_size, aim=aim)
+        return removed
 
     # --- other processes ----------------------------------------------------------------------
 

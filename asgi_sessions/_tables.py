@@ -1,4 +1,4 @@
-"""The table, in SQLAlchemy Core, so that an app's Alembic can see it."""
+"""The tables, in SQLAlchemy Core, so that an app's Alembic can see them."""
 
 from __future__ import annotations
 
@@ -48,10 +48,13 @@ def _text(length: int) -> TypeEngine[str]:
     )
 
 
+_MOMENT = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+
 def sessions_table(name: str, metadata: MetaData) -> Table:
     """The table of sessions under the given name, which may name its schema: ``auth.sessions``."""
     schema, _, name = name.rpartition(".")
-    moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    moment = _MOMENT
     digest = LargeBinary(DIGEST_BYTES).with_variant(mysql.BINARY(DIGEST_BYTES), "mysql", "mariadb")
     binding = LargeBinary(BINDING_BYTES).with_variant(
         mysql.VARBINARY(BINDING_BYTES), "mysql", "mariadb"
@@ -97,8 +100,30 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
     )
 
 
+def cutoffs_table(name: str, metadata: MetaData) -> Table:
+    """The table of cut-offs beside the table of sessions of that name."""
+    schema, _, name = name.rpartition(".")
+    return Table(
+        f"{name}_cutoffs",
+        metadata,
+        Column("person_id", _text(ID_LENGTH), primary_key=True),
+        # Empty for all apps.
+        Column("app_id", _text(ID_LENGTH), primary_key=True),
+        Column("cut_at", _MOMENT),
+        Column("spared_sid", String(SID_LENGTH).with_variant(_SID, "mysql", "mariadb")),
+        # The latest proof of the person that was dated ahead of the clock.
+        Column("proved_at", _MOMENT),
+        Column("readmitted_at", _MOMENT),
+        Column("changed_at", _MOMENT, nullable=False),
+        Index(f"ix_{name}_cutoffs", "changed_at"),
+        schema=schema or None,
+        mysql_engine="InnoDB",
+        mariadb_engine="InnoDB",
+    )
+
+
 def ddl(table: Table, dialect: Dialect) -> list[str]:
-    """The statements that make the table and its indexes, in a dialect."""
+    """The statements that make a table and its indexes, in a dialect."""
     indexes = sorted(table.indexes, key=lambda index: str(index.name))
     # MySQL knows no IF NOT EXISTS for indexes, and its drivers warn where it holds.
     exists = dialect.name not in {"mysql", "mariadb"}

@@ -97,7 +97,8 @@ async def make_sessions(
     yield make
     if made and not database_url.startswith("sqlite"):
         await made[0].connect()  # the test may have disconnected it
-        await made[0].database.execute(DropTable(made[0].table, if_exists=True))
+        for table in made[0].metadata.sorted_tables:
+            await made[0].database.execute(DropTable(table, if_exists=True))
     for sessions in made:
         await sessions.disconnect()
 

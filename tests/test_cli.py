@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Session, Sessions
@@ -25,7 +26,7 @@ from asgi_sessions._cli import run
 from asgi_sessions._operator import Due, Operator
 from asgi_sessions._settings import system_clock
 
-from .support import KEY, Clock
+from .support import KEY, Browser, Clock, make_app
 
 T = TypeVar("T")
 
@@ -123,7 +124,12 @@ def empty_table(
     monkeypatch.setenv("ASGI_SESSIONS_TABLE", table_name)
     shell.url, shell.table = database_url, table_name
     yield
-    shell.prepare(lambda it: it.database.execute(DropTable(it.table, if_exists=True)))
+
+    async def drop(sessions: Sessions) -> None:
+        for each in sessions.metadata.sorted_tables:
+            await sessions.database.execute(DropTable(each, if_exists=True))
+
+    shell.prepare(drop)
 
 
 @pytest.mark.usefixtures("empty_table")
@@ -142,6 +148,8 @@ def test_an_operator_has_what_they_need(shell: Shell, database_url: str, table_n
     assert shell.json("show", phone)["session"]["live"] is False
     assert shell.json("end-all", "--person", "ann") == {"ended": 1}
     assert shell.live(phone, laptop, other) == [other]
+    assert shell.json("readmit", "ann") == {"readmitted": "ann"}
+    assert shell("readmit", "ann", "--app", "wiki") == "ann is readmitted in the app wiki\n"
     assert shell.json("end-all", "--everyone", "--yes") == {"ended": 1}
     stats = shell.json("stats", "--days", "2")
     assert (stats["live"], stats["ended_by_reason"]) == (0, {"revoked": 3})
@@ -335,6 +343,35 @@ def test_a_wrong_idle_timeout_leaves_nobody_in(shell: Shell) -> None:
     assert {shell.get(sid).end_reason for sid in sids} == {"revoked"}
 
 
+def test_who_is_readmitted_was_cut_off(shell: Shell) -> None:
+    async def seen(sessions: Sessions) -> bool:
+        return bool((await Browser(make_app(sessions)).see_as("ann"))["user"])
+
+    assert shell.prepare(seen)
+    shell("end-all", "--person", "ann")
+    shell.clock.now = system_clock()
+    assert not shell.prepare(seen)
+    assert shell("readmit", "ann") == "ann is readmitted in all apps\n"
+    shell.clock.turn(timedelta(minutes=1))
+    assert shell.prepare(seen)
+
+
+def test_a_purge_forgets_who_was_cut_off_long_ago(shell: Shell) -> None:
+    async def cut_off(sessions: Sessions) -> None:
+        await sessions.end_all_sessions("ann")
+
+    async def remembered(sessions: Sessions) -> list[str]:
+        (_, cutoffs) = sessions.metadata.sorted_tables
+        rows = await sessions.database.fetch_all(select(cutoffs.c.person_id))
+        return [row[0] for row in rows]
+
+    shell.clock.turn(-401 * DAY)
+    shell.prepare(cut_off)
+    assert shell.prepare(remembered) == ["ann"]
+    shell("purge")
+    assert shell.prepare(remembered) == []
+
+
 # --- purging --------------------------------------------------------------------------------------
 
 
@@ -414,6 +451,7 @@ def test_the_json_of_each_command_has_the_keys_of_the_page(shell: Shell) -> None
         "show": [sid],
         "end": [sid],
         "end-all": ["--person", "ann"],
+        "readmit": ["ann"],
     }
     for row in filter(None, rows):
         _, command, keys, _ = row.split("|")

@@ -302,6 +302,8 @@ FOUND: dict[tuple[Found, Who], str] = {
     (Found.DEAD, Who.SAME): "start",
     (Found.DEAD, Who.SAME_SINCE): "start",
     (Found.NOTHING, Who.SAME): "start",
+    (Found.CUT_OFF, Who.SAME): "signed out",
+    (Found.CUT_OFF, Who.SAME_SINCE): "signed out",
 }
 
 
@@ -333,6 +335,9 @@ async def test_each_cell_of_the_second_table_does_as_it_says(
     claims: dict[str, object] = {"sid": old} if by_claim else {}
     if who is Who.SAME_SINCE:
         claims["iat"] = clock.now.timestamp()
+    if found is Found.CUT_OFF:
+        clock.turn(timedelta(seconds=1))
+        await sessions.end_all_sessions("ann")
     browser.cookies.clear()
     agent = "another one" if by_claim else "Firefox"  # then the device finds nothing
     response = await browser.get("/", headers={**vouched("ann", **claims), "user-agent": agent})

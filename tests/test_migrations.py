@@ -138,7 +138,9 @@ async def test_autogenerate_finds_nothing_to_change_in_what_create_tables_has_ma
 async def test_the_table_stands_in_the_metadata_of_the_app(app: App) -> None:
     metadata = MetaData()
     async with app.sessions(table_name="logins") as sessions:
-        mine = sessions.table.to_metadata(metadata)
+        for table in sessions.metadata.sorted_tables:
+            table.to_metadata(metadata)
+        mine = metadata.tables["logins"]
         baskets = Table(
             "baskets",
             metadata,
@@ -219,7 +221,7 @@ async def test_autogenerate_is_clean_in_another_schema(app: App, tmp_path: Path)
         return kind != "schema" or name == schema
 
     assert app.differences(sessions.metadata, include_schemas=True, include_name=include_name) == []
-    sessions.table.drop(app.engine)
+    sessions.metadata.drop_all(app.engine)
     if app.dialect != "sqlite":
         app.run(f"DROP SCHEMA {schema}")
 

@@ -195,7 +195,7 @@ async def test_counts_are_by_app_by_reason_and_by_day(
 async def test_each_step_is_followed_by_a_rest_as_long_as_it_took_times_the_pause(
     plain: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = iter([0.0, 0.25, 1.0, 3.0])
+    times = iter([0.0, 0.25, 1.0, 3.0, 4.0, 4.5])
     rests: list[float] = []
 
     async def rest(seconds: float) -> None:
@@ -206,8 +206,8 @@ async def test_each_step_is_followed_by_a_rest_as_long_as_it_took_times_the_paus
     with monkeypatch.context() as patched:
         patched.setattr(_operator, "sleep", rest)
         await operator.purge(10, print)
-    assert rests == [0.375, 3.0]
-    assert (operator.steps, operator.busy, operator.longest) == (2, 2.25, 2.0)
+    assert rests == [0.375, 3.0, 0.75]
+    assert (operator.steps, operator.busy, operator.longest) == (3, 2.75, 2.0)
 
 
 def test_slices_grow_while_they_are_quick_and_shrink_while_they_are_slow(

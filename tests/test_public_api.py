@@ -73,6 +73,7 @@ ADDED_OPTIONS = {
     "touch": None,
     "trusted_origins": (),
     "issuer": None,
+    "max_scope_sessions": 50,
 }
 
 PROPERTIES = {"database", "metadata", "table", "cookie_name"}
@@ -97,6 +98,7 @@ COROUTINES = {
     ),
     "end_other_sessions": "(self, conn)",
     "end_all_sessions": "(self, person_id, *, app_id=None, except_sid=None)",
+    "readmit": "(self, person_id, *, app_id=None)",
     "purge": "(self, *, batch_size=1000)",
 }
 PLAIN = {

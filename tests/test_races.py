@@ -444,7 +444,7 @@ async def test_r6_an_end_tells_of_the_end_that_another_wrote_down_since(race: Ra
 async def test_r6_ends_of_all_sessions_that_meet_count_each_once(race: Race) -> None:
     sids = {(await race.login())[0] for _ in range(5)}
     end_all = {"do": "end_all", "person": "ann"}
-    counts = await race.collide("UPDATE", end_all, end_all)
+    counts = await race.collide("expires_at >", end_all, end_all)
     assert sum(counts) == 5
     assert {sid for _, sid, _ in await race.events("ended")} == sids
     assert len(await race.events("ended")) == 5
@@ -886,3 +886,43 @@ async def test_r15_a_refresh_under_way_does_not_outlive_its_session(race: Race) 
     await race.a.do("go")
     answer = await renewal
     assert (answer["status"], answer["bound"]) == (401, False)
+
+
+# --- R16: an end of all sessions, and a first request ---------------------------------------------
+
+
+async def test_r16_a_start_under_way_does_not_outlive_the_end_of_all_sessions(race: Race) -> None:
+    await race.a.do("shut", word="INSERT")
+    first = race.a.begin("request", person="ann")
+    await race.a.stopped()  # it has found nothing, and nothing that cuts it off
+    assert await race.b.do("end_all", person="ann") == 0
+    await race.a.do("go")
+    answer = await first
+    assert (answer["status"], answer["sid"], answer["user"]) == (200, None, False)
+    assert await race.b.do("live") == []
+    ((_, _, reason),) = await race.events("ended")
+    assert reason == "revoked"
+
+
+async def test_r16_an_end_of_all_sessions_under_way_keeps_first_requests_out(race: Race) -> None:
+    await race.login()
+    await race.a.do("shut", word="expires_at >")
+    end = race.a.begin("end_all", person="ann")
+    await race.a.stopped()  # it is about to end the rows
+    answer = await race.b.do("request", person="ann")
+    assert (answer["sid"], answer["user"]) == (None, False)
+    await race.a.do("go")
+    assert await end == 1
+
+
+async def test_r16_two_ends_of_all_sessions_under_way_are_both_answered(race: Race) -> None:
+    await race.login()
+    commands = []
+    for process in (race.a, race.b):
+        await process.do("shut", word="INSERT", before=True, behind=False)
+        commands.append(process.begin("end_all", person="ann"))
+        await process.stopped()
+    for process in (race.a, race.b):
+        await process.do("go")
+    assert sum(await asyncio.wait_for(asyncio.gather(*commands), PATIENCE)) == 1
+    assert not (await race.a.do("request", person="ann"))["user"]

@@ -472,10 +472,12 @@ async def test_the_least_recently_seen_makes_room_for_a_new_session(
     new = await third.login("ann")
     assert await live_sids(sessions) == {kept, new}
     assert (await get(sessions, dropped)).end_reason == "limit"
-    vouched_for = (await Browser(app).see_as("ann"))["sid"]
-    assert await live_sids(sessions) == {new, vouched_for}
+    vouched_for = (await Browser(app).see_as("ann"))["sid"]  # logins alone are counted
+    assert await live_sids(sessions) == {kept, new, vouched_for}
+    newest = await Browser(app).login("ann")
+    assert await live_sids(sessions) == {new, vouched_for, newest}
     await Browser(app).login("bob")
-    assert len(await live_sids(sessions)) == 2
+    assert len(await live_sids(sessions)) == 3
 
 
 async def test_purge_keeps_what_ended_lately_and_marks_what_has_run_out(
