@@ -493,6 +493,52 @@ async def test_a_rotation_gives_a_new_secret_and_proves_nothing(
     assert session.authenticated_at == clock.now - HOUR
 
 
+@pytest.mark.parametrize("seen", [True, False], ids=["the new one seen", "never seen"])
+async def test_a_copy_from_before_a_step_up_inherits_no_proof_and_renews_nothing(
+    sessions: Sessions, clock: Clock, *, seen: bool
+) -> None:
+    async def step_up(request: Request) -> Response:
+        session = await sessions.renew_session(request, acr="2", amr=["pwd", "otp"])
+        return JSONResponse(session and session.sid)
+
+    async def what(request: Request) -> Response:
+        session = sessions.current(request)
+        assert session is not None
+        fresh = sessions.is_fresh(request, HOUR)
+        return JSONResponse({"fresh": fresh, "acr": session.acr, "amr": session.amr})
+
+    step = Route("/step-up", step_up, methods=["POST"])
+    app = make_app(sessions, step, Route("/what", what))
+    owner, thief = Browser(app), Browser(app)
+    await owner.login("ada")
+    thief.cookies.update(owner.cookies)
+    await owner.post("/step-up")
+    if seen:
+        assert (await owner.get("/what")).json()["fresh"]
+    clock.turn(timedelta(seconds=30))
+    assert (await thief.get("/what")).json() == {"fresh": False, "acr": None, "amr": []}
+    response = await thief.post("/step-up")
+    assert not set_cookies(response)
+    assert (await thief.get("/what")).json() == {"fresh": False, "acr": None, "amr": []}
+    assert (await owner.get("/what")).json() == {"fresh": True, "acr": "2", "amr": ["pwd", "otp"]}
+
+
+async def test_a_secret_whose_successor_was_never_seen_is_good_for_ten_minutes(
+    sessions: Sessions, clock: Clock
+) -> None:
+    app = make_app(sessions)
+    owner, copy = Browser(app), Browser(app)
+    sid = await owner.login("ada")
+    copy.cookies.update(owner.cookies)
+    await owner.post("/renew")
+    clock.turn(timedelta(minutes=10))
+    assert (await copy.see())["sid"] == sid
+    clock.turn(timedelta(microseconds=1))
+    seen = await copy.see()
+    assert (seen["sid"], seen["reason"]) == (None, "superseded")
+    assert (await owner.see())["sid"] == sid  # which ends nothing
+
+
 async def test_a_renewal_closes_what_was_opened_with_an_older_secret(
     make_sessions: MakeSessions,
 ) -> None:
