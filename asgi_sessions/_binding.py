@@ -22,15 +22,21 @@ Respond = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Binding(ABC):
-    """Binds sessions to devices. A session is bound when its row says so (`Row.binding`)."""
+    """Binds sessions to devices. A session is bound when its row says so (`Row.binding`): since
+    the first time that its browser has shown that it can prove the device (`enforced_at`).
+    """
 
     @abstractmethod
     def responder(self, scope: Scope) -> Respond | None:
         """What answers this request in place of the app."""
 
     @abstractmethod
-    def holds(self, scope: Mapping[str, Any], call: Call, row: Row, now: datetime) -> bool:
-        """Whether the device of a bound row has proved itself a short while ago."""
+    async def proven(
+        self, scope: Mapping[str, Any], call: Call, row: Row, now: datetime
+    ) -> Row | None:
+        """The row of a registered device, as it is after this request, if the device has proved
+        itself a short while ago, or needs not; else None.
+        """
 
     @abstractmethod
     def headers(self, call: Call) -> Headers:

@@ -58,6 +58,7 @@ class Call:
         touches: whether the call counts as use of its session.
         excluded: whether its path is left alone, so that nobody has looked for a session.
         bridge: whether the session was presented with the secret before the current one.
+        proved: the sid of the session whose device has proved itself.
         fault: why nobody knows whether there is a session.
         affected: whether an outage has been told of it.
         replaced: whether a 503 has taken the place of a layer's 500.
@@ -84,6 +85,7 @@ class Call:
     touches = True
     excluded = False
     bridge = False
+    proved: str | None = None
     fault: SessionsUnavailable | None = None
     affected = False
     replaced = False
@@ -122,6 +124,16 @@ class Call:
         if self.row is None or self.token is None:
             return self.presented
         return self.row.secret_hash
+
+    @property
+    def unproved_since(self) -> datetime | None:
+        """Since when the session of the call is in use by its cookie alone; None if its device has
+        proved itself, or it was found without the cookie.
+        """
+        row = self.row
+        if row is None or self.proved == row.id or self.secret is None:
+            return None
+        return self.now or row.started_at
 
     @property
     def replaceable(self) -> str | None:

@@ -15,12 +15,12 @@ from ._errors import ConfigurationError, SessionsError
 from ._events import Events
 from ._lifetimes import Terms
 from ._person import Person
-from ._row import Row
+from ._row import Row, enforced_at
 from ._session import Session
 from ._settings import Settings
 from ._store import Finding, Store, Use
-from ._tokens import SIDS, Token, digest, looks_like_ours, new_secret, new_sid
-from ._watched import Watched
+from ._tokens import SIDS, Token, digest, looks_like_ours, microseconds, new_secret, new_sid
+from ._watched import Alive, Watched
 
 #: How far a proof may be dated ahead of the clock, as those of a provider whose clock is ahead.
 #: One that is further ahead is taken for undated.
@@ -46,7 +46,12 @@ class Core:
         store: the rows.
         events: who is told.
         random: returns so many random bytes.
+
+    Attributes:
+        proof_lifetime: how long the proof of a device is good; none where none can be given.
     """
+
+    proof_lifetime = timedelta(0)
 
     def __init__(
         self,
@@ -364,9 +369,16 @@ class Core:
         """Where a request comes from, as far as that may be told."""
         return address_to_store(device_from_scope(scope).ip_address, self.settings.store_ip)
 
-    async def _living(self, sids: Sequence[str]) -> Mapping[str, bytes]:
-        """Which of these sessions live, with the digests of their secrets."""
-        return await self.store.living(sids, now=self.settings.now())
+    async def _living(self, sids: Sequence[str]) -> Mapping[str, Alive]:
+        """Which of these sessions live, and what may be open on them."""
+        now = self.settings.now()
+        living = await self.store.living(sids, now=now)
+        cut = now - self.proof_lifetime
+        latest = microseconds(cut)
+        return {
+            sid: Alive(digest, cut if 0 < enforced_at(binding) <= latest else None)
+            for sid, (digest, binding) in living.items()
+        }
 
     async def _is_new(self, keys: Sequence[bytes], *, known: bool) -> bool:
         # Asked where somebody is told: it costs a look-up.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -21,6 +21,9 @@ _database = logger.getChild("database")
 
 #: Between two records of what a stranger, or an outage, can bring about at any rate.
 EVERY = timedelta(seconds=60)
+#: For how many the alarms about devices are counted apart, by session and reason. Of more, those
+#: that were quiet the longest are forgotten, which has the next one of theirs told at once.
+APART = 1024
 
 EventKind = Literal["started", "ended", "renewed", "bound", "reuse_detected"]
 IncidentKind = Literal[
@@ -109,7 +112,7 @@ class Events:
         self.touch_failures = 0
         self._touches = _Sparse()
         self._forgeries = _Sparse()
-        self._devices: defaultdict[str, _Sparse] = defaultdict(_Sparse)
+        self._devices = _SparseApart()
 
     # --- sessions -----------------------------------------------------------------------------
 
@@ -160,10 +163,11 @@ class Events:
         *,
         routine: bool = False,
     ) -> None:
-        """A bound session was used without its device, or a device's proof was none. Each reason
-        counts for itself; what is `routine` is for the log alone.
+        """A bound session was used without its device, or a device's proof was none. Each session
+        and reason counts for itself, so that nobody hides the alarm of another; what is `routine`
+        is for the log alone.
         """
-        if count := self._devices[reason].due(self._now(), 1):
+        if count := self._devices.due((reason, sid), self._now()):
             address = client()
             told = (count, reason, sid, address)
             facts = _device("device_refused", *told)
@@ -183,7 +187,7 @@ class Events:
 
     def device_skipped(self, reason: str, sid: str, client: Callable[[], str | None]) -> None:
         """A bound session was used without its device, for a reason that is allowed."""
-        if count := self._devices[reason].due(self._now(), 1):
+        if count := self._devices.due((reason, sid), self._now()):
             address = client()
             _security.warning(
                 "%d requests let in without their device (%s); the latest for session %s, from %s",
@@ -280,6 +284,21 @@ class _Sparse:
         self._told_at = now
         count, self._count = self._count, 0
         return count
+
+
+class _SparseApart:
+    """Counts of each kind what is told once in a while; as many kinds as there is room for."""
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[Hashable, _Sparse] = OrderedDict()
+
+    def due(self, kind: Hashable, now: datetime) -> int:
+        """How many of a kind have gathered with this one, if they are to be told now; else 0."""
+        sparse = self._kinds.pop(kind, _Sparse())
+        self._kinds[kind] = sparse  # the latest last
+        while len(self._kinds) > APART:
+            self._kinds.popitem(last=False)
+        return sparse.due(now, 1)
 
 
 def _device(

@@ -336,7 +336,10 @@ class SessionMiddleware:
             sid = None if call.row is None else call.row.id
             if sid is not None and sid not in watched:
                 watched[sid] = self._core.watched.add(
-                    sid, partial(_end, socket, call, sid), lambda: call.secret
+                    sid,
+                    partial(_end, socket, call, sid),
+                    lambda: call.secret,
+                    lambda: call.unproved_since,
                 )
 
         async def send_with_cookie(message: Message) -> None:

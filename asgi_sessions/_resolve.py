@@ -15,7 +15,7 @@ from ._decisions import BY_COOKIE, RESUME, Cookie, Then, Who
 from ._errors import SessionsError
 from ._lifetimes import Terms
 from ._person import Person
-from ._row import Row
+from ._row import Row, enforced_at
 from ._settings import Settings
 from ._tokens import Presented
 
@@ -86,8 +86,9 @@ async def resolve(
         call.brought = rows
         cookie, row, secret = _judge(tokens, rows, now, settings.terms)
         if row is not None:
-            if cookie in (*_LIVE, *_BRIDGES) and not _proven(binding, scope, call, row, now):
-                cookie = Cookie.UNPROVEN
+            if row.binding is not None and cookie in (*_LIVE, *_BRIDGES):
+                proven = await _proven(binding, scope, call, row, now)
+                row, cookie = (row, Cookie.UNPROVEN) if proven is None else (proven, cookie)
             who = row.who(person, now, settings.terms)
             if person is not None and cookie is Cookie.REVOKED and who is Who.SAME:
                 readmitted_at = await core.readmitted_at(person)
@@ -152,8 +153,12 @@ def _judge(
     return min(found, key=lambda one: (one[0] not in _LIVE, one[0] not in _BRIDGES))
 
 
-def _proven(binding: Binding | None, scope: Scope, call: Call, row: Row, now: datetime) -> bool:
-    """Whether the device of a session has proved itself, if it is bound to one. Where nobody can
-    tell, because the option `dbsc` was dropped, it has not.
+async def _proven(
+    binding: Binding | None, scope: Scope, call: Call, row: Row, now: datetime
+) -> Row | None:
+    """The row of a session with a device, if that has proved itself, or needs not. Where nobody
+    can tell, because the option `dbsc` was dropped, it has not.
     """
-    return row.binding is None or (binding is not None and binding.holds(scope, call, row, now))
+    if binding is not None:
+        return await binding.proven(scope, call, row, now)
+    return None if enforced_at(row.binding) else row

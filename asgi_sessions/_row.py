@@ -14,6 +14,11 @@ from ._session import Session
 _new = object.__new__
 _set = object.__setattr__
 
+#: Bytes at the head of `Row.binding`: since when the device's proof is needed, in microseconds
+#: since 1970; zeros as long as the browser has not shown that it has what it takes.
+ENFORCED = 8
+_NOT_YET = bytes(ENFORCED)
+
 _OF_LOGINS = {
     Secret.CURRENT: Cookie.LIVE_LOGIN,
     Secret.BRIDGE: Cookie.BRIDGE_LOGIN,
@@ -25,6 +30,13 @@ _OF_SCOPE = {
     Secret.CURRENT: Cookie.LIVE_SCOPE,
     Secret.BRIDGE: Cookie.BRIDGE_SCOPE,
 }
+
+
+def enforced_at(binding: bytes | None) -> int:
+    """Since when a session needs its device's proof, in microseconds since 1970; 0 if it needs
+    none: it is not bound, or its browser may not know yet that it is.
+    """
+    return 0 if binding is None else int.from_bytes(binding[:ENFORCED], "big")
 
 
 class Row(NamedTuple):
@@ -84,7 +96,7 @@ class Row(NamedTuple):
                 "remember": self[16],
                 "acr": self[18],
                 "amr": tuple(amr.split()) if (amr := self[19]) is not None else (),
-                "bound": self[20] is not None,
+                "bound": (binding := self[20]) is not None and binding[:ENFORCED] != _NOT_YET,
             },
         )
         return session

@@ -126,9 +126,11 @@ class Store:
         """The row of this sid, an ended one too."""
         return self.links.here.lookups.put("look-up", sid)
 
-    async def living(self, sids: Sequence[str], *, now: datetime) -> dict[str, bytes]:
-        """Which of these sessions live, with the digests of their secrets: one SELECT for 4,096,
-        out of the way of requests.
+    async def living(
+        self, sids: Sequence[str], *, now: datetime
+    ) -> dict[str, tuple[bytes, bytes | None]]:
+        """Which of these sessions live, with the digests of their secrets and their bindings: one
+        SELECT for 4,096, out of the way of requests.
         """
         sql, c = self._sql, self.table.c
 
@@ -136,14 +138,14 @@ class Store:
             mine = access.driver.among(c.id, some)
             return await access.records(
                 ("living", mine.shape),
-                lambda: select(c.id, c.secret_hash).where(mine.match(), sql.live),
+                lambda: select(c.id, c.secret_hash, c.binding).where(mine.match(), sql.live),
                 {**mine.values, **sql.at(now)},
             )
 
-        found: dict[str, bytes] = {}
+        found: dict[str, tuple[bytes, bytes | None]] = {}
         for start in range(0, len(sids), _MOST):
             records = await self._query(partial(work, some=sids[start : start + _MOST]))
-            found.update((sid, bytes(secret_hash)) for sid, secret_hash in records)
+            found.update((sid, (bytes(digest), binding)) for sid, digest, binding in records)
         return found
 
     def find(self, finding: Finding) -> Awaitable[Known]:

@@ -109,7 +109,9 @@ class Streams:
     def _begin(self, stream: Stream) -> None:
         call: Call = stream.scope[self._key]
         if call.row is not None:
-            stream.leave = self._watched.add(call.row.id, stream.end, lambda: call.secret)
+            stream.leave = self._watched.add(
+                call.row.id, stream.end, lambda: call.secret, lambda: call.unproved_since
+            )
             self._used(call)
 
 

@@ -85,7 +85,9 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Column("remember", Boolean, nullable=False),
         Column("acr", _text(ASSURANCE_LENGTH)),
         Column("amr", _text(ASSURANCE_LENGTH)),
-        # Of a session that is bound to its device: the public key, and which challenges were used.
+        # Of a session whose device has registered: since when its proof is needed (8 bytes,
+        # microseconds since 1970; zeros until the bound cookie has come for the first time), which
+        # challenges were used, and the public key.
         Column("binding", binding),
         # When the current secret took the place of the one before.
         Column("renewed_at", moment),

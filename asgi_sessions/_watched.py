@@ -7,9 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ._tasks import own_task
 
@@ -17,7 +17,29 @@ logger = logging.getLogger("asgi_sessions")
 
 End = Callable[[], None]
 Secret = Callable[[], bytes | None]
+Unproved = Callable[[], datetime | None]
 Heard = Callable[[str], None]
+
+
+class Alive(NamedTuple):
+    """What may be open on a session that lives.
+
+    Attributes:
+        secret: the digest of its secret.
+        cut: of a session that is bound to its device: what has been open without the device's
+            proof since then, or for longer, has outlived any proof; None where none is needed, or
+            not for long enough.
+    """
+
+    secret: bytes
+    cut: datetime | None
+
+
+class _Opened(NamedTuple):
+    """What tells how a connection was opened."""
+
+    secret: Secret
+    unproved: Unproved
 
 
 class Ears(Protocol):
@@ -39,7 +61,7 @@ class _Here:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.open: dict[str, dict[End, Secret]] = {}
+        self.open: dict[str, dict[End, _Opened]] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.check: asyncio.Task[None] | None = None
         self.ears: Ears | None = None
@@ -58,7 +80,7 @@ class Watched:
     """The open WebSockets and long responses of this process, whichever event loops they run in.
 
     Args:
-        living: which of these sids live, with the digests of their secrets.
+        living: which of these sids live, and what may be open on them.
         interval: how often that is asked, with one question for all that is open in a loop;
             nothing is asked while there is nothing.
         listen: hears of ends in other processes before they are asked about; None without.
@@ -66,7 +88,7 @@ class Watched:
 
     def __init__(
         self,
-        living: Callable[[Sequence[str]], Awaitable[Mapping[str, bytes]]],
+        living: Callable[[Sequence[str]], Awaitable[Mapping[str, Alive]]],
         interval: timedelta,
         listen: Listen | None,
     ) -> None:
@@ -75,14 +97,24 @@ class Watched:
         self._listen = listen
         self._loops: dict[asyncio.AbstractEventLoop, _Here] = {}
 
-    def add(self, sid: str, end: End, secret: Secret = lambda: None) -> Callable[[], None]:
+    def add(
+        self,
+        sid: str,
+        end: End,
+        secret: Secret = lambda: None,
+        unproved: Unproved = lambda: None,
+    ) -> Callable[[], None]:
         """Have `end` called in the running loop when the session ends, or has been renewed since
-        the connection was opened; call what is returned when it is over.
+        the connection was opened, or has needed its device's proof for so long that this
+        connection, which was opened without, would need another one by now; call what is returned
+        when it is over.
 
         Args:
             sid: of the session.
             end: ends the connection.
             secret: tells the digest of the secret with which it was opened; None if without one.
+            unproved: tells since when it has been open by the cookie alone, without the proof of a
+                device; None if it needs none.
         """
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
@@ -90,7 +122,7 @@ class Watched:
             for other in [other for other in tuple(self._loops) if other.is_closed()]:
                 self._loops.pop(other, None)  # closed with something open
             here = self._loops[loop] = _Here(loop)
-        here.open.setdefault(sid, {})[end] = secret
+        here.open.setdefault(sid, {})[end] = _Opened(secret, unproved)
         if here.timer is None and here.check is None:
             self._wait(here, self._interval)
         if self._listen is not None and here.ears is None:
@@ -106,9 +138,9 @@ class Watched:
                 one goes on.
         """
         for loop, here in tuple(self._loops.items()):
-            for end, secret in tuple(here.open.get(sid, {}).items()):
+            for end, opened in tuple(here.open.get(sid, {}).items()):
                 with suppress(RuntimeError):  # a loop that was closed with something open
-                    loop.call_soon_threadsafe(_end, end, secret, but)
+                    loop.call_soon_threadsafe(_end, end, opened.secret, but)
 
     async def check(self) -> None:
         """End what is open in the running loop on sessions that have ended elsewhere."""
@@ -118,7 +150,9 @@ class Watched:
         # As they are before the question: a connection that is opened meanwhile, with a secret that
         # is newer than the answer, is not ended by it.
         opened = [
-            (sid, end, secret()) for sid, ends in here.open.items() for end, secret in ends.items()
+            (sid, end, how.secret(), how.unproved())
+            for sid, ends in here.open.items()
+            for end, how in ends.items()
         ]
         try:
             living = await self._living(list(here.open))
@@ -129,9 +163,9 @@ class Watched:
                 logger.warning("open connections could not be checked: %s", fault)
             return
         here.blind = False
-        for sid, end, secret in opened:
-            current = living.get(sid)
-            if current is None or secret not in (None, current):
+        for sid, end, secret, since in opened:
+            alive = living.get(sid)
+            if alive is None or secret not in (None, alive.secret) or _outlived(since, alive.cut):
                 end()
 
     async def stop(self) -> None:
@@ -178,6 +212,10 @@ class Watched:
         if here.timer is not None and here.open:  # what was open a moment ago may come back
             here.timer.cancel()
             self._wake(here)
+
+
+def _outlived(since: datetime | None, cut: datetime | None) -> bool:
+    return since is not None and cut is not None and since <= cut
 
 
 def _end(end: End, secret: Secret, but: bytes | None) -> None:

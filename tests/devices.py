@@ -88,6 +88,8 @@ class DeviceBrowser(Browser):
         self.offer: str | None = None
         self.challenge: str | None = None
         self.sid = ""
+        #: What it calls the session, once that is bound.
+        self.identifier = ""
 
     async def log_in(self, person: str = "ann") -> None:
         """Log in; the offer to bind is kept."""
@@ -103,18 +105,22 @@ class DeviceBrowser(Browser):
             assert self.offer is not None
             proof = self.device.proof(self.offer, register=True)
         given = {**BY_ITSELF, "secure-session-response": proof, **(headers or {})}
-        return self._noted(await self.post(f"{PATH}/register", headers=given))
+        response = self._noted(await self.post(f"{PATH}/register", headers=given))
+        if response.status_code == 200:
+            self.identifier = response.json()["session_identifier"]
+        return response
 
     async def bound(self, person: str = "ann") -> str:
-        """Log in and bind; the sid."""
+        """Log in, bind, and come with the bound cookie for the first time; the sid."""
         await self.log_in(person)
         response = await self.register()
         assert response.status_code == 200, response.text
+        assert (await self.see())["sid"] == self.sid
         return self.sid
 
     async def ask(self, proof: str | None = None, **headers: str) -> httpx.Response:
         """One request for a refresh, with a proof or without."""
-        given = {**BY_ITSELF, "sec-secure-session-id": self.sid}
+        given = {**BY_ITSELF, "sec-secure-session-id": self.identifier}
         if proof is not None:
             given["secure-session-response"] = proof
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -155,6 +161,6 @@ def challenged(response: httpx.Response) -> str | None:
     header = response.headers.get("secure-session-challenge")
     if header is None:
         return None
-    match = re.fullmatch(r'"([^"]+)";id="[0-9a-f-]{36}"', header)
+    match = re.fullmatch(r'"([^"]+)";id="[0-9a-f-]{36}\.[\w-]{43}"', header)
     assert match is not None, header
     return match[1]

@@ -131,6 +131,7 @@ class Worker:
         path: str = "/",
         *,
         cookie: str | None = None,
+        proof: str | None = None,
         person: str | None = None,
         agent: str = "Firefox",
         headers: Mapping[str, str] | None = None,
@@ -143,15 +144,16 @@ class Worker:
         async with Browser(self._app, agent=agent) as browser:
             given = {**(headers or {}), **({} if person is None else vouched(person))}
             if cookie is not None:
-                given["cookie"] = f"{name}={cookie}"
+                given["cookie"] = f"{name}={cookie}" + (f"; {proof}" if proof else "")
             response = await browser.request(method, path, headers=given)
-        lines = set_cookies(response, name)
+        lines, proofs = set_cookies(response, name), set_cookies(response, BOUND)
         assert len(lines) <= 1
         return {
             **(response.json() if "json" in response.headers.get("content-type", "") else {}),
             "status": response.status_code,
             "cookie": lines[0].partition("=")[2].partition(";")[0] if lines else None,
-            "bound": bool(set_cookies(response, BOUND)),
+            "bound": bool(proofs),
+            "proof": proofs[0].partition(";")[0] if proofs else None,
             "challenge": offered(response) or challenged(response),
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,11 +30,22 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from asgi_sessions import ConfigurationError, Incident, SessionEvent, SessionMiddleware, Sessions
+from asgi_sessions import (
+    ConfigurationError,
+    Incident,
+    SessionEvent,
+    SessionMiddleware,
+    Sessions,
+    SessionsUnavailable,
+)
+from asgi_sessions._call import Call
 from asgi_sessions._dbsc import headers
 from asgi_sessions._dbsc.challenge import LIFETIME
+from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
 from asgi_sessions._dbsc.record import REMEMBERED, Record
 from asgi_sessions._dbsc.refusal import Reason
+from asgi_sessions._events import APART, EVERY
+from asgi_sessions._tokens import microseconds
 from asgi_sessions.dbsc import DBSC, SkipReason
 
 from .devices import (
@@ -255,8 +267,10 @@ async def test_a_device_is_bound_by_its_proof(world: World, device: Device) -> N
     await browser.log_in()
     response = await browser.register()
     assert response.status_code == 200
+    identifier = response.json()["session_identifier"]
+    assert re.fullmatch(rf"{browser.sid}\.[\w-]{{43}}", identifier)
     assert response.json() == {
-        "session_identifier": browser.sid,
+        "session_identifier": identifier,
         "refresh_url": f"{PATH}/refresh",
         "scope": {"include_site": False},
         "credentials": [
@@ -275,8 +289,8 @@ async def test_a_device_is_bound_by_its_proof(world: World, device: Device) -> N
     assert set(attributes) == declared | {"Max-Age=590"}
     assert len(value) < 512
     assert challenged(response) is not None
-    assert await world.is_bound(browser.sid)
     assert (await browser.see())["sid"] == browser.sid
+    assert await world.is_bound(browser.sid)
     assert (await browser.refresh()).status_code == 200
     kinds = [one.kind for one in world.told]
     assert kinds == ["started", "bound"]
@@ -448,16 +462,124 @@ async def test_a_registration_for_a_session_that_is_gone_is_refused(world: World
 
 async def test_a_bound_session_takes_no_second_device(world: World) -> None:
     browser = world.browser()
-    await browser.log_in()
-    assert browser.offer is not None
-    first = await browser.register()
+    await browser.bound()
+    before = await world.record(browser.sid)
     for device in (browser.device, Device()):
-        again = await browser.register(device.proof(browser.offer, register=True))
+        again = await browser.register(device.proof(str(browser.offer), register=True))
         assert (again.status_code, set_cookies(again, BOUND)) == (403, [])
-    assert world.reasons() == ["bound_already"]
-    record = await world.record(browser.sid)
-    assert first.json()["session_identifier"] == browser.sid
-    assert record.used[-1] != record.used[-2]
+    assert world.reasons() == ["used_challenge", "bound_already"]
+    assert await world.record(browser.sid) == before
+
+
+async def test_a_registration_whose_answer_is_lost_locks_nobody_out_and_may_come_again(
+    world: World,
+) -> None:
+    browser = world.browser()
+    await browser.log_in()
+    proof = browser.device.proof(str(browser.offer), register=True)
+    first = await browser.register(proof)
+    browser.forget()
+    world.clock.turn(LIFETIME - SECOND)
+    for headers_of_a_browser in ({}, {"sec_fetch_site": "same-origin"}):
+        assert (await browser.see(**headers_of_a_browser))["sid"] == browser.sid
+    assert not await world.is_bound(browser.sid)
+    again = await browser.register(proof)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert len(set_cookies(again, BOUND)) == 1
+    assert [one.kind for one in world.told] == ["started"]
+    assert (await browser.see())["sid"] == browser.sid
+    assert await world.is_bound(browser.sid)
+    assert [one.kind for one in world.told] == ["started", "bound"]
+    browser.forget()
+    assert (await browser.see())["reason"] == "not_bound"
+    assert (await browser.register(proof)).status_code == 403  # what is in force takes no replay
+    assert world.reasons() == ["no_cookie", "used_challenge"]
+
+
+async def test_the_first_bound_cookie_puts_the_binding_in_force_for_all(
+    make_world: MakeWorld,
+) -> None:
+    worlds = [await make_world(), await make_world(), await make_world(None)]
+    browser, *thieves = (world.browser() for world in (worlds[0], *worlds))
+    await browser.log_in()
+    await browser.register()
+    for thief in thieves:
+        thief.cookies.set(SID, browser.cookies[SID])
+        assert (await thief.see())["sid"] == browser.sid
+    session = await worlds[0].sessions.get_by_id(browser.sid)
+    assert session is not None
+    assert not session.bound
+    both = await asyncio.gather(browser.see(), browser.see())
+    assert [one["sid"] for one in both] == [browser.sid] * 2
+    for thief in thieves:
+        assert (await thief.see())["reason"] == "not_bound"
+    assert [one.kind for one in worlds[0].told if one.kind == "bound"] == ["bound"]
+    assert (await worlds[0].record(browser.sid)).enforced_at == microseconds(worlds[0].clock())
+
+
+async def test_a_proof_puts_the_binding_in_force_too(world: World) -> None:
+    browser = world.browser()
+    await browser.log_in()
+    await browser.register()
+    assert (await browser.refresh()).status_code == 200
+    assert await world.is_bound(browser.sid)
+    assert (await browser.refresh()).status_code == 200
+    assert [one.kind for one in world.told] == ["started", "bound"]
+    browser.forget()
+    assert (await browser.see())["sid"] is None
+
+
+async def test_another_device_takes_the_place_of_one_that_never_came_after_a_renewal_alone(
+    world: World,
+) -> None:
+    browser, second = world.browser(), Device()
+    await browser.log_in()
+    assert (await browser.register()).status_code == 200
+    browser.forget()
+    same_offer = await browser.register(second.proof(str(browser.offer), register=True))
+    assert (same_offer.status_code, set_cookies(same_offer, BOUND)) == (403, [])
+    assert world.reasons() == ["used_challenge"]
+    browser.offer = offered(await browser.post("/renew"))
+    first, browser.device = browser.device, second
+    assert (await browser.register()).status_code == 200
+    assert (await browser.see())["sid"] == browser.sid
+    assert await world.is_bound(browser.sid)
+    assert (await browser.ask(first.proof(str(browser.challenge)))).status_code == 403
+    assert (await browser.refresh()).status_code == 200
+
+
+async def test_a_device_whose_binding_is_in_force_may_register_once_more(world: World) -> None:
+    browser = world.browser()
+    await browser.log_in()
+    await browser.register()
+    cookie = browser.forget()
+    offer = offered(await browser.post("/renew"))  # which was under way meanwhile
+    browser.cookies.set(BOUND, cookie)
+    assert (await browser.see())["sid"] == browser.sid
+    since = (await world.record(browser.sid)).enforced_at
+    proof = browser.device.proof(str(offer), register=True)
+    other = await browser.register(Device().proof(str(offer), register=True))
+    assert (other.status_code, set_cookies(other, BOUND)) == (403, [])
+    assert [(await browser.register(proof)).status_code for _ in range(2)] == [200, 403]
+    assert (await world.record(browser.sid)).enforced_at == since
+    assert world.reasons() == ["bound_already", "used_challenge"]
+
+
+async def test_a_first_bound_cookie_that_cannot_be_noted_is_an_outage(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = world.browser()
+    await browser.log_in()
+    await browser.register()
+
+    async def away(*arguments: Any, **options: Any) -> bool:
+        raise SessionsUnavailable("away", retry_after=1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.sessions._core.store, "bind", away)
+        assert (await browser.get("/")).status_code == 503
+    assert (await browser.see())["sid"] == browser.sid
+    assert await world.is_bound(browser.sid)
 
 
 async def test_a_challenge_of_a_registration_runs_out_and_dies_with_a_renewal(
@@ -487,7 +609,7 @@ async def test_a_challenge_to_register_is_none_to_refresh_and_the_other_way_roun
     assert first.challenge is not None
     response = await second.register(second.device.proof(first.challenge, register=True))
     assert response.status_code == 403
-    assert world.reasons() == ["unknown_challenge"]
+    assert world.reasons() == ["unknown_challenge"] * 2
 
 
 # --- a bound session ------------------------------------------------------------------------------
@@ -533,7 +655,7 @@ async def test_the_bound_cookie_of_another_session_or_key_is_worth_nothing(world
     await browser.bound()
     await other.bound()
     mine, theirs = browser.forget(), other.cookies[BOUND]
-    sid, thumbprint, until, signature = mine.split(".")
+    sid, tag, thumbprint, until, signature = mine.split(".")
     longer = str(int(until) + 10**9)
     for value in (
         theirs,
@@ -541,11 +663,12 @@ async def test_the_bound_cookie_of_another_session_or_key_is_worth_nothing(world
         "x",
         mine[:-1],
         mine + "x",
-        f"{sid}.{thumbprint}.{longer}.{signature}",
-        f"{sid}.{theirs.split('.')[1]}.{until}.{signature}",
-        ".".join(theirs.split(".")[:3]) + f".{signature}",
-        f"{sid}.{thumbprint}",
-        f"{sid}.{thumbprint}.",
+        f"{sid}.{tag}.{thumbprint}.{longer}.{signature}",
+        f"{sid}.{tag}.{theirs.split('.')[2]}.{until}.{signature}",
+        f"{sid}.{theirs.split('.')[1]}.{thumbprint}.{until}.{signature}",
+        ".".join(theirs.split(".")[:4]) + f".{signature}",
+        f"{sid}.{tag}.{thumbprint}",
+        f"{sid}.{tag}.{thumbprint}.",
     ):
         response = await browser.get(
             "/", headers={"cookie": f"{SID}={browser.cookies[SID]}; {BOUND}={value}"}
@@ -564,8 +687,18 @@ async def test_a_cookie_of_another_app_or_key_proves_nothing(make_world: MakeWor
     assert (await signed_in(newer, cookies)) == sid
     refreshed = DeviceBrowser(make_app(newer.sessions), device=browser.device)
     refreshed.cookies.update(cookies)
-    refreshed.sid, refreshed.challenge = sid, browser.challenge
-    assert (await refreshed.ask(browser.device.proof(str(browser.challenge)))).status_code == 200
+    refreshed.identifier, refreshed.challenge = browser.identifier, browser.challenge
+    answer = await refreshed.ask(browser.device.proof(str(browser.challenge)))
+    # By the name that the browser knows it by, though another key signs by now.
+    assert answer.json()["session_identifier"] == browser.identifier
+    assert browser.identifier in answer.headers["secure-session-challenge"]
+    assert newer.sessions._core.settings.keys.signer("dbsc.session").sign(sid or "") != (
+        browser.identifier.encode()
+    )
+    shop.clock.turn(LIFE - SECOND)
+    early = await refreshed.get("/")
+    assert browser.identifier in early.headers["secure-session-challenge"]
+    shop.clock.turn(-(LIFE - SECOND))
     dropped = await make_world(app_id="shop", secret_key=OLD_KEY)
     assert (await signed_in(dropped, cookies)) is None
 
@@ -663,21 +796,26 @@ async def test_a_websocket_needs_the_device_too(world: World) -> None:
     assert await asyncio.to_thread(ask, cookies) == [None, "not_bound"]
 
 
-async def test_a_bound_session_costs_no_further_query(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def statements(world: World) -> list[str]:
+    """What the database is asked from now on."""
+    driver: Any = world.sessions._core.store.links.here.driver
+    asked: list[str] = []
+
+    def counting(do: Callable[..., Any]) -> Callable[..., Any]:
+        async def counted(raw: object, sql: str, params: Sequence[Any]) -> Any:
+            asked.append(sql)
+            return await do(raw, sql, params)
+
+        return counted
+
+    driver.fetch, driver.execute = counting(driver.fetch), counting(driver.execute)
+    return asked
+
+
+async def test_a_bound_session_costs_no_further_query(world: World) -> None:
     browser = world.browser()
     await browser.bound()
-    driver = world.sessions._core.store.links.here.driver
-    asked: list[str] = []
-    fetch = driver.fetch
-
-    async def counting(raw: object, sql: str, params: Sequence[Any]) -> Any:
-        asked.append(sql)
-        return await fetch(raw, sql, params)
-
-    monkeypatch.setattr(driver, "fetch", counting)
-    monkeypatch.setattr(driver, "execute", counting)
+    asked = statements(world)
     assert (await browser.see())["sid"] == browser.sid
     assert len(asked) == 1
     browser.forget()
@@ -695,7 +833,7 @@ async def test_a_refresh_takes_one_round_trip_and_may_come_early_and_often(world
         assert browser.challenge is not None
         response = await browser.ask(browser.device.proof(browser.challenge))
         assert response.status_code == 200
-        assert response.json()["session_identifier"] == browser.sid
+        assert response.json()["session_identifier"] == browser.identifier
         assert len(set_cookies(response, BOUND)) == 1
         world.clock.turn(timedelta(minutes=2))
     assert (await browser.see())["sid"] == browser.sid
@@ -753,7 +891,7 @@ async def test_a_storm_of_refreshes_is_answered_and_each_proof_counted_once(
     proofs = [browser.device.proof(challenge) for challenge in challenges * 2]
     others = [world.browser() for world in worlds]
     for other in others:
-        other.sid = browser.sid
+        other.identifier = browser.identifier
     answers = await asyncio.gather(
         *(others[i % 2].ask(proof) for i, proof in enumerate(proofs)),
         *(others[0].get("/") for _ in range(4)),
@@ -840,11 +978,11 @@ async def test_a_refresh_may_come_without_the_cookie_but_not_with_anothers(world
     await browser.bound()
     await other.bound("bob")
     proof = browser.device.proof(str(browser.challenge))
-    other.sid = browser.sid
+    other.identifier = browser.identifier
     refused = await other.ask(proof)
     assert (refused.status_code, refused.json()) == (401, {"continue": False})
     stranger = world.browser()
-    stranger.sid = browser.sid
+    stranger.identifier = browser.identifier
     assert (await stranger.ask(proof)).status_code == 200  # a link from another site had it sent
     assert (await stranger.see())["sid"] is None
     assert world.reasons() == ["another_session"]
@@ -891,15 +1029,79 @@ async def test_a_refresh_names_a_bound_session_or_is_refused(world: World) -> No
     browser = world.browser()
     await browser.log_in()
     proof = browser.device.proof(str(browser.offer))
+    signer = world.sessions._core.settings.keys.signer("dbsc.session")
+    browser.identifier = signer.sign(browser.sid).decode()
     unbound = await browser.ask(proof)
     browser.cookies.clear()
-    for sid in ("", "no sid", "019b796d-d600-7000-b4b9-f15a80fbe32e", "x" * 5000):
-        browser.sid = sid
-        response = await browser.ask(proof)
-        assert (response.status_code, response.content) == (401, unbound.content)
-    missing = await browser.post(f"{PATH}/refresh", headers=BY_ITSELF)
-    assert (missing.status_code, missing.content) == (401, unbound.content)
+    browser.identifier = signer.sign("019b796d-d600-7000-b4b9-f15a80fbe32e").decode()
+    unknown = await browser.ask(proof)
+    assert unbound.status_code == unknown.status_code == 401
+    assert unbound.content == unknown.content
     assert world.reasons() == ["not_bound", "no_session"]
+
+
+async def test_strangers_cost_no_look_up_at_a_refresh_and_learn_nothing(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(old_secret_keys=[OLD_KEY])
+    foreign = await make_world(secret_key="abcdefgh" * 4)
+    live, ended, theirs = world.browser(), world.browser(), foreign.browser()
+    await live.bound()
+    await ended.bound("bob")
+    await world.sessions.end_session_by_id(ended.sid)
+    await theirs.bound("carol")
+    tag = live.identifier.partition(".")[2]
+    unsigned = [
+        live.sid,
+        ended.sid,
+        "019b796d-d600-7000-b4b9-f15a80fbe32e",
+        theirs.identifier,
+        f"{live.sid}.{theirs.identifier.partition('.')[2]}",
+        f"{ended.sid}.{tag}",
+        f"{live.sid}.{tag[:-1]}",
+        f"{live.sid}.{tag}.{tag}",
+        f"{live.sid}.",
+        f".{tag}",
+        live.cookies[SID],
+        live.cookies[BOUND],
+        "",
+        "no sid",
+        "x" * 5000,
+    ]
+    asked = statements(world)
+    stranger, thief = world.browser(), world.browser()
+    thief.cookies.set(SID, live.cookies[SID])
+    answers = [await stranger.post(f"{PATH}/refresh", headers=BY_ITSELF)]
+    for who in (stranger, thief):
+        for who.identifier in unsigned:
+            answers += [
+                await who.ask(),
+                await who.ask(live.device.proof(str(live.challenge))),
+            ]
+    assert {(one.status_code, one.text, str(one.headers)) for one in answers} == {
+        (401, '{"continue":false}', str(answers[0].headers))
+    }
+    assert asked == []
+    # None of them raises an alarm in the name of a session, and all together one.
+    refused = [one for one in world.told if isinstance(one, Incident)]
+    assert [(one.reason, one.sid) for one in refused] == [("no_session", None)]
+    assert (await live.ask()).status_code == 403  # it has the name of its session
+    assert len(asked) == 1
+
+
+async def test_an_identifier_that_a_former_key_has_signed_is_one(make_world: MakeWorld) -> None:
+    before = await make_world(secret_key=OLD_KEY)
+    browser = before.browser()
+    await browser.bound()
+    after = await make_world(old_secret_keys=[OLD_KEY])
+    later = DeviceBrowser(make_app(after.sessions), device=browser.device)
+    later.identifier = browser.identifier
+    assert (await later.refresh()).json()["session_identifier"] == browser.identifier
+    skips = await make_world(DBSC(on_skipped={"server_error"}), old_secret_keys=[OLD_KEY])
+    later = DeviceBrowser(make_app(skips.sessions))
+    later.cookies.set(SID, browser.cookies[SID])
+    skipped = f'server_error;session_identifier="{browser.identifier}"'
+    assert (await later.see(secure_session_skipped=skipped))["sid"] == browser.sid
 
 
 async def test_a_refresh_tells_nothing_of_activity(world: World) -> None:
@@ -952,7 +1154,11 @@ async def test_both_forms_and_the_old_names_are_read(
     proof = browser.device.proof(str(challenged(registered)))
     response = await browser.post(
         f"{PATH}/refresh",
-        headers={**BY_ITSELF, id_name: form(browser.sid), proof_name: form(proof)},
+        headers={
+            **BY_ITSELF,
+            id_name: form(registered.json()["session_identifier"]),
+            proof_name: form(proof),
+        },
     )
     assert response.status_code == 200
     assert not [name for name in response.headers if name.startswith("sec-session")]
@@ -965,7 +1171,7 @@ async def test_a_header_that_is_there_twice_is_none(world: World) -> None:
     for twice in ("secure-session-response", "sec-session-response"):
         raw = [
             *BY_ITSELF.items(),
-            ("sec-secure-session-id", browser.sid),
+            ("sec-secure-session-id", browser.identifier),
             ("secure-session-response", proof),
             (twice, proof),
         ]
@@ -1027,7 +1233,7 @@ async def test_only_the_browser_itself_may_ask(world: World) -> None:
             browser.device.proof(str(browser.challenge)), sec_fetch_site=site
         )
         assert refused.status_code == 401
-    old = {"sec-secure-session-id": browser.sid, "origin": "https://evil.example"}
+    old = {"sec-secure-session-id": browser.identifier, "origin": "https://evil.example"}
     assert (await browser.post(f"{PATH}/refresh", headers=old)).status_code == 401
     old["origin"] = "https://test"
     assert (await browser.post(f"{PATH}/refresh", headers=old)).status_code == 403
@@ -1043,7 +1249,7 @@ async def test_a_browser_that_has_skipped_its_proof_is_refused_unless_allowed(
     strict = await make_world()
     lenient = await make_world(DBSC(on_skipped={"server_error", "unreachable"}))
     browser = strict.browser()
-    sid = await browser.bound()
+    sid, name = await browser.bound(), browser.identifier
     browser.forget()
     other = Browser(make_app(lenient.sessions))
     other.cookies.update(browser.cookies)
@@ -1053,15 +1259,17 @@ async def test_a_browser_that_has_skipped_its_proof_is_refused_unless_allowed(
 
     for skipped in (
         "server_error",
-        f'unreachable;session_identifier="{sid}"',
-        f"unreachable; session_identifier={sid}",
-        f'quota_exceeded;session_identifier="x", server_error;session_identifier="{sid}"',
+        f'unreachable;session_identifier="{name}"',
+        f"unreachable; session_identifier={name}",
+        f'quota_exceeded;session_identifier="x", server_error;session_identifier="{name}"',
     ):
         assert await seen(browser, skipped) == "None"
         assert await seen(other, skipped) == sid
     for skipped in (
         "quota_exceeded",
         'server_error;session_identifier="another"',
+        f'server_error;session_identifier="{sid}"',
+        f'server_error;session_identifier="{name[:-1]}"',
         "server_error" + ";x" * 600,
         "server error",
         "",
@@ -1161,15 +1369,14 @@ def same_signature(one: str, other: str) -> bool:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    bound_at=st.integers(0, 2**63),
-    mark=st.binary(min_size=8, max_size=8),
+    enforced_at=st.integers(0, 2**63),
     used=st.lists(st.binary(min_size=16, max_size=16), min_size=4, max_size=4),
     key=st.binary(min_size=1, max_size=550),
 )
 def test_a_record_is_read_as_it_was_written(
-    bound_at: int, mark: bytes, used: list[bytes], key: bytes
+    enforced_at: int, used: list[bytes], key: bytes
 ) -> None:
-    record = Record(bound_at, mark, tuple(sorted(used)), key)
+    record = Record(enforced_at, tuple(sorted(used)), key)
     assert Record.read(record.write()) == record
     assert len(record.write()) <= 640
 
@@ -1177,7 +1384,7 @@ def test_a_record_is_read_as_it_was_written(
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=12))
 def test_no_challenge_is_fresh_twice_in_whatever_order(serials: list[bytes]) -> None:
-    record = Record(0, b"", (bytes(16),) * REMEMBERED, b"")
+    record = Record(0, (bytes(16),) * REMEMBERED, b"")
     accepted: list[bytes] = []
     for serial in serials * 2:
         if record.fresh(serial):
@@ -1338,3 +1545,326 @@ async def test_another_app_in_the_same_process_is_left_alone(world: World) -> No
     browser = Browser(app)
     response: httpx.Response = await browser.get(f"/other{PATH}/register")
     assert response.json() == {"path": f"/other{PATH}/register"}
+
+
+# --- what is open ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Open:
+    """A connection that stays open until its session ends."""
+
+    ended: asyncio.Event
+    task: asyncio.Task[None]
+
+
+async def opened(world: World, kind: str, cookies: httpx.Cookies, **headers: str) -> Open:
+    """A WebSocket or a stream of a browser with these cookies; its app waits for its end."""
+    ended, begun = asyncio.Event(), asyncio.Event()
+    inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    given = [(b"cookie", "; ".join(f"{n}={v}" for n, v in cookies.items()).encode())]
+    given += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["state"]["sid"] is not None
+        if kind == "websocket":
+            await send({"type": "websocket.accept"})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        begun.set()
+        while not (await receive())["type"].endswith(".disconnect"):
+            pass
+        ended.set()
+
+    async def send(message: Any) -> None: ...
+
+    scope = {"type": kind, "method": "GET", "path": "/", "headers": given}
+    serve = SessionMiddleware(app, sessions=world.sessions)(scope, inbox.get, send)
+    task = asyncio.create_task(serve)
+    await begun.wait()
+    return Open(ended, task)
+
+
+async def checked(world: World) -> None:
+    """As every `socket_check_interval`."""
+    await world.sessions._core.watched.check()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+OpenOne = Callable[..., Awaitable[Open]]
+
+
+@pytest.fixture
+async def open_one() -> AsyncIterator[OpenOne]:
+    made: list[Open] = []
+
+    async def open_(world: World, kind: str, cookies: httpx.Cookies, **headers: str) -> Open:
+        made.append(await opened(world, kind, cookies, **headers))
+        return made[-1]
+
+    yield open_
+    for one in made:
+        one.task.cancel()
+    await asyncio.gather(*(one.task for one in made), return_exceptions=True)
+
+
+@pytest.mark.parametrize("kind", ["websocket", "http"])
+async def test_what_was_opened_by_the_cookie_alone_ends_when_a_proof_would_have(
+    make_world: MakeWorld, open_one: OpenOne, kind: str
+) -> None:
+    world = await make_world(end_streams=True)
+    browser = world.browser()
+    await browser.log_in()
+    alone = httpx.Cookies({SID: browser.cookies[SID]})
+    before = await open_one(world, kind, alone)
+    await browser.register()
+    world.clock.turn(timedelta(hours=1))
+    await checked(world)
+    assert not before.ended.is_set()  # the browser may not even know that it is to prove anything
+    await browser.refresh()
+    registered = await open_one(world, kind, browser.cookies)
+    under_way = await open_one(world, kind, alone, sec_fetch_site="same-origin")
+    world.clock.turn(LIFE - timedelta(microseconds=1))
+    await checked(world)
+    for one in (before, registered, under_way):
+        assert not one.ended.is_set()
+    world.clock.turn(timedelta(microseconds=1))
+    await checked(world)
+    for one in (before, under_way):
+        await asyncio.wait_for(one.ended.wait(), 5)
+    # What was opened with the bound cookie stays open as long as the session lives.
+    assert not registered.ended.is_set()
+    await world.sessions.end_session_by_id(browser.sid)
+    await asyncio.wait_for(registered.ended.wait(), 5)
+
+
+async def test_what_was_let_in_without_a_proof_stays_open_for_the_life_of_one(
+    make_world: MakeWorld, open_one: OpenOne
+) -> None:
+    world = await make_world(DBSC(on_skipped={"server_error"}))
+    browser = world.browser()
+    await browser.bound()
+    alone = httpx.Cookies({SID: browser.cookies[SID]})
+    world.clock.turn(timedelta(hours=1))
+    skipped = await open_one(world, "websocket", alone, secure_session_skipped="server_error")
+    world.clock.turn(LIFE - timedelta(microseconds=1))
+    await checked(world)
+    assert not skipped.ended.is_set()
+    world.clock.turn(timedelta(microseconds=1))
+    await checked(world)
+    await asyncio.wait_for(skipped.ended.wait(), 5)
+
+
+async def test_what_is_open_in_a_process_without_the_option_ends_once_a_binding_is_in_force(
+    make_world: MakeWorld, open_one: OpenOne
+) -> None:
+    world, without_it = await make_world(), await make_world(None)
+    browser = world.browser()
+    await browser.log_in()
+    await browser.register()
+    before = await open_one(without_it, "websocket", browser.cookies)
+    await checked(without_it)
+    assert not before.ended.is_set()
+    await browser.see()
+    await checked(without_it)
+    await asyncio.wait_for(before.ended.wait(), 5)
+
+
+async def test_a_login_over_a_bound_session_on_a_socket_has_proved_nothing(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    browser = world.browser()
+    await browser.bound()
+    seen: list[tuple[str, bool]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        call: Call = scope[world.sessions._key]
+        seen.append((scope["state"]["sid"], call.unproved_since is None))
+        await world.sessions.start_session(scope, "ann")
+        seen.append((scope["state"]["sid"], call.unproved_since is None))
+
+    given = [(b"cookie", "; ".join(f"{n}={v}" for n, v in browser.cookies.items()).encode())]
+    scope = {"type": "websocket", "path": "/", "headers": given}
+
+    async def nothing(*_: Any) -> Any: ...
+
+    await SessionMiddleware(app, sessions=world.sessions)(scope, nothing, nothing)
+    assert [proved for _, proved in seen] == [True, False]
+    assert [sid == browser.sid for sid, _ in seen] == [True, False]
+
+
+# --- alarms ---------------------------------------------------------------------------------------
+
+
+async def test_nobody_hides_the_alarm_of_another(world: World) -> None:
+    thief, victim = world.browser(), world.browser()
+    await thief.bound("thief")
+    await victim.bound("ann")
+    for browser in (thief, victim):
+        browser.forget()
+    for _ in range(3):
+        await thief.see()
+        await thief.ask("no proof")
+    await victim.see()
+    await victim.ask("no proof")
+    assert alarms(world) == [
+        ("no_cookie", thief.sid, 1),
+        ("malformed", thief.sid, 1),
+        ("no_cookie", victim.sid, 1),
+        ("malformed", victim.sid, 1),
+    ]
+    world.clock.turn(EVERY)
+    await thief.see()
+    assert alarms(world)[4:] == [("no_cookie", thief.sid, 3)]
+
+
+async def test_a_request_that_was_let_in_hides_no_other(make_world: MakeWorld) -> None:
+    world = await make_world(DBSC(on_skipped={"server_error"}))
+    thief, victim = world.browser(), world.browser()
+    await thief.bound("thief")
+    await victim.bound("ann")
+    for browser in (thief, victim, thief):
+        browser.forget()
+        browser.cookies.set(BOUND, "none")
+        await browser.see(secure_session_skipped="server_error")
+    assert alarms(world) == [("server_error", thief.sid, 1), ("server_error", victim.sid, 1)]
+
+
+async def test_alarms_are_remembered_for_so_many_sessions_and_no_more(world: World) -> None:
+    events = world.sessions._core.events
+    for one in range(APART + 1):
+        for _ in range(2):
+            events.device_refused("no_cookie", f"sid {one}", lambda: None)
+    assert len(events._devices._kinds) == APART
+    assert len(alarms(world)) == APART + 1
+    events.device_refused("no_cookie", "sid 2", lambda: None)
+    assert len(alarms(world)) == APART + 1
+    events.device_refused("no_cookie", "sid 0", lambda: None)  # forgotten, and so told anew
+    assert alarms(world)[-1] == ("no_cookie", "sid 0", 1)
+    assert len(alarms(world)) == APART + 2
+    assert ("no_cookie", "sid 1") not in events._devices._kinds  # quiet for the longest time
+    assert ("no_cookie", "sid 2") in events._devices._kinds
+
+
+def alarms(world: World) -> list[tuple[str | None, str | None, int]]:
+    return [(one.reason, one.sid, one.count) for one in world.told if isinstance(one, Incident)]
+
+
+# --- offers that lead nowhere ---------------------------------------------------------------------
+
+CHROME = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/{}.0.0.0 Safari/537.36{}"
+)
+
+
+def not_taken_up(world: World) -> list[str]:
+    return [
+        record.getMessage()
+        for record in world.caplog.records
+        if vars(record).get("event") == "offers_not_taken_up"
+    ]
+
+
+async def test_offers_that_nobody_takes_up_are_told_once(world: World) -> None:
+    browser = world.browser(agent=CHROME.format(150, ""))
+    for _ in range(MOST):
+        await browser.log_in()
+    assert not_taken_up(world) == []  # so many at once may still be on their way
+    world.clock.turn(LEAST_TIME)
+    for _ in range(3):
+        await browser.log_in()
+    (message,) = not_taken_up(world)
+    assert message.startswith(
+        f"of {MOST + 1} browsers that bind sessions, none has come to {PATH}/register: behind"
+    )
+
+
+async def test_time_alone_is_no_reason_to_tell_of_offers(world: World) -> None:
+    browser = world.browser(agent=CHROME.format(145, ""))
+    for _ in range(MOST - 1):
+        await browser.log_in()
+        world.clock.turn(LEAST_TIME)
+    assert not_taken_up(world) == []
+    await browser.log_in()
+    assert len(not_taken_up(world)) == 1
+
+
+@pytest.mark.parametrize("route", ["register", "refresh"])
+async def test_one_browser_that_comes_shows_that_the_way_is_right(world: World, route: str) -> None:
+    await world.browser().post(f"{PATH}/{route}")
+    await many_logins(world, CHROME.format(150, ""))
+    assert not_taken_up(world) == []
+
+
+async def test_a_browser_that_registered_at_another_process_shows_it_too(
+    make_world: MakeWorld,
+) -> None:
+    world, other = await make_world(), await make_world()
+    browser = world.browser()
+    await browser.log_in()
+    await browser.register()
+    elsewhere = other.browser()
+    elsewhere.cookies.update(browser.cookies)
+    await elsewhere.see()
+    await many_logins(other, CHROME.format(150, ""))
+    assert not_taken_up(other) == []
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "Firefox",
+        "",
+        CHROME.format(144, ""),
+        CHROME.format(150, " Edg/150.0.0.0"),
+        CHROME.format(150, "").replace("Windows NT 10.0; Win64; x64", "X11; Linux x86_64"),
+    ],
+)
+async def test_browsers_that_may_not_bind_sessions_show_nothing(world: World, agent: str) -> None:
+    await many_logins(world, agent)
+    assert not_taken_up(world) == []
+
+
+async def many_logins(world: World, agent: str) -> None:
+    browser = world.browser(agent=agent)
+    for _ in range(MOST + 1):
+        await browser.log_in()
+        world.clock.turn(LEAST_TIME)
+
+
+@pytest.mark.parametrize(
+    ("root_path", "below", "mounted"),
+    [
+        ("/shop/", "/shop", "/shop"),
+        ("/shop/", "/shop/", "/shop"),  # as uvicorn --root-path /shop/ has it
+        ("/shop", "/shop", "/shop"),
+        ("/", "", ""),
+        ("/shop/", "", "/shop"),  # servers that leave it out of the path
+    ],
+)
+async def test_a_slash_at_the_end_of_the_root_path_is_none_of_the_path(
+    world: World, root_path: str, below: str, mounted: str
+) -> None:
+    inner = make_app(world.sessions)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        # Starlette's router would not find its routes below a root path with a slash at its end.
+        outer = dict(scope, root_path=root_path, path=below + scope["path"])
+
+        async def with_its_own(scope: Any, receive: Any, send: Any) -> None:
+            path = scope["path"].removeprefix(below)
+            await inner.router(dict(scope, root_path="", path=path), receive, send)
+
+        await SessionMiddleware(with_its_own, sessions=world.sessions)(outer, receive, send)
+
+    browser = DeviceBrowser(app)
+    login = await browser.post("/login?person=ann")
+    assert f'path="{mounted}{PATH}/register"' in login.headers["secure-session-registration"]
+    browser.offer, browser.sid = offered(login), login.json()["sid"]
+    response = await browser.register()
+    assert response.json()["refresh_url"] == f"{mounted}{PATH}/refresh"
+    assert (await browser.refresh()).status_code == 200
+    assert (await browser.get(f"/deeper{PATH}/refresh")).status_code == 404

@@ -799,22 +799,38 @@ def register(device: Device, cookie: str, challenge: str) -> dict[str, Any]:
     return {"do": "request", "method": "POST", "path": path, "cookie": cookie, "headers": headers}
 
 
-def refresh(device: Device, sid: str, challenge: str) -> dict[str, Any]:
+def refresh(device: Device, identifier: str, challenge: str) -> dict[str, Any]:
     """The command by which a browser proves its device."""
     headers = {
         **BY_ITSELF,
-        "sec-secure-session-id": sid,
+        "sec-secure-session-id": identifier,
         "secure-session-response": device.proof(challenge),
     }
     return {"do": "request", "method": "POST", "path": f"{PATH}/refresh", "headers": headers}
 
 
-async def bound(race: Race, device: Device) -> tuple[str, str, str]:
-    """A session that is bound: its sid, its cookie, and the challenge that comes next."""
+class Registered(NamedTuple):
+    """A session whose device has registered: what its browser holds, and what it is asked next."""
+
+    sid: str
+    cookie: str
+    proof: str
+    identifier: str
+    challenge: str
+
+
+async def registered(race: Race, device: Device) -> Registered:
+    """A login and a registration."""
     login = await race.a.do("request", method="POST", path="/login?person=ann")
     answer = await race.a.do(**register(device, login["cookie"], login["challenge"]))
     assert answer["bound"]
-    return login["sid"], login["cookie"], answer["challenge"]
+    return Registered(
+        login["sid"],
+        login["cookie"],
+        answer["proof"],
+        answer["session_identifier"],
+        answer["challenge"],
+    )
 
 
 async def test_r15_of_two_devices_that_register_one_is_bound(race: Race) -> None:
@@ -828,9 +844,10 @@ async def test_r15_of_two_devices_that_register_one_is_bound(race: Race) -> None
     assert sorted(answer["status"] for answer in answers) == [200, 403]
     assert sorted(answer["bound"] for answer in answers) == [False, True]
     winner, loser = (first, second) if answers[0]["bound"] else (second, first)
-    (challenge,) = [answer["challenge"] for answer in answers if answer["bound"]]
-    assert not (await race.a.do(**refresh(loser, login["sid"], challenge)))["bound"]
-    assert (await race.b.do(**refresh(winner, login["sid"], challenge)))["bound"]
+    (answer,) = [answer for answer in answers if answer["bound"]]
+    identifier, challenge = answer["session_identifier"], answer["challenge"]
+    assert not (await race.a.do(**refresh(loser, identifier, challenge)))["bound"]
+    assert (await race.b.do(**refresh(winner, identifier, challenge)))["bound"]
     assert len(await race.events("bound")) == 1
 
 
@@ -838,14 +855,50 @@ async def test_r15_a_registration_that_was_replayed_binds_once(race: Race) -> No
     login = await race.a.do("request", method="POST", path="/login?person=ann")
     command = register(Device(), login["cookie"], login["challenge"])
     answers = await race.collide("SET binding", command, command)
-    assert sorted(answer["status"] for answer in answers) == [200, 403]
+    # Nobody knows which of the two answers arrives.
+    assert [answer["status"] for answer in answers] == [200, 200]
+    assert answers[0]["session_identifier"] == answers[1]["session_identifier"]
+    row = await race.a.do("row", sid=login["sid"])
+    assert (await race.b.do(**command))["status"] == 200
+    assert await race.a.do("row", sid=login["sid"]) == row
+    for answer in answers:
+        seen = await race.b.do("request", cookie=login["cookie"], proof=answer["proof"])
+        assert seen["sid"] == login["sid"]
     assert (await race.b.do(**command))["status"] == 403
+    assert len(await race.events("bound")) == 1
+
+
+async def test_r15_of_the_first_bound_cookies_one_puts_the_binding_in_force(race: Race) -> None:
+    device = Device()
+    mine = await registered(race, device)
+    command = {"do": "request", "cookie": mine.cookie, "proof": mine.proof}
+    answers = await race.collide("SET binding", command, command)
+    assert [answer["sid"] for answer in answers] == [mine.sid] * 2
+    for process in (race.a, race.b):
+        assert (await process.do("request", cookie=mine.cookie))["reason"] == "not_bound"
+    assert len(await race.events("bound")) == 1
+
+
+async def test_r15_a_first_bound_cookie_under_way_does_not_revive_an_ended_session(
+    race: Race,
+) -> None:
+    mine = await registered(race, Device())
+    await race.a.do("shut", word="SET binding")
+    request = race.a.begin(do="request", cookie=mine.cookie, proof=mine.proof)
+    await race.a.stopped()
+    await race.b.do("end", sid=mine.sid)
+    ended = await race.b.do("row", sid=mine.sid)
+    await race.a.do("go")
+    await request
+    assert await race.b.do("row", sid=mine.sid) == ended
+    assert (await race.a.do("request", cookie=mine.cookie, proof=mine.proof))["sid"] is None
+    assert await race.events("bound") == []
 
 
 async def test_r15_a_proof_is_good_once_wherever_it_is_shown(race: Race) -> None:
     device = Device()
-    sid, _, challenge = await bound(race, device)
-    command = refresh(device, sid, challenge)
+    mine = await registered(race, device)
+    command = refresh(device, mine.identifier, mine.challenge)
     answers = await race.collide("SET binding", command, command)
     assert sorted(answer["status"] for answer in answers) == [200, 403]
     assert sorted(answer["bound"] for answer in answers) == [False, True]
@@ -854,11 +907,12 @@ async def test_r15_a_proof_is_good_once_wherever_it_is_shown(race: Race) -> None
 
 async def test_r15_two_tabs_that_prove_their_device_are_both_let_in(race: Race) -> None:
     device = Device()
-    sid, _, first = await bound(race, device)
-    answer = await race.b.do(**refresh(device, sid, "none of yours"))
-    second = answer["challenge"]
+    mine = await registered(race, device)
+    answer = await race.b.do(**refresh(device, mine.identifier, "none of yours"))
     answers = await race.collide(
-        "binding", refresh(device, sid, first), refresh(device, sid, second)
+        "binding",
+        refresh(device, mine.identifier, mine.challenge),
+        refresh(device, mine.identifier, answer["challenge"]),
     )
     assert [answer["bound"] for answer in answers] == [True, True]
 
@@ -878,11 +932,11 @@ async def test_r15_a_registration_under_way_does_not_revive_an_ended_session(rac
 
 async def test_r15_a_refresh_under_way_does_not_outlive_its_session(race: Race) -> None:
     device = Device()
-    sid, _, challenge = await bound(race, device)
+    mine = await registered(race, device)
     await race.a.do("shut", word="SET binding")
-    renewal = race.a.begin(**refresh(device, sid, challenge))
+    renewal = race.a.begin(**refresh(device, mine.identifier, mine.challenge))
     await race.a.stopped()
-    await race.b.do("end", sid=sid)
+    await race.b.do("end", sid=mine.sid)
     await race.a.do("go")
     answer = await renewal
     assert (answer["status"], answer["bound"]) == (401, False)

@@ -10,20 +10,25 @@ from starlette.types import Scope
 
 from asgi_sessions._binding import Binding, Headers, Respond
 from asgi_sessions._call import Call
+from asgi_sessions._changeset import checked
 from asgi_sessions._core import Core
-from asgi_sessions._row import Row
+from asgi_sessions._row import Row, enforced_at
 from asgi_sessions._tokens import microseconds
 
 from . import headers
 from .challenge import LIFETIME, Challenges
 from .cookie import BoundCookie
 from .endpoints import Endpoints
+from .identifier import Identifiers
+from .mount import mount, within
+from .offers import Offers
 from .proof import ALGORITHMS
 from .record import Record
 from .refusal import Reason
 
-#: How long after its registration a browser may send what it had begun before it had the bound
-#: cookie: a page that loads while the browser registers. Half the life of a short cookie at most.
+#: How long after the first bound cookie has come a browser's requests may arrive that it had begun
+#: before it had one: on another connection, or waiting for one. Half the life of a short cookie at
+#: most.
 GRACE = timedelta(seconds=10)
 #: When a response brings the next challenge along: while the bound cookie is good for less, since
 #: browsers refresh two minutes ahead. Less than a challenge lives, so that it is good by then.
@@ -47,9 +52,12 @@ class DeviceBound(Binding):
         self._path = path
         self._allowed_skips = frozenset(allowed_skips)
         self._grace = min(GRACE, cookie_lifetime / 2)
+        core.proof_lifetime = cookie_lifetime
+        self._offers = Offers()
         self._challenges = Challenges(core.settings.keys)
+        self._identifiers = Identifiers(core.settings.keys)
         self._cookie = BoundCookie(core.settings, cookie_lifetime)
-        endpoints = Endpoints(core, path, self._challenges, self._cookie)
+        endpoints = Endpoints(core, path, self._challenges, self._identifiers, self._cookie)
         self._responders: dict[str, Respond] = {
             f"{path}/register": endpoints.register,
             f"{path}/refresh": endpoints.refresh,
@@ -57,35 +65,46 @@ class DeviceBound(Binding):
 
     def responder(self, scope: Scope) -> Respond | None:
         """The route that the browser posts to by itself, if this is one."""
-        path: str = scope["path"]
-        if self._path not in path or scope["type"] != "http":
+        if self._path not in scope["path"] or scope["type"] != "http":
             return None
-        return self._responders.get(path.removeprefix(scope.get("root_path", "")))
+        respond = self._responders.get(within(scope))
+        if respond is not None:
+            self._offers.taken_up()
+        return respond
 
-    def holds(self, scope: Mapping[str, Any], call: Call, row: Row, now: datetime) -> bool:
-        """Whether the request brings a live bound cookie, or needs none.
+    async def proven(
+        self, scope: Mapping[str, Any], call: Call, row: Row, now: datetime
+    ) -> Row | None:
+        """The row, if the request brings a live bound cookie, or needs none.
 
-        Notes on the call the challenge that the response brings along, if it is time for it.
+        The first one that comes puts the binding in force: the browser has it, so that whoever
+        has none is somebody else. Notes on the call the challenge that the response brings along,
+        if it is time for it.
         """
+        self._offers.taken_up()
         given = scope.get("headers", ())
-        left = self._cookie.left(given, row, now)
-        if left is not None:
-            if left < PRE_ISSUE:
+        shown = self._cookie.shown(given, row, now)
+        if shown is not None:
+            call.proved = row.id
+            if shown.left < PRE_ISSUE:
                 challenge = self._challenges.new(row, "refresh", now)
-                call.carry(headers.challenge(challenge, row.id))
-            return True
+                call.carry(headers.challenge(challenge, shown.identifier))
+            return row if enforced_at(row.binding) else await self._enforce(row, now)
+        if self._under_way(given, row, now):
+            return row
 
         def client() -> str | None:
             return self._core.client(scope)
 
-        if self._begun_before(given, row, now):
-            return True
-        if reasons := headers.skipped(given, row.id) & self._allowed_skips:
+        def mine(identifier: str) -> bool:
+            return identifier.startswith(row.id) and self._identifiers.sid(identifier) == row.id
+
+        if reasons := headers.skipped(given, mine) & self._allowed_skips:
             self._core.events.device_skipped(min(reasons), row.id, client)
-            return True
+            return row
         reason: Reason = "no_cookie"
         self._core.events.device_refused(reason, row.id, client)
-        return False
+        return None
 
     def headers(self, call: Call) -> Headers:
         """With the cookie of a login the offer to bind it; with its end that of the bound one."""
@@ -94,18 +113,30 @@ class DeviceBound(Binding):
         row = call.row
         # A session that another layer vouches for is not worth binding: whoever has stolen that
         # layer's credential needs no cookie of ours.
-        if call.token is None or row is None or row.binding is not None or row.origin != "login":
+        if call.token is None or row is None or row.origin != "login" or enforced_at(row.binding):
             return []
-        challenge = self._challenges.new(row, "register", self._core.settings.now())
-        path = f"{call.root_path}{self._path}/register"
+        now = self._core.settings.now()
+        challenge = self._challenges.new(row, "register", now)
+        path = f"{mount({'root_path': call.root_path})}{self._path}/register"
+        self._offers.made(path, row.user_agent, now)
         return [headers.registration(ALGORITHMS, path, challenge)]
 
-    def _begun_before(
-        self, given: Collection[tuple[bytes, bytes]], row: Row, now: datetime
-    ) -> bool:
+    async def _enforce(self, row: Row, now: datetime) -> Row:
+        """The row from now on in need of a proof."""
+        record = Record.read(row.binding or b"").enforcing(now)
+        enforced = row._replace(binding=checked(binding=record.write())["binding"])
+        # Where another request was faster, it has done this, or has ended the session. This one
+        # goes on as it began.
+        if await self._core.store.bind(row, record.write(), now=now):
+            self._core.events.tell("bound", self._core.session(enforced))
+        return enforced
+
+    def _under_way(self, given: Collection[tuple[bytes, bytes]], row: Row, now: datetime) -> bool:
         """Whether the request may have left before the bound cookie was there. Only browsers that
         bind sessions need this, and each of them says where a request comes from.
         """
-        age = microseconds(now) - Record.read(row.binding or b"").bound_at
-        young = timedelta(microseconds=age) < self._grace
+        since = enforced_at(row.binding)
+        if not since:
+            return True
+        young = timedelta(microseconds=microseconds(now) - since) < self._grace
         return young and any(name == b"sec-fetch-site" for name, _ in given)

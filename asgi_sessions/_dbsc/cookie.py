@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from asgi_sessions._cookies import CookieSettings, Headers
 from asgi_sessions._row import Row
@@ -17,6 +18,19 @@ from .record import key_of, thumbprint
 AHEAD = timedelta(seconds=10)
 
 _SECOND = timedelta(seconds=1)
+_PARTS = 5  # two of them the identifier
+
+
+class Shown(NamedTuple):
+    """What a live bound cookie says.
+
+    Attributes:
+        left: how long it is good.
+        identifier: what the browser calls the session.
+    """
+
+    left: timedelta
+    identifier: str
 
 
 class BoundCookie:
@@ -37,10 +51,10 @@ class BoundCookie:
         #: As the session instructions declare it (W3C webappsec-dbsc, "JSON session credential").
         self.attributes = f"Path=/; Secure; HttpOnly; SameSite={settings.cookie.samesite.title()}"
 
-    def make(self, row: Row, now: datetime) -> bytes:
+    def make(self, row: Row, identifier: str, now: datetime) -> bytes:
         """A Set-Cookie value; it ends with its session at the latest."""
         until = min(now + self._lifetime, row.expires_at)
-        text = f"{_said(row)}.{microseconds(until)}"
+        text = f"{identifier}.{_name(row)}.{microseconds(until)}"
         left = max((until - now - self._ahead) // _SECOND, 1)
         return self._cookie.render(self._signer.sign(text).decode("ascii"), max_age=left)
 
@@ -48,15 +62,17 @@ class BoundCookie:
         """A Set-Cookie value that takes it away."""
         return self._cookie.render("", max_age=0)
 
-    def left(self, headers: Headers, row: Row, now: datetime) -> timedelta | None:
-        """How long the proof of a bound row's device is good; None if it is not."""
-        said = _said(row)
-        best = 0
+    def shown(self, headers: Headers, row: Row, now: datetime) -> Shown | None:
+        """What the live cookie of a row's device says; None if there is none."""
+        mine, best, identifier = (row.id, _name(row)), 0, ""
         for value in self._read(headers):
-            if value.startswith(said) and self._signer.validate(value):
-                best = max(best, int(value.split(".")[2]))
+            parts = value.split(".")
+            if len(parts) != _PARTS or (parts[0], parts[2]) != mine:
+                continue
+            if self._signer.validate(value) and (until := int(parts[3])) > best:
+                best, identifier = until, f"{row.id}.{parts[1]}"
         left = best - microseconds(now)
-        return timedelta(microseconds=left) if left > 0 else None
+        return Shown(timedelta(microseconds=left), identifier) if left > 0 else None
 
 
 def beside(cookie: CookieSettings) -> CookieSettings:
@@ -64,5 +80,5 @@ def beside(cookie: CookieSettings) -> CookieSettings:
     return replace(cookie, name=f"{cookie.name}-bound", partitioned=False)
 
 
-def _said(row: Row) -> str:
-    return f"{row.id}.{thumbprint(key_of(row.binding or b''))}"
+def _name(row: Row) -> str:
+    return thumbprint(key_of(row.binding or b""))

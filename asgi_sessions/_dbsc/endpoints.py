@@ -3,6 +3,7 @@
 A refused registration says nothing but 403. A refresh is answered 403 with a new challenge where
 the browser may try again, and 401 with ``{"continue": false}`` where there is nothing to try for:
 that ends the binding in the browser, so that one that is logged out cannot refresh itself back in.
+Whoever names a session by anything but its signed identifier is answered 401 without a look-up.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from asgi_sessions._changeset import checked
 from asgi_sessions._core import Core
 from asgi_sessions._decisions import Cookie
 from asgi_sessions._endpoint import crosses_sites
-from asgi_sessions._row import Row
-from asgi_sessions._tokens import SIDS
+from asgi_sessions._row import Row, enforced_at
 
 from . import headers
 from .challenge import Challenges
 from .cookie import BoundCookie
+from .identifier import Identifiers
+from .mount import mount
 from .proof import answer, registration
 from .record import Record
 from .refusal import ROUTINE, Refusal
 
-#: How often a refresh begins anew because another one of the same browser was faster.
+#: How often a request begins anew because another one of the same browser was faster.
 _TRIES = 4
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -44,13 +46,22 @@ class Endpoints:
         core: the steps of a session's life.
         path: of both routes.
         challenges: what devices sign.
+        identifiers: what they call their sessions.
         cookie: what they get for it.
     """
 
-    def __init__(self, core: Core, path: str, challenges: Challenges, cookie: BoundCookie) -> None:
+    def __init__(
+        self,
+        core: Core,
+        path: str,
+        challenges: Challenges,
+        identifiers: Identifiers,
+        cookie: BoundCookie,
+    ) -> None:
         self._core = core
         self._path = path
         self._challenges = challenges
+        self._identifiers = identifiers
         self._cookie = cookie
         self._verify = core.settings.keys.verify
         self._read = core.settings.cookie.reader()
@@ -87,8 +98,7 @@ class Endpoints:
         except Refusal as refusal:
             self._tell(scope, refusal, None if row is None else row.id)
             return JSONResponse({"detail": "refused"}, 403)
-        self._core.events.tell("bound", self._core.session(row))
-        return self._granted(scope, row)
+        return self._granted(scope, row, self._identifiers.of(row.id))
 
     async def _logged_in(self, scope: Scope) -> Row:
         """The row that the cookie of a login leads to."""
@@ -102,46 +112,56 @@ class Endpoints:
                 return row
         raise Refusal("no_session")
 
-    async def _bind(self, scope: Scope, row: Row) -> Row:
-        if row.binding is not None:
-            raise Refusal("bound_already")
+    async def _bind(self, scope: Scope, row: Row, tries: int = _TRIES) -> Row:
+        """The row with the key of the device, which counts from the first bound cookie on."""
         now = self._core.settings.now()
         challenge, key = registration(_proof(scope))
         serial = self._challenges.serial(challenge, row, "register", now)
-        binding = checked(binding=Record.first(key, serial, now).write())["binding"]
-        if not await self._core.store.bind(row, binding, now=now):
-            current = await self._core.store.by_sid(row.id)
-            # It may be ours: written, then tried once more because the answer was lost.
-            if current is None or current.binding != binding:
-                raise Refusal("lost_race")
-        return row._replace(binding=binding)
+        record = Record.first(key) if row.binding is None else Record.read(row.binding)
+        if record.enforced_at and record.key != key:
+            raise Refusal("bound_already")
+        if not record.fresh(serial):
+            if record.enforced_at or record.key != key:
+                raise Refusal("used_challenge")
+            return row  # the same proof again, because the answer was lost
+        # Another key, as long as none is enforced, has signed a challenge of a later answer: that
+        # of a renewal, which had the browser begin anew.
+        binding = checked(binding=record.using(serial)._replace(key=key).write())["binding"]
+        if await self._core.store.bind(row, binding, now=now):
+            return row._replace(binding=binding)
+        current = await self._core.store.by_sid(row.id)
+        if current is None or not current.live(now, self._core.settings.terms) or not tries:
+            raise Refusal("lost_race")
+        return await self._bind(scope, current, tries - 1)
 
     # --- refresh ------------------------------------------------------------------------------
 
     async def _refresh(self, scope: Scope, tries: int = _TRIES) -> Response:
+        # The browser's own spelling, which another key of ours may have signed: it goes by that.
+        identifier = headers.text(_given(scope), headers.SESSION_ID) or ""
+        sid = self._identifiers.sid(identifier)
         try:
-            row = await self._bound(scope)
+            row = await self._bound(scope, sid)
         except Refusal as refusal:
-            self._tell(scope, refusal, headers.text(_given(scope), headers.SESSION_ID))
+            self._tell(scope, refusal, sid)
             return JSONResponse({"continue": False}, 401)
         try:
             renewed = await self._prove(scope, row)
         except Refusal as refusal:
             if refusal.reason != "no_proof":  # which is how a refresh begins
                 self._tell(scope, refusal, row.id)
-            return self._challenged(row)
+            return self._challenged(row, identifier)
         if renewed is not None:
-            return self._granted(scope, renewed)
+            return self._granted(scope, renewed, identifier)
         # Another refresh of the same browser was faster. It has its challenge, we have ours.
-        return await self._refresh(scope, tries - 1) if tries else self._challenged(row)
+        return await self._refresh(scope, tries - 1) if tries else self._challenged(row, identifier)
 
-    async def _bound(self, scope: Scope) -> Row:
+    async def _bound(self, scope: Scope, sid: str | None) -> Row:
         """The row that the browser names. The cookie may be missing: browsers leave it out where
         the request that waits for this one comes from another site.
         """
         self._same_origin(scope)
-        sid = headers.text(_given(scope), headers.SESSION_ID)
-        if sid is None or not SIDS.fullmatch(sid):
+        if sid is None:
             raise Refusal("no_session")
         tokens = [token for value in self._read(_given(scope)) if (token := self._verify(value))]
         if tokens and sid not in {token.sid for token in tokens}:
@@ -164,10 +184,13 @@ class Endpoints:
         serial = self._challenges.serial(challenge, row, "refresh", now)
         if not record.fresh(serial):
             raise Refusal("used_challenge")
-        binding = checked(binding=record.using(serial).write())["binding"]
+        binding = checked(binding=record.using(serial).enforcing(now).write())["binding"]
         if not await self._core.store.bind(row, binding, now=now):
             return None
-        return row._replace(binding=binding)
+        proved = row._replace(binding=binding)
+        if not enforced_at(row.binding):
+            self._core.events.tell("bound", self._core.session(proved))
+        return proved
 
     # --- pieces -------------------------------------------------------------------------------
 
@@ -179,12 +202,12 @@ class Endpoints:
         if fetch_site != "same-origin" or crosses_sites(given, same_site=False):
             raise Refusal("cross_site")
 
-    def _granted(self, scope: Scope, row: Row) -> Response:
+    def _granted(self, scope: Scope, row: Row, identifier: str) -> Response:
         now = self._core.settings.now()
-        path = scope.get("root_path", "") + self._path
+        path = mount(scope) + self._path
         response = JSONResponse(
             {
-                "session_identifier": row.id,
+                "session_identifier": identifier,
                 "refresh_url": f"{path}/refresh",
                 "scope": {"include_site": False},
                 "credentials": [
@@ -197,24 +220,23 @@ class Endpoints:
                 "allowed_refresh_initiators": self._initiators,
             }
         )
-        response.raw_headers.append((b"set-cookie", self._cookie.make(row, now)))
-        response.raw_headers.append(self._next(row))
+        response.raw_headers.append((b"set-cookie", self._cookie.make(row, identifier, now)))
+        response.raw_headers.append(self._next(row, identifier))
         return response
 
-    def _challenged(self, row: Row) -> Response:
+    def _challenged(self, row: Row, identifier: str) -> Response:
         response = JSONResponse({"detail": "refused"}, 403)
-        response.raw_headers.append(self._next(row))
+        response.raw_headers.append(self._next(row, identifier))
         return response
 
-    def _next(self, row: Row) -> tuple[bytes, bytes]:
+    def _next(self, row: Row, identifier: str) -> tuple[bytes, bytes]:
         now = self._core.settings.now()
-        return headers.challenge(self._challenges.new(row, "refresh", now), row.id)
+        return headers.challenge(self._challenges.new(row, "refresh", now), identifier)
 
     def _tell(self, scope: Scope, refusal: Refusal, sid: str | None) -> None:
-        known = sid if sid is not None and SIDS.fullmatch(sid) else None
         reason = refusal.reason
         self._core.events.device_refused(
-            reason, known, lambda: self._core.client(scope), routine=reason in ROUTINE
+            reason, sid, lambda: self._core.client(scope), routine=reason in ROUTINE
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 Raw = Iterable[tuple[bytes, bytes]]
 
@@ -38,14 +38,16 @@ def present(headers: Raw, names: frozenset[bytes]) -> bool:
     return any(name in names for name, _ in headers)
 
 
-def skipped(headers: Raw, sid: str) -> set[str]:
-    """Why the browser says that it has not renewed the proof for this session."""
+def skipped(headers: Raw, mine: Callable[[str], bool]) -> set[str]:
+    """Why the browser says that it has not renewed the proof for a session, whose identifier `mine`
+    knows.
+    """
     reasons: set[str] = set()
     for name, value in headers:
         if name in SKIPPED and len(value) <= _SKIPPED_LENGTH:
             for item in value.decode("latin-1").split(","):
                 match = _SKIP.fullmatch(item)
-                if match is not None and match[2] in (None, sid):
+                if match is not None and (match[2] is None or mine(match[2])):
                     reasons.add(match[1])
     return reasons
 
@@ -56,6 +58,6 @@ def registration(algorithms: Iterable[str], path: str, challenge: str) -> tuple[
     return b"secure-session-registration", value.encode("ascii")
 
 
-def challenge(value: str, sid: str) -> tuple[bytes, bytes]:
+def challenge(value: str, identifier: str) -> tuple[bytes, bytes]:
     """What the browser is to sign next."""
-    return b"secure-session-challenge", f'"{value}";id="{sid}"'.encode("ascii")
+    return b"secure-session-challenge", f'"{value}";id="{identifier}"'.encode("ascii")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from hashlib import sha256
-from secrets import token_bytes
 from typing import NamedTuple, Self
 
+from asgi_sessions._row import ENFORCED, enforced_at
 from asgi_sessions._tokens import microseconds
 
 #: Bytes of a challenge's serial: when it was made, and 64 random bits.
@@ -15,47 +15,43 @@ SERIAL_BYTES = 16
 #: that none is good twice; a few browser tabs may still use theirs in another order.
 REMEMBERED = 4
 
-_MOMENT = _MARK = 8
 _USED = REMEMBERED * SERIAL_BYTES
-_HEAD = _MOMENT + _MARK + _USED
+_HEAD = ENFORCED + _USED
 
 
 class Record(NamedTuple):
     """A device's public key, and which challenges it has answered.
 
     Attributes:
-        bound_at: when it was registered, in microseconds since 1970.
-        mark: random bytes, by which a registration knows again what itself has written.
+        enforced_at: since when its proof is needed, in microseconds since 1970: since the browser
+            has shown for the first time that the answer to its registration has arrived; 0 until
+            then.
         used: the serials of the latest challenges, in order; zeros where there was none.
         key: the public key, as SubjectPublicKeyInfo in DER (RFC 5280, 4.1).
     """
 
-    bound_at: int
-    mark: bytes
+    enforced_at: int
     used: tuple[bytes, ...]
     key: bytes
 
     @classmethod
-    def first(cls, key: bytes, serial: bytes, now: datetime) -> Self:
-        """Of a device that has just registered."""
-        used = (bytes(SERIAL_BYTES),) * (REMEMBERED - 1) + (serial,)
-        return cls(microseconds(now), token_bytes(_MARK), used, key)
+    def first(cls, key: bytes) -> Self:
+        """Of a device that registers."""
+        return cls(0, (bytes(SERIAL_BYTES),) * REMEMBERED, key)
 
     @classmethod
     def read(cls, binding: bytes) -> Self:
         """From the column."""
-        used = binding[_MOMENT + _MARK : _HEAD]
+        used = binding[ENFORCED:_HEAD]
         return cls(
-            int.from_bytes(binding[:_MOMENT], "big"),
-            binding[_MOMENT : _MOMENT + _MARK],
+            enforced_at(binding),
             tuple(used[i : i + SERIAL_BYTES] for i in range(0, _USED, SERIAL_BYTES)),
             key_of(binding),
         )
 
     def write(self) -> bytes:
         """For the column."""
-        moment = self.bound_at.to_bytes(_MOMENT, "big")
-        return b"".join((moment, self.mark, *self.used, self.key))
+        return b"".join((self.enforced_at.to_bytes(ENFORCED, "big"), *self.used, self.key))
 
     def fresh(self, serial: bytes) -> bool:
         """Whether a challenge has not been used."""
@@ -64,6 +60,10 @@ class Record(NamedTuple):
     def using(self, serial: bytes) -> Self:
         """With a fresh challenge used: the oldest is forgotten."""
         return self._replace(used=tuple(sorted((*self.used[1:], serial))))
+
+    def enforcing(self, now: datetime) -> Self:
+        """With the proof needed, from now on if not already."""
+        return self if self.enforced_at else self._replace(enforced_at=microseconds(now))
 
 
 def thumbprint(key: bytes) -> str:
