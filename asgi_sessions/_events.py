@@ -42,7 +42,8 @@ class SessionEvent:
 
     Attributes:
         kind: ``started``, ``ended`` (`session.end_reason` says why), ``renewed``,
-            ``bound`` (to its device, which alone can use it from now on), or
+            ``bound`` (its browser has shown its device's proof for the first time; no other
+            device can use it from now on), or
             ``reuse_detected`` (a superseded secret was presented: the cookie was stolen).
         session: the session as it is after the step.
         new_device: of ``started``: whether the person has not been seen on this device in this
@@ -58,7 +59,8 @@ class SessionEvent:
 @dataclass(frozen=True, slots=True)
 class Incident:
     """What befell no session of its own. Of what a stranger can bring about at any rate, and of
-    lost touches, one in a minute is told, with the number of those that were not.
+    lost touches, one in a minute is told, with the number of those that were not; about devices,
+    one for each session and reason.
 
     Attributes:
         kind: ``forged_cookie`` (it looks like ours, and no key of ours has signed it),

@@ -58,6 +58,8 @@ class Noted:
                     log.write(json.dumps(line) + "\n")
                 if scope["path"].endswith("/register"):
                     await asyncio.sleep(float(os.environ.get("SLOW_REGISTER", "0")))
+                    if "LOSE_REGISTER" in os.environ:
+                        message = {**message, "status": 502, "headers": []}
             await send(message)
 
         await self._app(scope, receive, noting)
@@ -92,6 +94,11 @@ def make(database: str, log: Path, seconds: float) -> ASGIApp:
     async def others(request: Request) -> Response:
         return JSONResponse({"ended": await sessions.end_other_sessions(request)})
 
+    async def slow(request: Request) -> Response:
+        seen = who(request)
+        await asyncio.sleep(1)
+        return JSONResponse({"who": seen})
+
     async def link(request: Request) -> Response:
         return HTMLResponse(f'<a href="{request.query_params["to"]}">there</a>')
 
@@ -110,6 +117,7 @@ def make(database: str, log: Path, seconds: float) -> ASGIApp:
         Route("/logout", logout, methods=["POST"]),
         Route("/others", others, methods=["POST"]),
         Route("/link", link),
+        Route("/slow", slow),
         WebSocketRoute("/socket", socket),
     ]
     app = Starlette(routes=routes, lifespan=sessions.lifespan)

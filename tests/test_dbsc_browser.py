@@ -236,11 +236,44 @@ def test_a_page_that_loads_while_the_browser_registers_keeps_its_session(
     server = make_server(SLOW_REGISTER="1")  # seconds that its answer is under way
     ann = open_browser(server)
     sid = ann.goes_to("/login")
-    until(lambda: server.requests("/register"))  # the row is bound, the browser has no cookie
-    assert ann.fetches() == {"who": sid, "bound": True}
+    until(lambda: server.requests("/register"))  # the device is known, the browser has no cookie
+    assert ann.fetches() == {"who": sid, "bound": False}
     assert ann.bound_cookie() is None
     until(ann.bound_cookie)
     assert ann.fetches() == {"who": sid, "bound": True}
+
+
+def test_requests_that_waited_for_a_connection_meanwhile_keep_their_session(
+    make_server: MakeServer, open_browser: OpenBrowser
+) -> None:
+    server = make_server(life=600, SLOW_REGISTER="0.5")
+    ann = open_browser(server)
+    sid = ann.goes_to("/login")
+    until(lambda: server.requests("/register"))
+    # A browser has six connections to a server, and chooses a request's cookies before it has one.
+    script = """() => { window.seen = Promise.all([...Array(12).keys()].map(
+        () => fetch('/slow', {priority: 'low'}).then(r => r.json()))); return null; }"""
+    ann.page.evaluate(script)
+    until(ann.bound_cookie)
+    script = "fetch('/me', {priority: 'high'}).then(r => r.json())"
+    assert ann.page.evaluate(script) == {"who": sid, "bound": True}
+    seen = ann.page.evaluate("window.seen")
+    assert [one["who"] for one in seen] == [sid] * 12
+    paths = [line["path"] for line in server.requests("")]
+    assert "/slow" in paths[paths.index("/me") :]
+
+
+def test_a_registration_whose_answer_is_lost_locks_nobody_out(
+    make_server: MakeServer, open_browser: OpenBrowser
+) -> None:
+    server = make_server(LOSE_REGISTER="1")
+    ann = open_browser(server)
+    sid = ann.goes_to("/login")
+    until(lambda: server.requests("/register"))
+    time.sleep(LIFE)  # after which a bound cookie would have run out
+    assert ann.bound_cookie() is None
+    assert ann.goes_to("/") == sid
+    assert ann.fetches() == {"who": sid, "bound": False}
 
 
 def test_a_browser_that_binds_nothing_is_not_disturbed(
