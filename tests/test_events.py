@@ -26,6 +26,7 @@ from asgi_sessions import (
     SessionsError,
     SessionsUnavailable,
 )
+from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
 from asgi_sessions._events import EventKind, IncidentKind
 from asgi_sessions.dbsc import DBSC
 
@@ -605,6 +606,10 @@ async def test_each_record_is_as_the_page_has_it(
     thief.cookies.update(browser.cookies)
     await browser.post("/renew")
     await browser.see()
+    chrome = Browser(app, agent="(Windows NT 10.0) Chrome/150.0.0.0 Safari/537.36")
+    for _ in range(MOST):
+        await chrome.login("dan")
+        clock.turn(2 * LEAST_TIME / MOST)
     device = DeviceBrowser(app)
     await device.bound("dan")
     device.forget()
