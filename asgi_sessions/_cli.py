@@ -127,8 +127,9 @@ class Target:
             notify=DatabaseURL(self.database_url).dialect in {"postgres", "postgresql"},
         )
         url = sessions.database.url
-        if url.dialect == "sqlite" and not make and not Path(url.database).is_file():
-            raise Unreachable(f"there is no file {url.database}")
+        file = url.database.removeprefix("file:") if url.options else url.database
+        if url.dialect == "sqlite" and not make and not Path(file).is_file():
+            raise Unreachable(f"there is no file {file}")
 
         async def connected() -> T:
             async with sessions:

@@ -73,13 +73,16 @@ class Driver(ABC):
     row_by_row: ClassVar[bool] = False
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
-    #: Options of a URL that `databases` does not read, and what makes them the driver's.
-    url_options: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
     #: Whether connections of an app's own database may be held: where no pool waits for them.
     hold: ClassVar[bool] = False
     #: Seconds in which a connection that could not be opened has its last word.
     last_word: ClassVar[float] = 0
     dialect: Dialect
+
+    @classmethod
+    def make(cls, url: str, options: Mapping[str, Any]) -> Database:
+        """A database of our own."""
+        return Database(url, **options)
 
     @abstractmethod
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from . import _metrics
 from ._errors import ConfigurationError
 from ._session import Session
+from ._tasks import running_loop
 
 logger = logging.getLogger("asgi_sessions")
 _life = logger.getChild("sessions")
@@ -257,7 +258,7 @@ class Events:
         """Wait for what runs beside requests in this event loop; give up what takes longer than
         so many seconds.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         until = None if within is None else loop.time() + within
         while mine := [task for task in self._tasks if task.get_loop() is loop]:
             left = None if until is None else max(until - loop.time(), 0)

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import ref
 
-from databases import Database
+from databases import Database, DatabaseURL
 
 from ._deadline import Deadline
-from ._drivers import driver_for
+from ._drivers import driver_for, kind_of
 from ._errors import ConfigurationError
 from ._lane import as_sessions_error
 from ._link import Batched, Link, Work
+from ._tasks import running_loop
+from ._url import read, refuse_unread
+from ._url_options import rules_for
 
 
 class Links:
@@ -37,10 +40,13 @@ class Links:
         self._owned = not isinstance(database, Database)
         #: Seconds that anything may take.
         self.timeout = 5.0
-        self.first = database if isinstance(database, Database) else _make(database)
+        if isinstance(database, Database):
+            _refuse_memory(database.url)
+            refuse_unread(database, rules_for(database.url))
+            self.first = database
+        else:
+            self.first = _make(database)
         self._movable = self._owned or driver_for(self.first).hold
-        if self.first.url.dialect == "sqlite":
-            _refuse_memory(self.first)
         if notify is True and not driver_for(self.first).notifies:
             raise ConfigurationError(
                 f"notify={notify!r}: only PostgreSQL tells one process what another has done "
@@ -56,9 +62,10 @@ class Links:
         """The link of the running loop.
 
         Raises:
-            ConfigurationError: for an app's own database that was opened in another loop.
+            ConfigurationError: for an app's own database that was opened in another loop, and
+                without a loop of asyncio.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         link = self._links.get(loop)
         return self._make_link(loop) if link is None else link
 
@@ -66,9 +73,10 @@ class Links:
     def database(self) -> Database:
         """The running loop's database; outside of any loop the first."""
         try:
-            return self.here.database
+            asyncio.get_running_loop()
         except RuntimeError:
             return self.first
+        return self.here.database
 
     def write(self, work: Work) -> asyncio.Future[Any]:
         """Have something done where rows are written, after what waits there."""
@@ -85,7 +93,7 @@ class Links:
             SessionsUnavailable: if the database does not answer.
         """
         try:
-            async with Deadline(asyncio.get_running_loop().time() + self.timeout):
+            async with Deadline(running_loop().time() + self.timeout):
                 await self.here.open()
         except Exception as fault:
             raise as_sessions_error(fault) from fault
@@ -118,13 +126,11 @@ class Links:
 
 def _make(url: str) -> Database:
     try:
-        database = Database(url)
-        _ = database.url.port  # what is no number raises here
-        given = database.url.options
-        driver = driver_for(database)
-        options = {k: v for k, v in driver.pool.items() if k not in given}
-        options |= {k: read(given[k]) for k, read in driver.url_options.items() if k in given}
-        return Database(url, **options) if options else database
+        place = DatabaseURL(url)
+        _ = place.port  # what is no number raises here
+        kind = kind_of(place)
+        _refuse_memory(place)
+        return kind.make(url, read(place, rules_for(place), kind.pool))
     except ImportError as fault:
         raise ConfigurationError(
             f"the driver for this database URL is missing ({fault.name}): install "
@@ -140,9 +146,11 @@ def _make(url: str) -> Database:
         ) from None  # the fault may quote the password
 
 
-def _refuse_memory(database: Database) -> None:
-    url = str(database.url)
-    if not database.url.database or ":memory:" in url or "mode=memory" in url:
+def _refuse_memory(place: DatabaseURL) -> None:
+    url = str(place)
+    if place.dialect != "sqlite":
+        return
+    if not place.database or ":memory:" in url or "mode=memory" in url:
         raise ConfigurationError(
             "an in-memory SQLite database is another one for each connection, so sessions would "
             "be lost at once: use a file, for instance 'sqlite:///sessions.db' "

@@ -24,6 +24,7 @@ from ._person import Person, is_vouched_for, person_from_scope, sign_out_of_scop
 from ._resolve import resolve, resumes
 from ._sessions import Sessions
 from ._streams import Streams
+from ._tasks import running_loop
 from ._tokens import Presented
 
 PersonReader = Callable[[Scope], object]
@@ -136,6 +137,7 @@ class SessionMiddleware:
         if kind not in _KINDS or self._key in scope:
             await self.app(scope, receive, send)
             return
+        running_loop()  # rather here than at the first login
         call = scope[self._key] = Call(scope, self._key)
         scope[SESSIONS] = (*scope.get(SESSIONS, ()), self._sessions)
         if call.shared and self._first("shared_state"):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar
 
+from databases import Database
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
@@ -61,6 +62,16 @@ class MySQL(Driver):
         self._fits = False
         # Whether the connections give one text of any length.
         self._whole = False
+
+    @classmethod
+    def make(cls, url: str, options: Mapping[str, Any]) -> Database:
+        """A database of our own; on aiomysql, which does not insist on TLS, one that does."""
+        database = super().make(url, options)
+        if options.get("ssl") and database.url.driver != "asyncmy":
+            from ._mysql_tls import EncryptedBackend  # noqa: PLC0415 -- aiomysql need not be there
+
+            database._backend = EncryptedBackend(url, **options)  # noqa: SLF001 -- it has no other place
+        return database
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
         """See to it that values arrive as they are; an app's own connection is only looked at."""

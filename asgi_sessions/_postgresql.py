@@ -51,7 +51,6 @@ class PostgreSQL(Driver):
     # twice; one row at a time costs it least, and all go in one go.
     row_by_row: ClassVar = True
     pool: ClassVar = {"min_size": 1, "max_size": 5}
-    url_options: ClassVar = {"statement_cache_size": int}
 
     def __init__(self, *, decided: bool = False) -> None:
         self.dialect = make_url("postgresql+asyncpg://").get_dialect()()
