@@ -69,17 +69,21 @@ def read(url: DatabaseURL, rules: Rules, pool: Mapping[str, Any]) -> dict[str, A
         except ValueError as fault:
             faults.append(f"{name}: {fault}")
     ours = {name: value for name, value in pool.items() if name not in given}
-    sizes = ours | values
-    if sizes.get("min_size", 0) > sizes.get("max_size", 0):
-        faults.append(f"min_size: it is more than max_size ({sizes['max_size']}); give both")
     options: dict[str, Any] = {}
     if not faults:
         try:
-            options = rules.combine(url, values)
+            options = ours | rules.combine(url, values)
+            _sizes(ours | values)
         except ValueError as fault:
             faults.append(str(fault))
     _refuse(faults, rules)
-    return ours | options
+    return options
+
+
+def _sizes(values: Mapping[str, Any]) -> None:
+    least, most = values.get("min_size", 0), values.get("max_size", 0)
+    if least > most:
+        raise ValueError(f"min_size: {least} is more than max_size ({most}); give both")
 
 
 def refuse_unread(database: Database, rules: Rules) -> None:
@@ -93,6 +97,8 @@ def refuse_unread(database: Database, rules: Rules) -> None:
     for name in given:
         option = rules.options.get(name) or _unknown(name, rules)
         beside = option.keyword in database.options
+        if option.keyword == "server_settings" and beside:  # of the server, by their names
+            beside = name in database.options["server_settings"]
         if not (beside or option.known) or not rules.reads(database):
             faults.append(
                 f"{name}: `databases` does not read it from a URL; give it beside the URL, "
@@ -112,23 +118,21 @@ def _refuse(faults: list[str], rules: Rules) -> None:
 
 def _given(url: DatabaseURL) -> tuple[dict[str, str], list[str]]:
     """The options by name, as they are written; and what is wrong with how they are."""
-    faults = []
-    if url.components.fragment:  # it may be part of a password
-        faults.append("what follows a # is dropped; in a name, a password or a value write %23")
+    place, faults = url.components, []
     given: dict[str, str] = {}
-    for name, text in parse_qsl(url.components.query, keep_blank_values=True):
+    # Half of a password is not shown.
+    if place.fragment or ("@" in place.query and "@" not in place.netloc):
+        return given, ["in a name, a password or a value write # as %23, ? as %3F and @ as %40"]
+    for name, text in parse_qsl(place.query, keep_blank_values=True):
         if not text:
             faults.append(f"{name}: it has no value; give one, or leave it out")
         elif name in given:
             faults.append(f"{name}: it is there twice, and one would be dropped")
-        given[name] = text
-    if url.components.hostname:
-        faults += [
-            f"{name}: the host is {url.components.hostname} already; write it there"
-            for name in _HOSTS
-            if name in given
-        ]
-    return {name: text for name, text in given.items() if text}, faults
+        elif name in _HOSTS and place.hostname:
+            faults.append(f"{name}: the URL has a host before its path; leave one of them out")
+        else:
+            given[name] = text
+    return given, faults
 
 
 #: `databases` takes the host from these if the URL has none before its path.

@@ -164,9 +164,10 @@ def test_all_faults_come_in_one_message() -> None:
 
 
 def test_no_fault_waits_until_the_others_are_mended() -> None:
-    message = refusal("nonsense", secret_key="short", touch_interval=timedelta(days=8))
-    for fault in ("no database URL", "secret_key", "at most half of the idle timeout"):
-        assert fault in message
+    for url, said in (("nonsense", "no database URL"), (f"{URL}?timeout=3", "timeout: give")):
+        message = refusal(url, secret_key="short", touch_interval=timedelta(days=8))
+        for fault in (said, "secret_key", "at most half of the idle timeout"):
+            assert fault in message
 
 
 def test_the_least_and_the_most_that_works_is_taken() -> None:
@@ -329,7 +330,8 @@ def test_the_size_of_the_statement_cache_can_be_in_the_url() -> None:
     url = "postgresql://host/name?statement_cache_size=0&max_size=7"
     database = make(url).database
     assert database.options == {"statement_cache_size": 0, "min_size": 1}
-    assert "no database URL" in refusal("postgresql://host/name?statement_cache_size=none")
+    message = refusal("postgresql://host/name?statement_cache_size=none")
+    assert "statement_cache_size: use a whole number, 0 or more" in message
 
 
 def test_a_database_of_the_apps_own_is_taken_as_it_is() -> None:

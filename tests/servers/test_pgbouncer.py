@@ -76,13 +76,18 @@ async def test_many_processes_share_two_connections(
 async def test_without_the_option_it_is_refused_before_a_statement_is_prepared(
     server: PostgresServer, narrow: PgBouncer
 ) -> None:
-    for database in (narrow.url, Database(narrow.url), Database(narrow.url + OPTION)):
+    for database in (narrow.url, Database(narrow.url)):
         sessions = Sessions(database, secret_key=KEY)
         with pytest.raises(ConfigurationError, match="statement_cache_size=0"):
             await sessions.create_tables()
         await sessions.disconnect()
     assert await server.sql("SELECT to_regclass('sessions') IS NULL") == "t"
     assert (await narrow.admin("SHOW POOLS")) != ""  # it was there
+
+
+def test_an_option_that_databases_drops_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"Database\(url, statement_cache_size="):
+        Sessions(Database("postgresql://host/name" + OPTION), secret_key=KEY)
 
 
 @pytest.mark.servers
