@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from asgi_sessions._url_options import rules_for
 from .chromium import make_certificate
 from .support import KEY
 
+PAGE = Path(__file__).parents[1] / "docs" / "databases.md"
 POSTGRESQL = "postgresql://ann:hush@host/name"
 AIOMYSQL = "mysql://ann:hush@host/name"
 ASYNCMY = "mysql+asyncmy://ann:hush@host/name"
@@ -172,6 +174,18 @@ async def live(database: str | Database) -> None:
     await sessions.insert({"type": "http", "headers": []}, "ann")
     assert len(await sessions.list_sessions("ann")) >= 1
     await sessions.disconnect()
+
+
+@pytest.mark.parametrize("url", [POSTGRESQL, *MYSQLS, "sqlite:///sessions.db"])
+def test_the_page_has_each_option(url: str) -> None:
+    rules = rules_for(DatabaseURL(url))
+    rows = [
+        cells[1]
+        for line in PAGE.read_text().splitlines()
+        if line.startswith("| a") and rules.driver in (cells := line.split("|")[1:])[0]
+    ]
+    honoured = {name for name, option in rules.options.items() if option.honoured}
+    assert set(re.findall("`(.+?)`", "".join(rows))) == {n for n in honoured if "-" not in n}
 
 
 # --- what is refused ------------------------------------------------------------------------------
