@@ -175,6 +175,13 @@ def test_without_a_database_it_says_how_to_name_one(
 def test_a_file_that_is_not_there_is_not_made_by_looking(shell: Shell, tmp_path: Path) -> None:
     shell("list", "--person", "ann", code=3)
     assert "there is no file" in shell.said
+    named = f"sqlite:///file:{tmp_path}/new.db?mode=rw&uri=true"
+    shell("stats", "--database-url", named, code=3)
+    assert f"there is no file {tmp_path}/new.db" in shell.said
+    (tmp_path / "new.db").touch()
+    shell("create-tables", "--database-url", named)
+    shell("stats", "--database-url", named)
+    (tmp_path / "new.db").unlink()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -135,6 +135,7 @@ def test_both_drivers_of_mysql_encrypt_alike(
     assert isinstance(context, ssl.SSLContext)
     assert context.verify_mode == (ssl.CERT_REQUIRED if verified else ssl.CERT_NONE)
     assert context.check_hostname == names
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT  # Python's, not the databases'
 
 
 @pytest.mark.parametrize("url", MYSQLS)
