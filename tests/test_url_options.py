@@ -153,7 +153,12 @@ def test_mysql_is_told_what_its_url_says(url: str, query: str, given: dict[str, 
     assert options(f"{url}?{query}") == given
 
 
-def test_sqlite_is_told_what_its_url_says(tmp_path: Path) -> None:
+def test_the_host_may_be_an_option_where_the_url_has_none() -> None:
+    assert options("postgresql:///name?host=/run/postgresql") == {}  # `databases` reads it
+    assert options("mysql:///name?host=localhost") == {}
+
+
+def test_sqlite_is_told_what_its_url_says() -> None:
     assert options("sqlite:///file:sessions.db?mode=rw&uri=true") == {"uri": True}
 
 
