@@ -211,8 +211,8 @@ class Core:
         if row is not None:
             found = row.found(now, settings.terms, claimed=claimed)
             who = row.who(person, now, settings.terms, readmitted_at(cutoffs))
-        named = claimed and found is Found.LIVE
-        if not named and is_cut_off(cutoffs, person.proof, None if row is None else row.id):
+        sid = row.id if row is not None and found is Found.LIVE else None
+        if not (claimed and sid) and is_cut_off(cutoffs, person.proof, sid):
             found = Found.CUT_OFF
         then = BY_FINDING[found][who].then
         if then is Then.SIGN_OUT:

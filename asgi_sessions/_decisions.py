@@ -241,7 +241,7 @@ def is_cut_off(cutoffs: Iterable[Cutoff], proof: datetime | None, sid: str | Non
     Args:
         cutoffs: those of the person in the app, and in all apps.
         proof: when the person last proved who they are; None if nobody has dated that.
-        sid: the session that was found for them; None for a new one.
+        sid: the live session that was found for them; None for a new one.
     """
     cutoffs = list(cutoffs)
     readmitted = readmitted_at(cutoffs)

@@ -96,6 +96,18 @@ async def test_the_session_that_was_spared_goes_on(sessions: Sessions, clock: Cl
         assert not (await device(sessions, agent).see_as("ann"))["user"]
 
 
+async def test_one_that_was_spared_and_has_ended_opens_nothing(
+    sessions: Sessions, clock: Clock
+) -> None:
+    sid = (await device(sessions).see_as("ann"))["sid"]
+    await sessions.end_all_sessions("ann", except_sid=sid)
+    await sessions.end_session_by_id(sid, reason="logout")
+    clock.turn(SECOND)
+    assert not (await device(sessions).see_as("ann"))["user"]
+    (only,) = await sessions.list_sessions("ann", include_ended=True)
+    assert only.sid == sid
+
+
 async def test_with_auto_start_off_it_holds_as_well(make_sessions: MakeSessions) -> None:
     sessions = await make_sessions(auto_start=False)
     assert (await device(sessions).see_as("ann"))["user"]

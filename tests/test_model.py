@@ -140,6 +140,8 @@ class Model:
         self.cap = cap
         self.lives: list[Life] = []
         self.issued: dict[str, Life] = {}
+        #: When all sessions of a person were ended, and which one was spared.
+        self.cut: dict[str, tuple[datetime, Life | None]] = {}
 
     def resolve(self, asked: Asked, now: datetime) -> Seen:
         """The decision table, its rows from below."""
@@ -184,6 +186,10 @@ class Model:
         if claim is not None and (claim not in self.lives or claim.person != asked.person):
             claim = None  # nobody's, or not theirs
         life = claim or self.newest(asked)
+        named = claim is not None and claim.live(now)
+        if not named and self.cut_off(asked, life, now):
+            seen.reason, seen.signed_out = "revoked", True
+            return
         if life is not None and life.live(now):
             seen.life = seen.named = life
             return
@@ -201,6 +207,13 @@ class Model:
             seen.fresh.append(newest)
         seen.life = seen.named = newest
 
+    def cut_off(self, asked: Asked, life: Life | None, now: datetime) -> bool:
+        """Whether nothing was proved since all sessions of the person were ended."""
+        when, spared = self.cut.get(asked.person or "", (None, None))
+        if when is None or (life is not None and life is spared and life.live(now)):
+            return False
+        return asked.since is None or asked.since <= when
+
     def newest(self, asked: Asked) -> Life | None:
         mine = (asked.person, asked.device, "scope")
         lives = [life for life in self.lives if (life.person, life.device, life.origin) == mine]
@@ -215,8 +228,8 @@ class Model:
         self, person: str, asked: Asked, origin: str, since: datetime | None, now: datetime
     ) -> Life:
         life = Life(person, asked.device, origin, now, since, now)
-        others = [other for other in self.of(person) if other.live(now)]
-        if self.cap is not None:
+        others = [one for one in self.of(person) if one.live(now) and one.origin == "login"]
+        if self.cap is not None and origin == "login":
             for surplus in sorted(others, key=lambda other: other.seen)[: -self.cap + 1 or None]:
                 surplus.end("limit", now)
         self.lives.append(life)
@@ -261,6 +274,7 @@ class Model:
         ending = [life for life in self.of(person) if life is not but and life.live(now)]
         for life in ending:
             life.end("revoked", now)
+        self.cut[person] = (now, but)
         return len(ending)
 
     def purge(self, now: datetime) -> int:
@@ -635,7 +649,8 @@ class Lives(RuleBasedStateMachine):
         live = [life for life in self.model.of(who_else) if life.live(self.now)]
         listed = self.run(self.sessions.list_sessions(who_else))
         assert [row.started_at for row in reversed(listed)] == [life.started for life in live]
-        assert self.model.cap is None or len(live) <= self.model.cap
+        logins = [life for life in live if life.origin == "login"]
+        assert self.model.cap is None or len(logins) <= self.model.cap
 
     @staticmethod
     def same(row: Session, life: Life, now: datetime) -> None:

@@ -252,7 +252,7 @@ async def test_a_clock_of_another_zone_tells_the_time_in_utc(
 def test_the_table_and_its_indexes_have_the_name_given() -> None:
     sessions = make(table_name="logins")
     assert sessions.table.name == "logins"
-    assert list(sessions.metadata.tables) == ["logins"]
+    assert list(sessions.metadata.tables) == ["logins", "logins_cutoffs"]
     assert all("_logins_" in str(index.name) for index in sessions.table.indexes)
 
 
