@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from databases.core import Connection
-from sqlalchemy import Select, update
+from sqlalchemy import Select, Table, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from ._driver import Driver, Insertion, Keys, Raw
+from ._driver import Driver, Found, Insertion, Keys, Raw
 from ._row import Row
 from ._sql import Clauses, Condition
 from ._statement import CutShort, Record, Statement
@@ -167,6 +167,10 @@ class Access:
     async def ddl_dialect(self) -> Dialect:
         """The dialect of this very server."""
         return await self.driver.ddl_dialect(self.raw)
+
+    async def columns(self, table: Table) -> list[Found]:
+        """The columns of the table that has this name; none if there is no such table."""
+        return await self.driver.columns(self.raw, table)
 
     async def create(self, statement: str) -> None:
         """Run a statement that makes something, unless it is there."""

@@ -53,6 +53,26 @@ class Insertion(NamedTuple):
     values: Sequence[Mapping[str, Any]]
 
 
+class Found(NamedTuple):
+    """A column as it stands in the database.
+
+    Attributes:
+        name: its name.
+        shown: its type, as the database calls it.
+        holds: the kinds of values that it gives back as they were.
+        length: the most characters or bytes, if it has such a limit.
+        collation: how it compares, if the database tells.
+        required: whether a new row has to bring a value.
+    """
+
+    name: str
+    shown: str
+    holds: frozenset[type]
+    length: int | None
+    collation: str | None
+    required: bool
+
+
 class Driver(ABC):
     """One kind of database. `raw` is the driver's own connection."""
 
@@ -147,6 +167,10 @@ class Driver(ABC):
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: B027, ASYNC109 -- not all have to; what a connection is told
         """Make a new connection ready."""
 
+    @abstractmethod
+    async def columns(self, raw: Raw, table: Table) -> list[Found]:
+        """The columns of the table that has this name; none if there is no such table."""
+
     async def ddl_dialect(self, raw: Raw) -> Dialect:  # noqa: ARG002 -- for those who have to ask
         """The dialect in which to make tables."""
         return self.dialect
@@ -154,6 +178,10 @@ class Driver(ABC):
     def passing(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those whose faults do
         """Whether the database asks to try again: a deadlock, a lost race."""
         return False
+
+    @abstractmethod
+    def of_tables(self, fault: Exception) -> bool:
+        """Whether a fault may come from a table that is missing, or not as it should be."""
 
     def made_already(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those that say so by a fault
         """Whether a table or an index is there already."""

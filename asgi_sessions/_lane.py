@@ -43,6 +43,7 @@ class Lane(Generic[Held]):
         kinds: by the name of a kind, what answers a batch of its jobs, in their order, and how
             many it takes at most. It may be called again for the same jobs.
         passing: whether a fault asks to try again.
+        reason: asks the connection that has met a fault for an error of ours that says more.
         hold: keep the connection while there is nothing to do.
         timeout: seconds that an answer may take, from the asking.
         halve: take half of many that have gathered while it slept: then the database works on the
@@ -58,6 +59,7 @@ class Lane(Generic[Held]):
         kinds: dict[str, tuple[Run[Held], int]],
         *,
         passing: Callable[[Exception], bool],
+        reason: Callable[[Held, Exception], Awaitable[SessionsError | None]],
         hold: bool,
         timeout: float,
         halve: bool = False,
@@ -67,6 +69,7 @@ class Lane(Generic[Held]):
         self._release = release
         self._leave = leave
         self._passing = passing
+        self._reason = reason
         self._hold = hold
         self._timeout = timeout
         self._halve = halve
@@ -215,12 +218,22 @@ class Lane(Generic[Held]):
                     return await run(self._held, jobs)
             except Exception as fault:
                 self._reached = self._held is not None
+                late = isinstance(fault, SessionsError) or self._now() >= until
+                over = late or (again and not self._passing(fault))
+                reason = await self._ask_why(fault, until) if over else None
                 await self._drop(broken=True)  # who knows what state it is in
-                if isinstance(fault, SessionsError) or self._now() >= until:
-                    raise
-                if again and not self._passing(fault):
+                if reason is not None:
+                    raise reason from fault
+                if over:
                     raise
                 again = True
+
+    async def _ask_why(self, fault: Exception, until: float) -> SessionsError | None:
+        if self._held is not None:
+            with suppress(Exception):  # the first fault counts
+                async with Deadline(until):
+                    return await self._reason(self._held, fault)
+        return None
 
     async def _drop(self, *, broken: bool) -> None:
         held, self._held = self._held, None
@@ -241,10 +254,6 @@ def as_sessions_error(fault: Exception) -> SessionsError:
     """Ours as they are; a driver's as `SessionsUnavailable` with the driver's as its cause."""
     if isinstance(fault, SessionsError):
         return fault
-    hint = ""
-    text = str(fault).lower()
-    if "no such table" in text or "does not exist" in text or "doesn't exist" in text:
-        hint = "; is the table there? `await sessions.create_tables()` or a migration makes it"
-    error = SessionsUnavailable(f"the sessions database failed: {type(fault).__name__}{hint}")
+    error = SessionsUnavailable(f"the sessions database failed: {type(fault).__name__}")
     error.__cause__ = fault
     return error

@@ -14,12 +14,15 @@ from ._access import Access
 from ._deadline import Deadline
 from ._driver import Raw
 from ._drivers import driver_for
+from ._errors import SessionsError
 from ._lane import Lane, Run
 from ._statement import Statement
 from ._tasks import own_task
 
 Work = Callable[[Access], Awaitable[Any]]
 Batched = Callable[[Access, list[Any]], Awaitable[Sequence[Any]]]
+#: Finds the reason for a fault in the tables, if it lies there.
+Explain = Callable[[Access, Exception], Awaitable[SessionsError | None]]
 
 #: Jobs that go into one statement at most.
 LOOKUPS = TOUCHES = 256
@@ -35,15 +38,23 @@ class Link:
         owned: whether it was made by us; then connections are held. Of an app's own only
             those are that no pool waits for.
         timeout: seconds that anything may take.
+        explain: finds the reason for a fault in the tables, if it lies there.
     """
 
     def __init__(
-        self, database: Database, batched: Mapping[str, Batched], *, owned: bool, timeout: float
+        self,
+        database: Database,
+        batched: Mapping[str, Batched],
+        *,
+        owned: bool,
+        timeout: float,
+        explain: Explain,
     ) -> None:
         self.database = database
         self.driver = driver_for(database)
         self._owned = owned
         self._timeout = timeout
+        self._explain = explain
         self._keeper: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         hold = owned or self.driver.hold
@@ -55,6 +66,7 @@ class Link:
             self._release,
             self._leave,
             passing=self.driver.passing,
+            reason=self._reason,
             hold=hold,
             timeout=timeout,
             halve=self.driver.elsewhere,
@@ -104,6 +116,9 @@ class Link:
         """Let go of everything: the event loop was closed without a word."""
         for lane in self._lanes:
             lane.leave()
+
+    async def _reason(self, access: Access, fault: Exception) -> SessionsError | None:
+        return await self._explain(access, fault) if self.driver.of_tables(fault) else None
 
     def _leave(self, access: Access) -> None:
         with suppress(Exception):

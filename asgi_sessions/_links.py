@@ -14,7 +14,7 @@ from ._deadline import Deadline
 from ._drivers import driver_for, kind_of
 from ._errors import ConfigurationError
 from ._lane import as_sessions_error
-from ._link import Batched, Link, Work
+from ._link import Batched, Explain, Link, Work
 from ._tasks import running_loop
 from ._url import read, refuse_unread
 from ._url_options import rules_for
@@ -37,6 +37,8 @@ class Links:
     def __init__(self, database: str | Database, *, notify: bool = False) -> None:
         #: What answers many jobs at once; set by the store, which has the SQL.
         self.batched: Mapping[str, Batched]
+        #: Finds the reason for a fault in the tables; set by the store, which has them.
+        self.explain: Explain
         self._owned = not isinstance(database, Database)
         #: Seconds that anything may take.
         self.timeout = 5.0
@@ -119,7 +121,11 @@ class Links:
                 )
             database = self.first if first or not self._owned else _make(str(self.first.url))
             link = self._links[loop] = Link(
-                database, self.batched, owned=self._owned, timeout=self.timeout
+                database,
+                self.batched,
+                owned=self._owned,
+                timeout=self.timeout,
+                explain=self.explain,
             )
             return link
 

@@ -23,12 +23,44 @@ from sqlalchemy.dialects.mysql import aiomysql
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.types import TypeEngine
 
-from ._driver import Driver, Raw
+from ._driver import Driver, Found, Raw
 from ._errors import ConfigurationError
 from ._statement import Record, packing
 
 #: Bytes of rows that one text may hold; a server's own limit may be a thousandth of it.
 _TEXT = 1 << 26
+
+_HOLDS: dict[str, type] = {
+    "bigint": int,
+    "binary": bytes,
+    "blob": bytes,
+    "datetime(6)": datetime,
+    "int": int,
+    "longblob": bytes,
+    "longtext": str,
+    "mediumblob": bytes,
+    "mediumtext": str,
+    "text": str,
+    "tinyint": bool,
+    "varbinary": bytes,
+    "varchar": str,
+}
+#: What tells of a table that is not as it should be, as MariaDB numbers it.
+_OF_TABLES = {
+    1048,  # ER_BAD_NULL_ERROR
+    1054,  # ER_BAD_FIELD_ERROR: an unknown column
+    1146,  # ER_NO_SUCH_TABLE
+    1176,  # ER_KEY_DOES_NOT_EXITS: an index that a hint names
+    1264,  # ER_WARN_DATA_OUT_OF_RANGE
+    1265,  # WARN_DATA_TRUNCATED
+    1292,  # ER_TRUNCATED_WRONG_VALUE
+    1364,  # ER_NO_DEFAULT_FOR_FIELD
+    1366,  # ER_TRUNCATED_WRONG_VALUE_FOR_FIELD
+    1406,  # ER_DATA_TOO_LONG
+    1452,  # ER_NO_REFERENCED_ROW_2: a foreign key
+    4025,  # ER_CONSTRAINT_FAILED
+}
+_NO_SUCH_TABLE = 1146
 
 
 class _Bytes(TypeEngine[bytes]):
@@ -111,6 +143,19 @@ class MySQL(Driver):
             await cursor.execute(sql, _plain(params))
             return int(cursor.rowcount)
 
+    async def columns(self, raw: Raw, table: Table) -> list[Found]:
+        name = self.dialect.identifier_preparer.format_table(table)
+        try:
+            rows = await self.fetch(raw, f"SHOW FULL COLUMNS FROM {name}", ())
+        except Exception as fault:
+            if fault.args[:1] == (_NO_SUCH_TABLE,):
+                return []
+            raise
+        return [_found(row) for row in rows]
+
+    def of_tables(self, fault: Exception) -> bool:
+        return bool(fault.args) and fault.args[0] in _OF_TABLES
+
     async def ddl_dialect(self, raw: Raw) -> Dialect:
         ((version,),) = await self.fetch(raw, "SELECT VERSION()", ())
         # The two name their collations differently.
@@ -143,6 +188,21 @@ class MySQL(Driver):
     def abandon(self, raw: Raw) -> None:
         with suppress(Exception):
             raw.close()
+
+
+def _found(row: Record) -> Found:
+    name, shown, collation, null, _, default, extra, *_ = row
+    word, _, rest = shown.partition("(")
+    kind = _HOLDS.get(word) or _HOLDS.get(shown)
+    length = rest.partition(")")[0]
+    return Found(
+        name,
+        shown,
+        frozenset({kind} if kind else ()),
+        int(length) if kind in {bytes, str} and length else None,
+        collation,
+        null == "NO" and default is None and not extra,
+    )
 
 
 def _moment(column: ColumnElement[Any]) -> ColumnElement[Any]:

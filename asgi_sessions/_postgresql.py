@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from databases import Database
@@ -22,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from ._driver import Driver, Keys, Raw
+from ._driver import Driver, Found, Keys, Raw
 from ._errors import ConfigurationError
 from ._statement import Record, packing
 
@@ -36,6 +37,23 @@ _OF_POOLS = {
     "min_size",
     "reset",
     "setup",
+}
+
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
+    nullif(a.atttypmod, -1) - 4, a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+_HOLDS: dict[str, type] = {
+    "bool": bool,
+    "bytea": bytes,
+    "int4": int,
+    "int8": int,
+    "text": str,
+    "timestamptz": datetime,
+    "varchar": str,
 }
 
 
@@ -123,6 +141,25 @@ class PostgreSQL(Driver):
 
     def insert_once(self, table: Table) -> Insert:
         return postgresql.insert(table).on_conflict_do_nothing()
+
+    async def columns(self, raw: Raw, table: Table) -> list[Found]:
+        name = self.dialect.identifier_preparer.format_table(table)
+        return [
+            Found(
+                column,
+                shown,
+                frozenset({_HOLDS[kind]} if kind in _HOLDS else ()),
+                length if kind == "varchar" else None,
+                None,
+                required,
+            )
+            for column, shown, kind, length, required in await self.fetch(raw, _COLUMNS, (name,))
+        ]
+
+    def of_tables(self, fault: Exception) -> bool:
+        # Of their classes: data exceptions (asyncpg's own word for a value that a column cannot
+        # take, too), constraints, names and types.
+        return (getattr(fault, "sqlstate", None) or "")[:2] in {"22", "23", "42"}
 
     def passing(self, fault: Exception) -> bool:
         # serialization_failure, deadlock_detected

@@ -210,7 +210,12 @@ class Sessions:
         return self._core.settings.cookie.wire_name
 
     async def create_tables(self) -> None:
-        """Make the tables and their indexes where they are missing."""
+        """Make the tables and their indexes where they are missing.
+
+        Raises:
+            ConfigurationError: if a table of that name is there and cannot be used: somebody
+                else's, or that of another version. The message names what differs.
+        """
         await self._core.store.create()
 
     def ddl(self, dialect: SQLDialect) -> str:

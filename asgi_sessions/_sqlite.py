@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 from threading import Thread, main_thread
 from typing import Any
 from weakref import WeakSet
@@ -24,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
-from ._driver import Driver, Raw
+from ._driver import Driver, Found, Raw
 from ._statement import Record, packing
 
 
@@ -59,6 +61,18 @@ class SQLite(Driver):
     def insert_once(self, table: Table) -> Insert:
         return sqlite.insert(table).on_conflict_do_nothing()
 
+    async def columns(self, raw: Raw, table: Table) -> list[Found]:
+        asked = 'SELECT name, type, "notnull" AND dflt_value IS NULL FROM pragma_table_info(?, ?)'
+        rows = await self.fetch(raw, asked, (table.name, table.schema))
+        return [
+            Found(name, type_ or "without a type", _holds(type_), None, None, bool(required))
+            for name, type_, required in rows
+        ]
+
+    def of_tables(self, fault: Exception) -> bool:
+        text = str(fault)
+        return isinstance(fault, sqlite3.IntegrityError) or any(sign in text for sign in _SIGNS)
+
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- as Driver
         # In milliseconds; short of the timeout, because a thread that waits cannot be broken off.
         await raw.execute_fetchall(f"PRAGMA busy_timeout = {int(timeout * 800)}")
@@ -77,6 +91,21 @@ class SQLite(Driver):
             # From a thread without an event loop: it would report to the one that runs here,
             # which may have ended by then.
             Thread(target=raw.stop).start()
+
+
+#: SQLite has one number for what it cannot make sense of.
+_SIGNS = ("no such table", "no such column", "has no column named")
+
+
+def _holds(declared: str) -> frozenset[type]:
+    """What a column gives back as it was: by the rules of https://sqlite.org/datatype3.html."""
+    name = declared.upper()
+    if "INT" not in name:
+        if any(word in name for word in ("CHAR", "CLOB", "TEXT")):
+            return frozenset({str, bytes, datetime})
+        if not name or "BLOB" in name:
+            return frozenset({str, bytes, datetime, bool, int})
+    return frozenset({bytes, datetime, bool, int})  # "1" becomes 1
 
 
 def _digits(column: ColumnElement[Any]) -> ColumnElement[Any]:

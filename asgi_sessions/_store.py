@@ -19,10 +19,12 @@ from ._access import Access
 from ._cutoffs import Cutoffs, in_app
 from ._decisions import Cutoff
 from ._ends import Ends
+from ._errors import SessionsError
 from ._lifetimes import Terms
 from ._links import Links
 from ._listener import Listener
 from ._row import Row
+from ._schema import explained, refuse_others
 from ._sql import Clauses, Condition, values
 from ._starts import Start, Started, Starts
 from ._statement import Record
@@ -109,16 +111,23 @@ class Store:
         self.cutoffs = Cutoffs(links, cutoffs_table(table_name, self.metadata))
         starts = Starts(self._sql, self._ends, cap, scope_cap)
         links.batched = {"look-up": self._look_up, "start": starts.run, "touch": self._touch}
+        links.explain = self._explain
 
     async def create(self) -> None:
         """Make the tables and their indexes where they are missing."""
+        tables = self.metadata.sorted_tables
 
         async def work(access: Access) -> None:
-            for table in self.metadata.sorted_tables:
-                for statement in ddl(table, await access.ddl_dialect()):
+            await refuse_others(access, tables)
+            dialect = await access.ddl_dialect()
+            for table in tables:
+                for statement in ddl(table, dialect):
                     await access.create(statement)
 
         await self._write(work)
+
+    async def _explain(self, access: Access, fault: Exception) -> SessionsError | None:
+        return await explained(access, self.metadata.sorted_tables, fault)
 
     # --- reads --------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ class Bench:
             lambda held: self.log.append(f"left {held}"),
             {"job": (self.run, 2)},
             passing=lambda fault: "again" in str(fault),
+            reason=self.reason,
             hold=hold,
             timeout=5,
             halve=halve,
@@ -68,6 +69,8 @@ class Bench:
 
     async def release(self, held: str, *, broken: bool) -> None:
         self.log.append("broken" if broken else "released")
+
+    async def reason(self, held: str, fault: Exception) -> None: ...
 
     async def run(self, held: str, jobs: list[Any]) -> Sequence[Any]:
         return [job() for job in jobs]
@@ -368,9 +371,8 @@ async def test_a_table_that_is_a_view_is_no_table(tmp_path: Path) -> None:
     async with Database(url) as database:
         await database.execute("CREATE VIEW sessions AS SELECT 1 AS id")
     async with Sessions(url, secret_key=KEY) as sessions:
-        with pytest.raises(SessionsUnavailable) as told:
+        with pytest.raises(ConfigurationError, match="columns missing: person_id"):
             await sessions.create_tables()
-    assert "views may not be indexed" in str(told.value.__cause__)
 
 
 async def test_a_device_whose_row_is_there_and_gone_each_time_is_an_outage(
