@@ -2,6 +2,7 @@
 
 import asyncio
 import pkgutil
+import re
 import secrets
 import sys
 from http import HTTPStatus
@@ -38,6 +39,14 @@ def try_names() -> None:
     assert any(file.endswith("licenses/LICENSE") for file in files), "no licence"
     foreign = {file for file in files if file.startswith(("tests/", "docs/", "example"))}
     assert not foreign, foreign
+
+
+def try_description() -> None:
+    """What a package index shows is the README, without links that would lead nowhere there."""
+    description = metadata.metadata("asgi-login-sessions")["Description"]
+    assert description.startswith("# asgi_sessions\n"), description[:80]
+    relative = re.findall(r"\]\((?!https?://)[^)]*\)", description)
+    assert not relative, f"relative links in the long description: {relative}"
 
 
 async def get(app: Starlette, path: str, cookie: str | None) -> tuple[str, str | None]:
@@ -111,6 +120,7 @@ async def try_app(directory: str) -> None:
 
 
 try_names()
+try_description()
 with TemporaryDirectory() as directory:
     asyncio.run(try_app(directory))
 print(f"{len(asgi_sessions.__all__)} names imported; logged in, came back, logged out")
