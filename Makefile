@@ -23,11 +23,12 @@ test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite 
 	$(python) -m pytest -m alone --cov --cov-append --cov-report= --cov-fail-under=0
 	$(python) -m coverage report $(if $(TEST_DATABASE_URLS),,--fail-under=0)
 
-check: $(VENV)/.dev  ## style, types, and the types that users see
+check: $(VENV)/.dev  ## style, types, and the types that users see, on the pages too
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
 	$(python) -m pyright
+	$(python) .ci/page_types.py
 	@# It looks for the package where the first python of the PATH would.
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" pyright --verifytypes asgi_sessions --ignoreexternal
 

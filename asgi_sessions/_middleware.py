@@ -89,7 +89,8 @@ class SessionMiddleware:
 
     def __init__(
         self,
-        app: ASGIApp,
+        # Each framework has types of its own for what is called with scope, receive and send.
+        app: Callable[[Any, Any, Any], Awaitable[None]],
         *,
         sessions: Sessions,
         person: PersonReader = person_from_scope,
