@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import asgi_sessions
 from asgi_sessions import Lifetimes, Session, SessionMiddleware, Sessions
 from asgi_sessions._cli import EPILOG, cli
+from asgi_sessions.testing import logged_in_cookie
 
 from .support import KEY, Browser, set_cookies
 
@@ -355,6 +356,28 @@ async def test_the_stream_of_the_page_ends_with_its_session(reader: Reader) -> N
     assert ended == 1
     assert news.text.startswith("data: tick\n\n")
     assert (await browser.get("/news")).status_code == 401
+
+
+@pytest.mark.parametrize("page", [DOCS / "logging.md"])
+async def test_what_is_sent_to_an_error_tracker_holds_no_cookie(reader: Reader) -> None:
+    await reader.run()
+    sessions: Sessions = reader["sessions"]
+    await sessions.create_tables()
+    ((name, value),) = (await logged_in_cookie(sessions, "ada")).items()
+    others = "theme=dark; "
+    header = f"{others}{name}={value}; {name}-bound=v1.2.3; lang=en"
+    stack = {"vars": {"scope": {"headers": [["b'cookie'", f"b'{header}'"]]}, "mine": f"'{value}'"}}
+    event: dict[str, Any] = {
+        "request": {"cookies": {name: value, f"{name}-bound": "v1.2.3"}, "headers": {"X": header}},
+        "exception": {"values": [{"stacktrace": {"frames": [stack]}}]},
+        "extra": {"count": 1, "pair": (value, None)},
+    }
+    sent = reader["without_cookies"](event, {})
+    assert value.split(".")[1] not in repr(sent)
+    assert "v1.2.3" not in repr(sent)
+    assert sent["request"]["headers"] == {"X": f"{others}[cookie]; [cookie]; lang=en"}
+    assert sent["extra"] == {"count": 1, "pair": ["[cookie]", None]}
+    assert event["request"]["cookies"][name] == value
 
 
 # --- the tables of the pages ----------------------------------------------------------------------
