@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from databases.core import Connection
-from sqlalchemy import Select, Table, update
+from sqlalchemy import ColumnElement, Select, Table, Update, update
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
@@ -68,6 +68,10 @@ class Access:
                 yield
         finally:
             self._in_transaction = False
+
+    def by_id(self, sql: Clauses) -> list[ColumnElement[Any]]:
+        """The order of `Clauses.owned`, as the index of people has it."""
+        return [sql.c.ended_at, sql.c.id] if self.driver.orders_nulls else [sql.c.id]
 
     def _statement(self, key: Hashable, make: Callable[[], ClauseElement]) -> Statement:
         statement = self._statements.get(key)
@@ -152,7 +156,10 @@ class Access:
             )
         async with self.transaction():
             ids = await self.ids(
-                ("lock", key), lambda: sql.ids.where(condition()).with_for_update(), values
+                ("lock", key),
+                # Of one sid or of some: all lock in the same order.
+                lambda: sql.ids.where(condition()).order_by(sql.c.id).with_for_update(),
+                values,
             )
             if not ids:
                 return []
@@ -163,6 +170,35 @@ class Access:
                 {**values, **mine.values},
             )
             return await self.among(sql, mine)
+
+    async def change_unlocked(
+        self,
+        key: Hashable,
+        sql: Clauses,
+        condition: Callable[[], Condition],
+        *,
+        changes: Mapping[str, Any],
+        values: Values,
+    ) -> None:
+        """Change what fulfils a condition, but for rows that somebody has locked, where the server
+        can leave them out.
+        """
+        change = update(sql.table).values(changes)
+
+        def free() -> Update:
+            mine = sql.ids.where(condition()).with_for_update(skip_locked=True, key_share=True)
+            return change.where(self.driver.one_of(sql.c.id, mine))
+
+        if self.driver.skips:
+            try:
+                await self.execute((key, "unlocked"), free, values)
+            except Exception as fault:
+                if not self.driver.unknown(fault):
+                    raise
+                self.driver.skips = False
+            else:
+                return
+        await self.execute(key, lambda: change.where(condition()), values)
 
     async def ddl_dialect(self) -> Dialect:
         """The dialect of this very server."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ from ._watched import Alive, Watched
 #: How far a proof may be dated ahead of the clock, as those of a provider whose clock is ahead.
 #: One that is further ahead is taken for undated.
 SKEW = timedelta(minutes=5)
+
+#: Ended sessions that are told of in one go: a millisecond.
+_TOLD = 32
 
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
@@ -188,9 +192,11 @@ class Core:
         new_device = await self._is_new(keys, known=known)
         if announce is not None:
             announce(token.sid)
-        row, ended = await self.store.insert(values, replaces=replaces, now=now)
+        row, ended, crowded = await self.store.insert(values, replaces=replaces, now=now)
         session = self.session(row)
         self._started(session, ended, new_device=new_device)
+        if crowded:
+            await self._tell_of(self.store.trim(row, now=now))
         return Started(session, row, token)
 
     async def find_or_start(
@@ -223,7 +229,7 @@ class Core:
             return Then.NO_SESSION, None, None
         values, token, _ = self._new(device, person, "scope", now, remember=True)
         new_device = await self._is_new(own, known=known)
-        row, ended = await self.store.insert_once(
+        row, ended, _ = await self.store.insert_once(
             values, own, {**values, **_shared(shared)}, shared, now=now
         )
         session, mine = self.session(row), row.id == token.sid
@@ -265,11 +271,11 @@ class Core:
         await self.store.cutoffs.change(
             person_id, app_id, lambda old, beside: old.cut(beside, now, spared_sid), now=now
         )
-        rows = await self.store.end_all(
-            person_id, app_id, except_sid=spared_sid, reason="revoked", now=now
+        return await self._tell_of(
+            self.store.bulk.end_all(
+                person_id, app_id, except_sid=spared_sid, reason="revoked", now=now
+            )
         )
-        self.ended(rows)
-        return len(rows)
 
     async def readmit(self, person_id: str, app_id: str | None) -> None:
         """Let a person in again with whatever another layer says of them."""
@@ -389,6 +395,26 @@ class Core:
     def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
         self.ended(ended)
         self.events.tell("started", session, new_device=new_device)
+
+    async def _tell_of(self, batches: AsyncIterator[Sequence[Row]]) -> int:
+        """Tell of the rows that end in batches; how many. Once begun it goes on to the last, even
+        if nobody waits for it any more.
+        """
+
+        async def work() -> int:
+            count = 0
+            async for rows in batches:
+                count += len(rows)
+                await self.tell_of(rows)
+            return count
+
+        return await self.events.complete(work())
+
+    async def tell_of(self, rows: Sequence[Row]) -> None:
+        """Tell of many ended sessions, so that other requests come in between."""
+        for start in range(0, len(rows), _TOLD):
+            self.ended(rows[start : start + _TOLD])
+            await asyncio.sleep(0)
 
     def ended(self, rows: Iterable[Row]) -> None:
         """Tell of ended sessions, and end what is open on them in this process."""

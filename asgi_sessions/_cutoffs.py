@@ -12,8 +12,7 @@ from sqlalchemy import ColumnElement, Table, bindparam, delete, select, update
 from ._access import Access
 from ._decisions import Cutoff
 from ._links import Links
-from ._sql import values
-from ._upkeep import LIMIT
+from ._sql import LIMIT, values
 
 #: The app of a cut-off that holds in all apps; no app has an empty id.
 EVERYWHERE = ""

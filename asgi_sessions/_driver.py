@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from databases import Database
-from sqlalchemy import ColumnElement, Insert, Select, Table, bindparam
+from sqlalchemy import ColumnElement, Insert, Select, Table, bindparam, select
 from sqlalchemy.engine import Dialect
 
 from ._statement import Record, padded
@@ -80,6 +80,14 @@ class Driver(ABC):
     returning: ClassVar[bool] = True
     #: Whether one transaction writes at a time, so that none has to lock what it reads.
     serial: ClassVar[bool] = False
+    #: Whether what is to be changed has to be locked before, to be locked in an order.
+    locks: ClassVar[bool] = False
+    #: Whether, to have rows in the order of an index, a column has to be named that is NULL in all
+    #: of them; else it must not be.
+    orders_nulls: ClassVar[bool] = False
+    #: Whether a statement can leave out the rows that somebody has locked; False once the server
+    #: has turned out to be older than that.
+    skips: bool = False
     #: Whether the database works elsewhere, while Python goes on.
     elsewhere: ClassVar[bool] = True
     #: Whether one connection can tell another what happens (`Listener`).
@@ -138,6 +146,11 @@ class Driver(ABC):
             many=len(given) > self.few,
         )
 
+    def one_of(self, column: ColumnElement[Any], found: Select[Any]) -> ColumnElement[bool]:
+        """That a column is one of those that are found first, and locked."""
+        # Twice: in a plain subquery of the table that it changes, MariaDB skips no locked row.
+        return column.in_(select(found.subquery().c[str(column.key)]))
+
     def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
         """Rows, all with the same columns in the same order, written unless they are there: as
         many at a time as the next power of two, or `row_by_row`.
@@ -182,6 +195,10 @@ class Driver(ABC):
     @abstractmethod
     def of_tables(self, fault: Exception) -> bool:
         """Whether a fault may come from a table that is missing, or not as it should be."""
+
+    def unknown(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those of which old ones are about
+        """Whether the server does not know the words of a statement."""
+        return False
 
     def made_already(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those that say so by a fault
         """Whether a table or an index is there already."""

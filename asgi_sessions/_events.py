@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from . import _metrics
 from ._errors import ConfigurationError
 from ._session import Session
 from ._tasks import running_loop
+
+T = TypeVar("T")
 
 logger = logging.getLogger("asgi_sessions")
 _life = logger.getChild("sessions")
@@ -86,6 +88,7 @@ class Incident:
 
 
 _HANDLER_FAILED = "on_event failed for %s"
+_WORK_FAILED = "work beside a request failed"
 EventHandler = Callable[[SessionEvent | Incident], Awaitable[None] | None]
 
 
@@ -254,6 +257,17 @@ class Events:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def complete(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for something that goes on to its end even if nobody waits for it any more."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_fault)
+            raise
+
     async def settle(self, within: float | None = None) -> None:
         """Wait for what runs beside requests in this event loop; give up what takes longer than
         so many seconds.
@@ -318,8 +332,13 @@ async def _awaited(result: Awaitable[None], kind: str) -> None:
         logger.exception(_HANDLER_FAILED, kind, extra={"event": kind})
 
 
+def _log_fault(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        logger.error(_WORK_FAILED, exc_info=fault)
+
+
 async def _logged(work: Coroutine[Any, Any, Any]) -> None:
     try:
         await work
     except Exception:
-        logger.exception("work beside a request failed")
+        logger.exception(_WORK_FAILED)

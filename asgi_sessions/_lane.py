@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from . import _metrics
@@ -45,6 +45,7 @@ class Lane(Generic[Held]):
         passing: whether a fault asks to try again.
         reason: asks the connection that has met a fault for an error of ours that says more.
         hold: keep the connection while there is nothing to do.
+        keep: keep it while somebody brings one job after another (`kept`).
         timeout: seconds that an answer may take, from the asking.
         halve: take half of many that have gathered while it slept: then the database works on the
             one half while the requests of the other go on, and they take turns from then on.
@@ -61,6 +62,7 @@ class Lane(Generic[Held]):
         passing: Callable[[Exception], bool],
         reason: Callable[[Held, Exception], Awaitable[SessionsError | None]],
         hold: bool,
+        keep: bool = False,
         timeout: float,
         halve: bool = False,
         last: str | None = None,
@@ -71,6 +73,8 @@ class Lane(Generic[Held]):
         self._passing = passing
         self._reason = reason
         self._hold = hold
+        self._keep = keep
+        self._keepers = 0
         self._timeout = timeout
         self._halve = halve
         self._last = last
@@ -99,12 +103,22 @@ class Lane(Generic[Held]):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting[kind].append((job, future, self._now() + self._timeout))
         if self._sleeping is not None:
-            self._sleeping.set_result(None)
-            self._sleeping = None
+            self._wake()
         elif not self._serving:
             self._serving = True
             self._task = own_task(self._serve())
         return future
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the connection between the jobs that somebody brings one after another."""
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+            if not self._hold and not self._loop.is_closed():
+                self._wake()  # to give it back
 
     async def close(self) -> None:
         """Finish what waits, then give the connection back."""
@@ -137,7 +151,7 @@ class Lane(Generic[Held]):
                         await self._answer(run, self._batch)
                         self._batch.clear()
                 if not any(self._waiting.values()):
-                    if not self._hold:
+                    if not self._hold and not (self._keep and self._keepers):
                         await self._drop(broken=False)
                     await self._sleep()
         except asyncio.CancelledError:
@@ -180,6 +194,11 @@ class Lane(Generic[Held]):
             run, _ = self._kinds[self._last]
             with suppress(Exception):
                 await self._try_often(run, jobs, self._now() + self._timeout)
+
+    def _wake(self) -> None:
+        sleeping, self._sleeping = self._sleeping, None
+        if sleeping is not None:
+            sleeping.set_result(None)
 
     async def _sleep(self) -> None:
         if not any(self._waiting.values()):

@@ -71,19 +71,26 @@ class Link:
             timeout=timeout,
             halve=self.driver.elsewhere,
         )
-        # Three, so that neither a slow list nor a write delays the look-up of a request.
+        # Apart, so that neither a slow list nor a write delays the look-up of a request; and a
+        # login waits neither for ends of many rows nor for a use of one that somebody has locked.
         other: tuple[Run[Access], int] = (_one, 1)
+        touch, bulk = {"touch": (batched["touch"], TOUCHES)}, {"bulk": other}
+        # Where one transaction writes at a time, a lane that takes turns is the best order.
+        serial = self.driver.serial
         self.lookups = lane({"look-up": (batched["look-up"], LOOKUPS)})
         self.writes = lane(
             {
                 "start": (batched["start"], STARTS),
                 "other": other,
-                "touch": (batched["touch"], TOUCHES),
+                **(bulk | touch if serial else {}),
             },
-            last="touch",
+            last="touch" if serial else None,
         )
+        self.touches = self.writes if serial else lane(touch, last="touch")
         self.queries = lane({"other": other})
-        self._lanes = (self.lookups, self.writes, self.queries)
+        self.bulk = self.writes if serial else lane(bulk, hold=False, keep=hold)
+        lanes = (self.lookups, self.writes, self.touches, self.queries, self.bulk)
+        self._lanes = tuple(dict.fromkeys(lanes))
 
     async def open(self) -> None:
         """Connect unless somebody has; then disconnect when the event loop ends."""

@@ -88,6 +88,10 @@ class Links:
         """Have something asked that no request waits for."""
         return self.here.queries.put("other", work)
 
+    def bulk(self, work: Work) -> asyncio.Future[Any]:
+        """Have something done to many rows, so that nothing else waits for it."""
+        return self.here.bulk.put("bulk", work)
+
     async def open(self) -> None:
         """Connect the link of the running loop.
 

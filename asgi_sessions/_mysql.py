@@ -82,7 +82,8 @@ class MySQL(Driver):
     """aiomysql or asyncmy, for MariaDB and MySQL."""
 
     returning = False
-    pool: ClassVar = {"min_size": 1, "max_size": 5}
+    skips = True  # MariaDB 10.6, MySQL 8.0.1
+    pool: ClassVar = {"min_size": 1, "max_size": 8}
 
     def __init__(self) -> None:
         self.dialect = aiomysql.dialect()
@@ -181,6 +182,9 @@ class MySQL(Driver):
         # ER_CHECKREAD: innodb_snapshot_isolation, the default since MariaDB 11.6;
         # ER_UNKNOWN_COM_ERROR, ER_ERROR_DURING_COMMIT: a node that is not in its cluster
         return fault.args[:1] in {(1020,), (1047,), (1180,), (1205,), (1213,)}
+
+    def unknown(self, fault: Exception) -> bool:
+        return fault.args[:1] == (1064,)  # ER_PARSE_ERROR
 
     def made_already(self, fault: Exception) -> bool:
         return fault.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from ._sessions import Sessions
 from ._store import KEEP_CUTOFFS
+from ._upkeep import SMALLEST_END, Pace
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class Operator:
     def __init__(self, sessions: Sessions, pause: float = 1.0) -> None:
         self._core = sessions._core
         self._upkeep = sessions._core.store.upkeep
+        self._links = sessions._core.store.links
         self._pause = pause
         self._now = sessions._core.settings.now()
         self._last = 0.0
@@ -90,16 +92,15 @@ class Operator:
 
     async def purge(self, batch_size: int, progress: Progress) -> Due:
         """As `Sessions.purge`, with pauses; what it has done."""
-        mark = await self._repeat(
-            lambda: self._upkeep.mark(limit=batch_size, now=self._now), progress
-        )
-        remove = await self._repeat(
-            lambda: self._upkeep.remove(before=self._before, limit=batch_size), progress
-        )
-        forget = self._core.store.cutoffs.forget
-        await self._repeat(
-            lambda: forget(limit=batch_size, before=self._now - KEEP_CUTOFFS), lambda _: None
-        )
+        forget = partial(self._core.store.cutoffs.forget, before=self._now - KEEP_CUTOFFS)
+        with self._links.here.bulk.kept():
+            mark = await self._repeat(
+                lambda: self._upkeep.mark(limit=batch_size, now=self._now), progress
+            )
+            remove = await self._repeat(
+                lambda: self._upkeep.remove(before=self._before, limit=batch_size), progress
+            )
+            await self._repeat(lambda: forget(batch_size), lambda _: None)
         return Due(mark, remove)
 
     @property
@@ -120,18 +121,26 @@ class Operator:
         meanwhile stay.
         """
         expiries = await self._step(self._upkeep.bounds("expires_at"))
-        done, now = 0, self._now
         if expiries is None:
-            return done
-        for since, until in self._spans(now, expiries[1] + _TICK):
+            return 0
+        pace = Pace(batch_size, self._links.here.driver.batch, SMALLEST_END)
+        with self._links.here.bulk.kept():
+            return await self._end_all(app_id, expiries[1] + _TICK, pace, progress)
+
+    async def _end_all(
+        self, app_id: str | None, last: datetime, pace: Pace, progress: Progress
+    ) -> int:
+        done, now = 0, self._now
+        for since, until in self._spans(now, last):
             onwards: datetime | None = since
             while onwards is not None:
                 ended, onwards = await self._step(
                     self._upkeep.end_some(
-                        app_id, onwards, until, limit=batch_size, reason="revoked", now=now
+                        app_id, onwards, until, limit=pace.size, reason="revoked", now=now
                     )
                 )
-                self._core.ended(ended)
+                pace.follow(self._last)
+                await self._core.tell_of(ended)
                 done += len(ended)
                 progress(len(ended))
         return done

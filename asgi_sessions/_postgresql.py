@@ -61,6 +61,9 @@ class PostgreSQL(Driver):
     """asyncpg."""
 
     notifies: ClassVar = True
+    locks: ClassVar = True
+    orders_nulls: ClassVar = True
+    skips = True
     batch: ClassVar = 0.005
     # With a parameter each. A plan for an array of any length takes it for one of ten, so that
     # PostgreSQL prefers to plan anew for a shorter one, which costs more than to read its rows.
@@ -68,7 +71,7 @@ class PostgreSQL(Driver):
     # Of long statements asyncpg forgets that it knows them, and of arrays it looks at each item
     # twice; one row at a time costs it least, and all go in one go.
     row_by_row: ClassVar = True
-    pool: ClassVar = {"min_size": 1, "max_size": 5}
+    pool: ClassVar = {"min_size": 1, "max_size": 8}
 
     def __init__(self, *, decided: bool = False) -> None:
         self.dialect = make_url("postgresql+asyncpg://").get_dialect()()
@@ -129,6 +132,10 @@ class PostgreSQL(Driver):
             return column == any_(bindparam(name, type_=postgresql.ARRAY(column.type)))
 
         return Keys(column.name, match, {name: given}, many=True)
+
+    def one_of(self, column: ColumnElement[Any], found: Select[Any]) -> ColumnElement[bool]:
+        # Of an array it knows that it is short, and looks each up in the index.
+        return column == any_(func.array(found.scalar_subquery()))
 
     def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
         if not many:

@@ -526,7 +526,9 @@ class Sessions:
     async def end_all_sessions(
         self, person_id: object, *, app_id: AppId = None, except_sid: str | None = None
     ) -> int:
-        """End a person's sessions (``revoked``, ASVS 7.4.2); how many.
+        """End a person's sessions (``revoked``, ASVS 7.4.2); how many. When it is answered, each
+        that was live when it began has ended; those that start meanwhile stay. Of many it ends
+        some at a time, the newest first, so that nobody else waits for them.
 
         It is remembered for 400 days: what another layer says of the person counts again once it
         brings a proof (``authenticated_at``, or a token's ``auth_time`` or ``iat``) from after
@@ -587,7 +589,7 @@ class Sessions:
         """Remove what ended longer than `keep_ended` ago; how many rows. Run it daily.
 
         Args:
-            batch_size: rows per statement at most, up to 10,000. There are fewer while that takes
+            batch_size: rows per statement at most, up to 4,096. There are fewer while that takes
                 long, and a rest after each, so that requests do not wait for it.
         """
         if batch_size < 1:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     ColumnElement,
+    Integer,
     Select,
     Table,
     and_,
@@ -26,6 +27,8 @@ from ._lifetimes import Terms
 from ._row import Row
 
 Condition = ColumnElement[bool]
+
+LIMIT = bindparam("p_limit", type_=Integer())
 
 
 class _Unended(FunctionElement[bool]):
@@ -52,6 +55,19 @@ def _is_null_without_index(element: _Unended, compiler: SQLCompiler, **options: 
     return f"+{_is_null(element, compiler, **options)}"  # sqlite.org/queryplanner: unary plus
 
 
+class _UnendedOfPeople(_Unended):
+    """The same for a column of the index of people. SQLite is told that it holds for nearly all
+    rows, so that it prefers no index that begins with that.
+    """
+
+    inherit_cache = True
+
+
+@compiles(_UnendedOfPeople, "sqlite")
+def _is_null_nearly_always(element: _Unended, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    return f"likelihood({_is_null(element, compiler, **options)}, 0.999)"
+
+
 class Clauses:
     """What is said of a table of sessions. Pure: no database, no clock.
 
@@ -69,7 +85,7 @@ class Clauses:
         self.rows: Select[Any] = select(*(c[name] for name in Row._fields))
         #: Those of people, in the order of their sids: by the index of people. MariaDB would else
         #: go along the primary key to have them in order, if it takes them for many.
-        self.theirs = self.rows.with_hint(table, "IGNORE INDEX (PRIMARY)", "mysql")
+        self.theirs = self.by_person(self.rows)
         self.ids: Select[Any] = select(c.id)
         self.now: ColumnElement[Any] = bindparam("p_now", type_=c.expires_at.type)
         self._unended: Condition = _Unended(c.ended_at)
@@ -83,8 +99,11 @@ class Clauses:
         )
         #: Implied by `live`; for those that are looked for by when they run out.
         self.unended: Condition = c.ended_at.is_(None)
-        #: Those that an app has started itself.
+        #: A person's live rows in an app, by the index of people, in which they stand by the id.
+        self.owned = self.owned_by(self.param("person_id"), self.param("app_id"))
+        #: Those that an app has started itself, and those that it has for people of other layers.
         self.logins: Condition = c.origin == "login"
+        self.vouched: Condition = c.live_device_key.is_not(None)
         self.sid: Condition = self.equals("id")
         self.person: Condition = self.equals("person_id")
         self.app: Condition = self.equals("app_id")
@@ -93,6 +112,16 @@ class Clauses:
             **self.given("ended_at", "end_reason"),
             "live_device_key": null(),
         }
+
+    def owned_by(self, person: ColumnElement[Any], app: ColumnElement[Any]) -> Condition:
+        """As `owned`."""
+        c = self.c
+        unended = _UnendedOfPeople(c.ended_at)
+        return and_(c.person_id == person, c.app_id == app, unended, self.live)
+
+    def by_person(self, rows: Select[Any]) -> Select[Any]:
+        """A SELECT of people's rows in an order: MariaDB is to use the index of people."""
+        return rows.with_hint(self.table, "IGNORE INDEX (PRIMARY)", "mysql")
 
     def _live(self, moment: Callable[[str], Any]) -> Condition:
         """`moment` gives the value, or the parameter, of each moment of `at`."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ScalarSelect, Select, bindparam, delete, func, select
 
 from ._access import Access
 from ._ends import Ends
 from ._row import Row
-from ._sql import Clauses
+from ._sql import LIMIT, Clauses, Condition, values
+from ._statement import padded
 
 
 @dataclass(slots=True)
@@ -41,11 +42,21 @@ class Start:
 
 
 class Started(NamedTuple):
-    """The row that a device has now, its own or one that was there, and the rows that ended."""
+    """The row that a device has now, its own or one that was there, the rows that ended, and
+    whether so many are over the cap that their end is left to whoever asked for it.
+    """
 
     row: Row
     ended: list[Row]
+    crowded: bool
 
+
+#: Live rows over the cap that are ended with a start at most; more are left to `Bulk`.
+ROOM = 128
+#: People of whom one statement asks how many rows they have.
+_PEOPLE = 8
+
+Owner = tuple[str, str]
 
 #: The values of a row in the order of `Row`.
 _in_order = itemgetter(*Row._fields)
@@ -85,14 +96,19 @@ class Starts:
             replaced = [job.replaces for job in jobs if job.replaces is not None]
             ended += await self._ends.end_these(access, replaced, reason="replaced", now=now)
             new = [row for row, job in zip(rows, jobs, strict=True) if not job.keys]
-            ended += await self._end_surplus(access, new, spared=new, now=now)
+            surplus, crowded = await self.end_surplus(access, new, spared=new, now=now)
+            ended += surplus
         _assign(jobs, rows, ended)
         if self._cap is not None and new and not access.driver.serial:
             # Logins at the same moment did not see one another; now all of them are there.
             async with access.transaction():
-                ended = await self._end_surplus(access, new, spared=(), now=now)
+                ended, more = await self.end_surplus(access, new, spared=(), now=now)
+                crowded |= more
             _assign(jobs, rows, ended)
-        return [Started(row, job.ended) for row, job in zip(rows, jobs, strict=True)]
+        return [
+            Started(row, job.ended, _owner(row) in crowded)
+            for row, job in zip(rows, jobs, strict=True)
+        ]
 
     async def _insert(self, access: Access, rows: Sequence[dict[str, Any]]) -> None:
         """Write rows unless they are there: one may be tried again after its answer was lost, and
@@ -123,22 +139,14 @@ class Starts:
         made = [job for job in jobs if job.shared and _is(job, _of(job, theirs))]
         if self._scope_cap is None or not made:
             return []
-        sql, c = self._sql, self._sql.c
-        people = access.driver.among(c.person_id, {job.row["person_id"] for job in made})
-        records = await access.records(
-            ("live of scope", people.shape),
-            lambda: (
-                select(c.person_id, c.app_id, func.count())
-                .where(people.match(), c.live_device_key.is_not(None), sql.live)
-                .group_by(c.person_id, c.app_id)
-            ),
-            {**people.values, **sql.at(now)},
-        )
-        surplus = {(person, app): count - self._scope_cap for person, app, count in records}
+        owners = sorted({(job.row["person_id"], job.row["app_id"]) for job in made})
+        most = self._scope_cap + len(made)
+        counts = await self._count(access, owners, self._sql.vouched, most, now)
+        surplus = {owner: count - self._scope_cap for owner, count in counts.items()}
         beyond: list[Start] = []
         for job in reversed(made):
             owner = (job.row["person_id"], job.row["app_id"])
-            if surplus.get(owner, 0) > 0:
+            if surplus[owner] > 0:
                 surplus[owner] -= 1
                 beyond.append(job)
         return beyond
@@ -165,34 +173,94 @@ class Starts:
         rows = await access.among(self._sql, mine)
         return {row.live_device_key: row for row in rows if row.live_device_key is not None}
 
-    async def _end_surplus(
+    async def end_surplus(
         self, access: Access, new: Sequence[Row], *, spared: Sequence[Row], now: datetime
-    ) -> list[Row]:
+    ) -> tuple[list[Row], set[Owner]]:
         """End what people have too many of: the least recently seen. Their rows are locked, so
         that two who count at the same moment do not both end one.
+
+        Args:
+            access: the connection, in a transaction.
+            new: rows of these people.
+            spared: rows that stay, whenever they were seen.
+            now: the moment.
+
+        Returns:
+            The rows that ended, and those who have too many to end them here.
         """
+        crowded: set[Owner] = set()
         if self._cap is None or not new:
-            return []
-        people = access.driver.among(self._sql.c.person_id, {row.person_id for row in new})
-        rows = await access.select(
-            ("live of", people.shape),
+            return [], crowded
+        kept = {row.id for row in spared}
+        surplus: list[str] = []
+        owners = sorted({_owner(row) for row in new})
+        counts = await self._count(access, owners, self._sql.logins, self._cap + 1, now)
+        for owner in (owner for owner, count in counts.items() if count > self._cap):
+            theirs = await self._lock(access, owner, now)
+            if len(theirs) == self._cap + ROOM:
+                crowded.add(owner)
+            else:
+                theirs.sort(key=lambda row: (row.id in kept, row.last_seen_at, row.id))
+                surplus += [row.id for row in theirs[: -self._cap]]
+        return await self._ends.end_these(access, surplus, reason="limit", now=now), crowded
+
+    async def _count(
+        self,
+        access: Access,
+        owners: Sequence[Owner],
+        kind: Condition,
+        most: int,
+        now: datetime,
+    ) -> dict[Owner, int]:
+        """How many live rows of a kind each of these has, counted up to so many."""
+        sql, c = self._sql, self._sql.c
+        counts: dict[Owner, int] = {}
+
+        def one(number: int) -> ScalarSelect[int]:
+            person = bindparam(f"p_person_{number}", type_=c.person_id.type)
+            app = bindparam(f"p_app_{number}", type_=c.app_id.type)
+            theirs = sql.by_person(sql.ids).where(sql.owned_by(person, app), kind)
+            found = theirs.order_by(*access.by_id(sql)).limit(LIMIT).subquery()
+            return select(func.count()).select_from(found).scalar_subquery()
+
+        for some in (owners[i : i + _PEOPLE] for i in range(0, len(owners), _PEOPLE)):
+            asked = padded(some)
+            given = {**sql.at(now), "p_limit": most}
+            for number, (person_id, app_id) in enumerate(asked):
+                given |= {f"p_person_{number}": person_id, f"p_app_{number}": app_id}
+            (numbers,) = await access.records(
+                ("owned", kind is sql.logins, len(asked)),
+                partial(_all, one, len(asked)),
+                given,
+            )
+            counts |= zip(asked, numbers, strict=True)
+        return counts
+
+    async def _lock(self, access: Access, owner: Owner, now: datetime) -> list[Row]:
+        """Live rows of somebody in an app, all of them unless they are many."""
+        sql = self._sql
+        return await access.select(
+            "live of",
             lambda: (
-                self._sql.theirs.where(people.match(), self._sql.logins, self._sql.live)
-                .order_by(self._sql.c.id)  # all lock in the same order
+                sql.theirs.where(sql.owned, sql.logins)
+                .order_by(*access.by_id(sql))  # all lock in the same order
+                .limit(LIMIT)
                 .with_for_update()
             ),
-            {**people.values, **self._sql.at(now)},
+            {
+                **sql.at(now),
+                **values(person_id=owner[0], app_id=owner[1], limit=(self._cap or 0) + ROOM),
+            },
         )
-        kept = {row.id for row in spared}
-        everyone: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
-        for row in rows:
-            everyone[row.person_id, row.app_id].append(row)
-        surplus: list[str] = []
-        for owner in {(row.person_id, row.app_id) for row in new}:
-            theirs = everyone[owner]
-            theirs.sort(key=lambda row: (row.id in kept, row.last_seen_at, row.id), reverse=True)
-            surplus += [row.id for row in theirs[self._cap :]]
-        return await self._ends.end_these(access, surplus, reason="limit", now=now)
+
+
+def _all(one: Callable[[int], ScalarSelect[int]], size: int) -> Select[Any]:
+    columns: list[Any] = [*map(one, range(size))]
+    return select(*columns)
+
+
+def _owner(row: Row) -> Owner:
+    return row.person_id, row.app_id
 
 
 def _is(job: Start, row: Row | None) -> bool:
@@ -216,7 +284,6 @@ def _started(job: Start, theirs: Mapping[bytes, Row]) -> Row:
 def _assign(jobs: Sequence[Start], rows: Sequence[Row], ended: Sequence[Row]) -> None:
     """Note each ended row with the job that ended it: the one that replaces it, or its person's."""
     for row in ended:
-        owner = (row.person_id, row.app_id)
         by = [job.replaces == row.id for job in jobs]
-        by += [(one.person_id, one.app_id) == owner for one in rows]
+        by += [_owner(one) == _owner(row) for one in rows]
         jobs[by.index(True) % len(jobs)].ended.append(row)

@@ -8,7 +8,7 @@ cannot be asked is `SessionsUnavailable`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import MetaData, Select, Update, bindparam, select, update
 
 from ._access import Access
+from ._bulk import Bulk
 from ._cutoffs import Cutoffs, in_app
 from ._decisions import Cutoff
 from ._ends import Ends
@@ -25,11 +26,11 @@ from ._links import Links
 from ._listener import Listener
 from ._row import Row
 from ._schema import explained, refuse_others
-from ._sql import Clauses, Condition, values
-from ._starts import Start, Started, Starts
+from ._sql import LIMIT, Clauses, Condition, values
+from ._starts import ROOM, Start, Started, Starts
 from ._statement import Record
 from ._tables import cutoffs_table, ddl, sessions_table
-from ._upkeep import LIMIT, Upkeep, in_batches
+from ._upkeep import Upkeep, in_batches
 
 #: Sessions that one statement asks about: SQLite takes 32,766 parameters, and a statement with
 #: many takes its time to be made.
@@ -108,9 +109,16 @@ class Store:
         self._ends = Ends(self._sql, terms, self._channel if notify else None)
         #: Many rows at a time, for `purge` and for operators.
         self.upkeep = Upkeep(links, self._sql, self._ends)
+        #: Many rows of one person.
+        self.bulk = Bulk(links, self._sql, self._ends)
         self.cutoffs = Cutoffs(links, cutoffs_table(table_name, self.metadata))
-        starts = Starts(self._sql, self._ends, cap, scope_cap)
-        links.batched = {"look-up": self._look_up, "start": starts.run, "touch": self._touch}
+        self._cap = cap
+        self._starts = Starts(self._sql, self._ends, cap, scope_cap)
+        links.batched = {
+            "look-up": self._look_up,
+            "start": self._starts.run,
+            "touch": self._touch,
+        }
         links.explain = self._explain
 
     async def create(self) -> None:
@@ -278,6 +286,33 @@ class Store:
         started: Started = await self.links.here.writes.put("start", start)
         return started
 
+    async def trim(self, row: Row, *, now: datetime) -> AsyncIterator[list[Row]]:
+        """End what the person of a new row has over the cap, where that was too much to be ended
+        with its start; those of each batch.
+        """
+
+        def hold() -> Update:
+            return update(self.table).where(self._sql.sid).values(id=self.table.c.id)
+
+        crowded = True
+        while crowded:
+            most = (self._cap or 0) + ROOM // 2  # the others are counted under a lock, as ever
+            async for ended in self.bulk.trim(row, most, reason="limit", now=now):
+                yield ended
+
+            async def work(access: Access) -> tuple[list[Row], bool]:
+                async with access.transaction():
+                    if access.driver.serial:
+                        # First a write: SQLite refuses one after a read if others wrote in between.
+                        await access.execute("hold", hold, values(id=row.id))
+                    rows, more = await self._starts.end_surplus(
+                        access, [row], spared=[row], now=now
+                    )
+                return rows, bool(more)
+
+            ended, crowded = await self._write(work)
+            yield ended
+
     async def end(
         self,
         sid: str,
@@ -311,32 +346,6 @@ class Store:
         answer: tuple[Row | None, bool] = await self._write(work)
         return answer
 
-    async def end_all(
-        self,
-        person_id: str,
-        app_id: str | None,
-        *,
-        except_sid: str | None,
-        reason: str,
-        now: datetime,
-    ) -> list[Row]:
-        """End a person's live sessions but one."""
-        sql = self._sql
-        mine, given = sql.person, values(person_id=person_id)
-        if app_id is not None:
-            mine &= sql.app
-            given |= values(app_id=app_id)
-        if except_sid is not None:
-            mine &= self.table.c.id != sql.param("id")
-            given |= values(id=except_sid)
-        key = ("all", app_id is None, except_sid is None)
-
-        async def work(access: Access) -> list[Row]:
-            return await self._ends.end(access, key, mine, given, reason=reason, now=now)
-
-        answer: list[Row] = await self._write(work)
-        return answer
-
     def end_all_statement(
         self,
         person_id: str,
@@ -346,7 +355,7 @@ class Store:
         reason: str,
         now: datetime,
     ) -> Update:
-        """What `end_all` does, as a statement with its values."""
+        """What `bulk.end_all` does, as one statement with its values."""
         c = self.table.c
         mine = [c.person_id == person_id, self._sql.live_at(now)]
         if app_id is not None:
@@ -397,8 +406,10 @@ class Store:
         return bool(await self._write(work))
 
     def touch(self, use: Use) -> asyncio.Future[None]:
-        """Note that a live session was used."""
-        return self.links.here.writes.put("touch", use)
+        """Note that a live session was used; not that of a row that somebody has locked, which
+        would hold up the others: its next use will do.
+        """
+        return self.links.here.touches.put("touch", use)
 
     async def _touch(self, access: Access, uses: list[Use]) -> list[None]:
         """One UPDATE for all that have been used since the last; the time of the earliest."""
@@ -408,14 +419,12 @@ class Store:
         sql, c = self._sql, self.table.c
         now = min(use.now for use in uses)
         mine = access.driver.among(c.id, {use.sid for use in uses})
-        await access.execute(
+        await access.change_unlocked(
             ("touch", mine.shape),
-            lambda: (
-                update(self.table)
-                .where(mine.match(), sql.live, c.last_seen_at < sql.now)
-                .values(last_seen_at=sql.now)
-            ),
-            {**sql.at(now), **mine.values},
+            sql,
+            lambda: mine.match() & sql.live & (c.last_seen_at < sql.now),
+            changes={"last_seen_at": sql.now},
+            values={**sql.at(now), **mine.values},
         )
         return [None] * len(uses)
 
@@ -423,20 +432,23 @@ class Store:
         """Note that the secret of a row has been seen: its predecessor's grace begins."""
         sql = self._sql
         mine = sql.sid & sql.live & sql.equals("secret_hash")
-        await access.execute(
+        await access.change_unlocked(
             "arrived",
-            lambda: update(self.table).where(mine).values(secret_seen_at=sql.now),
-            {**sql.at(now), **values(id=sid, secret_hash=secret_hash)},
+            sql,
+            lambda: mine,
+            changes={"secret_seen_at": sql.now},
+            values={**sql.at(now), **values(id=sid, secret_hash=secret_hash)},
         )
 
     async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
         """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""
         aim = self.links.here.driver.batch
-        await in_batches(partial(self.upkeep.mark, now=now), batch_size, aim=aim)
-        remove = partial(self.upkeep.remove, before=now - keep)
-        removed = await in_batches(remove, batch_size, aim=aim)
-        forget = partial(self.cutoffs.forget, before=now - KEEP_CUTOFFS)
-        await in_batches(forget, batch_size, aim=aim)
+        with self.links.here.bulk.kept():
+            await in_batches(partial(self.upkeep.mark, now=now), batch_size, aim=aim)
+            remove = partial(self.upkeep.remove, before=now - keep)
+            removed = await in_batches(remove, batch_size, aim=aim)
+            forget = partial(self.cutoffs.forget, before=now - KEEP_CUTOFFS)
+            await in_batches(forget, batch_size, aim=aim)
         return removed
 
     # --- other processes ----------------------------------------------------------------------

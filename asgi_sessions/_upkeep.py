@@ -7,27 +7,66 @@ that a batch writes. Whoever calls decides how many follow one another, and how 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, delete, func, not_, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, not_, or_, select
 
 from ._access import Access
 from ._ends import Ends
 from ._links import Links
 from ._row import Row
-from ._sql import Clauses, Condition, values
+from ._sql import LIMIT, Clauses, Condition, values
 from ._tokens import new_sid
 
-LIMIT = bindparam("p_limit", type_=Integer())
-
-#: Rows a batch may have at most: SQLite takes 32,766 parameters.
-LARGEST_BATCH = 10_000
+#: Rows a batch may have at most: a statement with many parameters takes its time to be made.
+LARGEST_BATCH = 4096
 
 
-#: Rows of a first batch, and of the smallest.
-FIRST_BATCH, SMALLEST_BATCH = 64, 16
+#: Rows of a first batch, and of the smallest; of the smallest of ends, for which somebody waits.
+FIRST_BATCH, SMALLEST_BATCH, SMALLEST_END = 64, 16, 256
+
+
+class Pace:
+    """How many rows come next: fewer after a batch that took long, else more.
+
+    Args:
+        most: rows at a time.
+        aim: seconds that a batch should take.
+        least: rows at a time, however long that takes.
+
+    Attributes:
+        size: rows of the next batch.
+        took: seconds that the last one took.
+    """
+
+    def __init__(self, most: int, aim: float, least: int = SMALLEST_BATCH) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._most, self._aim = most, aim
+        self._least = min(least, most)
+        self.size = min(max(FIRST_BATCH, least), most)
+        self.took = 0.0
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Around a batch."""
+        begun = self._now()
+        yield
+        self.took = self._now() - begun
+
+    def follow(self, took: float) -> None:
+        """Change the size by what a batch took."""
+        shorter, longer = max(self.size // 2, self._least), min(self.size * 2, self._most)
+        self.size = shorter if took > self._aim else longer
+
+    async def rest(self, most: float | None = None) -> None:
+        """After a batch for as long as it took, in which requests have the database; for so many
+        seconds at most.
+        """
+        await asyncio.sleep(self.took if most is None else min(self.took, most))
+        self.follow(self.took)
 
 
 async def in_batches(work: Callable[[int], Awaitable[int]], most: int, *, aim: float) -> int:
@@ -40,17 +79,14 @@ async def in_batches(work: Callable[[int], Awaitable[int]], most: int, *, aim: f
         most: rows at a time.
         aim: seconds that a batch should take.
     """
-    now = asyncio.get_running_loop().time
-    size, done = min(FIRST_BATCH, most), 0
+    pace, done = Pace(most, aim), 0
     while True:
-        begun = now()
-        count = await work(size)
+        with pace.measured():
+            count = await work(pace.size)
         if not count:
             return done
         done += count
-        took = now() - begun
-        await asyncio.sleep(took)
-        size = max(size // 2, min(SMALLEST_BATCH, most)) if took > aim else min(size * 2, most)
+        await pace.rest()
 
 
 class Batch(NamedTuple):
@@ -70,7 +106,7 @@ class Upkeep:
     """
 
     def __init__(self, links: Links, sql: Clauses, ends: Ends) -> None:
-        self._write, self._query = links.write, links.query
+        self._write, self._query = links.bulk, links.query
         self._sql = sql
         self._ends = ends
 

@@ -192,7 +192,7 @@ class Worker:
         link = self._sessions._core.store.links.here
         question = WHO_AM_I.get(link.database.url.dialect)
         numbers = []
-        for lane in (link.lookups, link.writes, link.queries):
+        for lane in link._lanes:
             if lane._held is not None and question is not None:
                 with suppress(Exception):  # one that was cut, and has not been used since
                     numbers.append((await link.driver.fetch(lane._held.raw, question, ()))[0][0])

@@ -46,7 +46,7 @@ class Fault(Exception):
 class Bench:
     """A lane whose connection is a word and whose jobs are functions."""
 
-    def __init__(self, *, hold: bool = True, halve: bool = False) -> None:
+    def __init__(self, *, hold: bool = True, keep: bool = False, halve: bool = False) -> None:
         self.log: list[str] = []
         self.lane: Lane[str] = Lane(
             self.acquire,
@@ -56,6 +56,7 @@ class Bench:
             passing=lambda fault: "again" in str(fault),
             reason=self.reason,
             hold=hold,
+            keep=keep,
             timeout=5,
             halve=halve,
         )
@@ -153,6 +154,36 @@ async def test_a_lane_that_does_not_hold_gives_back_when_it_is_idle() -> None:
     await asyncio.sleep(0)
     assert bench.log == ["acquired", "released"]
     await bench.lane.close()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_lane_may_keep_its_connection_between_the_jobs_of_somebody(*, keep: bool) -> None:
+    bench = Bench(hold=False, keep=keep)
+    with bench.lane.kept():
+        for number in range(2):
+            with bench.lane.kept():
+                assert await bench.put(lambda: 1) == 1
+                await asyncio.sleep(0)
+            assert bench.log == (["acquired"] if keep else ["acquired", "released"] * (number + 1))
+    await asyncio.sleep(0)
+    assert bench.log[-1] == "released"
+    await bench.lane.close()
+
+
+def test_what_keeps_a_lane_may_outlive_its_loop() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def keep() -> Any:
+        bench = Bench(hold=False, keep=True)
+        kept = bench.lane.kept()
+        kept.__enter__()
+        await bench.put(lambda: 1)
+        return kept, bench
+
+    kept, bench = loop.run_until_complete(keep())
+    loop.close()
+    kept.__exit__(None, None, None)
+    assert bench.log == ["acquired"]
 
 
 async def test_a_lane_can_be_left_with_its_connection() -> None:
@@ -349,6 +380,9 @@ def test_faults_are_told_apart() -> None:
     assert not SQLite().passing(Fault())
     assert MySQL().passing(Fault(1213, "Deadlock found"))
     assert not MySQL().passing(Fault())
+    assert MySQL().unknown(Fault(1064, "You have an error in your SQL syntax"))
+    assert not MySQL().unknown(Fault())
+    assert not PostgreSQL().unknown(Fault())
 
 
 def test_a_driver_that_is_not_supported_is_refused() -> None:

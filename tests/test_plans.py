@@ -96,8 +96,9 @@ class Explainer:
             rows = await self._fetch(raw, f"EXPLAIN QUERY PLAN {sql}", params)
             # Nearly all rows have not ended; to find them in order is the one good reason.
             bad = () if "ORDER BY" in sql else ("(ended_at=?)", "(ended_at=? AND expires_at>?)")
-            # anon: what another step has found.
-            steps = [row[3] for row in rows if not row[3].startswith("SCAN anon")]
+            # What another step has found, or nothing at all, around subqueries.
+            found = ("SCAN anon", "SCAN CONSTANT ROW")
+            steps = [row[3] for row in rows if not row[3].startswith(found)]
             return [one for one in steps if one.startswith("SCAN") or one.endswith(bad)]
         if self._dialect == "postgresql":
             # Its planner may find reading all of so few rows cheaper.

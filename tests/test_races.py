@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from sqlalchemy import MetaData
 
 from asgi_sessions import AAL1
+from asgi_sessions._tables import sessions_table
 
 from .devices import BY_ITSELF, PATH, Device
 from .engines import POLL, Onlooker
+from .support import Clock
+from .test_bulk import fill
 
 ROOT = Path(__file__).parents[1]
 #: Seconds until a test gives up; what is waited for takes milliseconds.
@@ -112,9 +116,16 @@ class Race(NamedTuple):
         return [event for one in (self.a, self.b) for event in await one.do("events", kind=kind)]
 
     async def collide(
-        self, word: str, first: dict[str, Any], second: dict[str, Any]
+        self, word: str, first: dict[str, Any], second: dict[str, Any], *, waiting: int = 2
     ) -> tuple[Any, Any]:
-        """Let two commands meet at rows that somebody else has locked; what they answer."""
+        """Let two commands meet at rows that somebody else has locked; what they answer.
+
+        Args:
+            word: in the statements with which they meet.
+            first: of the process `a`.
+            second: of the process `b`.
+            waiting: how many of them wait for the lock.
+        """
         commands = []
         for process, command in ((self.a, first), (self.b, second)):
             await process.do("shut", word=word)
@@ -123,9 +134,15 @@ class Race(NamedTuple):
         with self.others.locked() as wait_for:
             for process in (self.a, self.b):
                 await process.do("go")
-            await asyncio.to_thread(wait_for, 2)
+            await asyncio.to_thread(wait_for, waiting)
         answers = await asyncio.wait_for(asyncio.gather(*commands), PATIENCE)
         return answers[0], answers[1]
+
+    def fill(self, count: int) -> set[str]:
+        """Give Ann so many rows more; their sids."""
+        table = sessions_table(self.others.table, MetaData())
+        with self.others.engine.connect() as connection:
+            return set(fill(connection, table, Clock(), count=count))
 
     async def as_far_as_possible(self, command: asyncio.Future[Any]) -> None:
         """Wait until a command has its answer, or waits for a lock; SQLite tells of none."""
@@ -208,7 +225,10 @@ async def test_r1_a_touch_and_an_end_that_meet_leave_the_session_ended(race: Rac
     sid, cookie = await race.login()
     await race.turn(61)
     answer, reason = await race.collide(
-        "UPDATE", {**REQUEST, "cookie": cookie}, {"do": "end", "sid": sid}
+        "UPDATE",
+        {**REQUEST, "cookie": cookie},
+        {"do": "end", "sid": sid},
+        waiting=1,  # a touch leaves out what is locked
     )
     assert (answer["status"], answer["cookie"], reason) == (200, None, "revoked")
     assert (await race.b.do("row", sid=sid))["end_reason"] == "revoked"
@@ -450,6 +470,45 @@ async def test_r6_ends_of_all_sessions_that_meet_count_each_once(race: Race) -> 
     assert len(await race.events("ended")) == 5
 
 
+async def test_r6_ends_of_many_sessions_that_meet_count_each_once(race: Race) -> None:
+    sids = {(await race.login())[0]} | race.fill(600)
+    end_all = {"do": "end_all", "person": "ann"}
+    counts = await race.collide("UPDATE", end_all, end_all)
+    assert sum(counts) == 601
+    assert sorted(sid for _, sid, _ in await race.events("ended")) == sorted(sids)
+    assert race.others.count("ended_at IS NULL") == 0
+
+
+async def test_r6_an_end_of_many_sessions_and_a_logout_that_meet_count_each_once(
+    race: Race,
+) -> None:
+    sid, cookie = await race.login()
+    sids = {sid} | race.fill(300)
+    count, answer = await race.collide(
+        "UPDATE", {"do": "end_all", "person": "ann"}, {**LOGOUT, "cookie": cookie}
+    )
+    assert count in {300, 301}
+    assert (answer["status"], answer["cookie"]) == (200, "")
+    assert sorted(sid for _, sid, _ in await race.events("ended")) == sorted(sids)
+
+
+async def test_r6_a_login_while_many_sessions_end_lives_and_waits_for_nobody(race: Race) -> None:
+    """It starts when the end has begun, and is answered before that is."""
+    await race.login()
+    race.fill(600)
+    await race.a.do("shut", word="UPDATE")
+    end = race.a.begin("end_all", person="ann")
+    await race.a.stopped()  # the first of them are about to end
+    if race.others.engine.dialect.name == "sqlite":  # one transaction writes at a time
+        sid = (await race.b.do(**LOGIN))["sid"]
+    else:
+        sid = (await race.a.do(**LOGIN))["sid"]
+    assert not end.done()
+    await race.a.do("go")
+    assert await end == 601
+    assert await race.b.do("live") == [sid]
+
+
 # --- R7: first requests ---------------------------------------------------------------------------
 
 
@@ -600,6 +659,24 @@ async def test_r8_a_storm_of_logins_leaves_as_many_as_the_cap(make_race: MakeRac
         assert set(live) < made
         assert len(await race.events("ended")) == 12 * number - 3
         await race.turn(1)
+
+
+async def test_r8_logins_of_somebody_with_very_many_sessions_leave_as_many_as_the_cap(
+    make_race: MakeRace,
+) -> None:
+    race = await make_race(max_sessions_per_person=3)
+    before = race.fill(700)
+    await race.turn(1)
+    logins = [process.begin(**LOGIN) for _ in range(2) for process in (race.a, race.b)]
+    answers = await asyncio.wait_for(asyncio.gather(*logins), PATIENCE)
+    made = {answer["sid"] for answer in answers}
+    assert len(made) == 4
+    live = await race.a.do("live")
+    assert len(live) == 3
+    assert set(live) < made
+    ended = await race.events("ended")
+    assert sorted(sid for _, sid, _ in ended) == sorted((before | made) - set(live))
+    assert {reason for _, _, reason in ended} == {"limit"}
 
 
 async def test_r8_a_login_is_not_over_the_cap_because_its_clock_is_slow(

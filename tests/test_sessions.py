@@ -664,4 +664,4 @@ async def test_a_batch_of_purge_never_exceeds_the_parameters_of_a_statement(
     monkeypatch.setattr(sessions._core.store, "purge", purge)
     await sessions.purge(batch_size=10**9)
     await sessions.purge(batch_size=7)
-    assert asked == [10_000, 7]
+    assert asked == [4096, 7]
