@@ -114,9 +114,9 @@ class Access:
         return list(await self._fetch(self._statement(key, make), values))
 
     async def among(self, sql: Clauses, mine: Keys) -> list[Row]:
-        """The rows in which a column is one of these, in no order."""
+        """The rows in which a unique column is one of these, in no order."""
         return await self.gather(
-            mine.shape, lambda: sql.rows.where(mine.match()), mine.values, many=mine.many
+            mine.shape, lambda: mine.pick(sql.rows), mine.values, many=mine.many
         )
 
     async def ids(

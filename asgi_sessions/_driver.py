@@ -14,7 +14,19 @@ from itertools import chain
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from databases import Database
-from sqlalchemy import ColumnElement, Insert, Select, Table, bindparam, select
+from databases.core import Connection
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Insert,
+    Integer,
+    Select,
+    Table,
+    bindparam,
+    literal_column,
+    select,
+    true,
+)
 from sqlalchemy.engine import Dialect
 
 from ._statement import Record, padded
@@ -31,12 +43,22 @@ class Keys(NamedTuple):
         match: that the column is one of them.
         values: the values of its parameters.
         many: whether they are many.
+        each: a table of the values, where rows are better found for one after the other.
     """
 
     shape: Hashable
     match: Callable[[], ColumnElement[bool]]
     values: Mapping[str, Any]
     many: bool
+    each: Callable[[], tuple[ColumnElement[Any], FromClause, ColumnElement[Any]]] | None = None
+
+    def pick(self, rows: Select[Any]) -> Select[Any]:
+        """The rows of a SELECT in which the column, a unique one, is one of the values."""
+        if self.each is None:
+            return rows.where(self.match())
+        column, values, value = self.each()
+        one = rows.where(column == value).limit(literal_column("1", Integer())).lateral()
+        return select(*one.c).select_from(values.join(one, true()))
 
 
 class Insertion(NamedTuple):
@@ -101,6 +123,8 @@ class Driver(ABC):
     row_by_row: ClassVar[bool] = False
     #: Options for a pool of our own.
     pool: ClassVar[Mapping[str, Any]] = {}
+    #: The option of a pool that says after how many seconds of rest it lets go of a connection.
+    max_idle: ClassVar[str | None] = None
     #: Whether connections of an app's own database may be held: where no pool waits for them.
     hold: ClassVar[bool] = False
     #: Seconds in which a connection that could not be opened has its last word.
@@ -177,6 +201,10 @@ class Driver(ABC):
         """A connection beside those of the pool, with the same options; where it `notifies`."""
         raise NotImplementedError  # `Links` refuses `notify` where it is missing
 
+    async def open(self, connection: Connection) -> None:
+        """Open a connection of `databases`."""
+        await connection.__aenter__()
+
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: B027, ASYNC109 -- not all have to; what a connection is told
         """Make a new connection ready."""
 
@@ -184,9 +212,18 @@ class Driver(ABC):
     async def columns(self, raw: Raw, table: Table) -> list[Found]:
         """The columns of the table that has this name; none if there is no such table."""
 
+    async def by_index(self, raw: Raw) -> None:  # noqa: B027 -- not all have to
+        """Have rows found by indexes, whatever the database thinks of the table, until this
+        connection is given back.
+        """
+
     async def ddl_dialect(self, raw: Raw) -> Dialect:  # noqa: ARG002 -- for those who have to ask
         """The dialect in which to make tables."""
         return self.dialect
+
+    def socket(self, raw: Raw) -> Any:  # noqa: ANN401, ARG002 -- of asyncio, of uvloop
+        """The socket of a connection; None where there is none to be had."""
+        return None
 
     def passing(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those whose faults do
         """Whether the database asks to try again: a deadlock, a lost race."""

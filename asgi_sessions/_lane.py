@@ -25,6 +25,8 @@ Run = Callable[[Held, list[Any]], Awaitable[Sequence[Any]]]
 Waiting = tuple[Any, asyncio.Future[Any], float]
 #: Jobs of which a lane that wakes takes half.
 _HALVED = 32
+#: Seconds that the goodbye of a connection may take: a dead one would never be done with it.
+_GOODBYE = 0.5
 
 
 class Release(Protocol[Held_contra]):
@@ -50,6 +52,10 @@ class Lane(Generic[Held]):
         halve: take half of many that have gathered while it slept: then the database works on the
             one half while the requests of the other go on, and they take turns from then on.
         last: the kind whose jobs are done even if the loop ends before; nobody waits for them.
+        max_idle: seconds of rest after which a held connection is not used any more, because a
+            firewall or a load balancer may have forgotten it without a word. For the same reason
+            one that was there before has half of the time to answer, so that a new one has the
+            other half. None where no network is between.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Lane(Generic[Held]):
         timeout: float,
         halve: bool = False,
         last: str | None = None,
+        max_idle: float | None = None,
     ) -> None:
         self._acquire = acquire
         self._release = release
@@ -78,6 +85,9 @@ class Lane(Generic[Held]):
         self._timeout = timeout
         self._halve = halve
         self._last = last
+        self._max_idle = max_idle
+        #: When the held connection has answered last.
+        self._used = 0.0
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         if (metrics := _metrics.METRICS) is not None:
@@ -229,12 +239,15 @@ class Lane(Generic[Held]):
         idle. And as long as the database itself asks for it.
         """
         again = False
+        await self._drop_forgotten()
         while True:
             try:
-                async with Deadline(until):
+                async with Deadline(until if again else self._half(until)):
                     if self._held is None:
                         self._held = await self._acquire()
-                    return await run(self._held, jobs)
+                    answers = await run(self._held, jobs)
+                    self._used = self._now()
+                    return answers
             except Exception as fault:
                 self._reached = self._held is not None
                 late = isinstance(fault, SessionsError) or self._now() >= until
@@ -254,11 +267,26 @@ class Lane(Generic[Held]):
                     return await self._reason(self._held, fault)
         return None
 
+    def _half(self, until: float) -> float:
+        """The time until which the first answer is waited for: half of what there is, if nobody
+        can know whether the other end is still there.
+        """
+        if self._max_idle is None or (self._held is None and self._hold):
+            return until  # nothing lies between, or a new one will be opened
+        now = self._now()
+        return now + (until - now) / 2
+
+    async def _drop_forgotten(self) -> None:
+        """Let go of a connection that has rested for too long."""
+        rested = self._now() - self._used
+        if self._held is not None and self._max_idle is not None and rested > self._max_idle:
+            await self._drop(broken=True)  # nobody waits for the other end
+
     async def _drop(self, *, broken: bool) -> None:
         held, self._held = self._held, None
         if held is not None:
             with suppress(TimeoutError):
-                async with Deadline(self._now() + self._timeout):
+                async with Deadline(self._now() + min(self._timeout, _GOODBYE)):
                     await self._release(held, broken=broken)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,9 @@ Batched = Callable[[Access, list[Any]], Awaitable[Sequence[Any]]]
 #: Finds the reason for a fault in the tables, if it lies there.
 Explain = Callable[[Access, Exception], Awaitable[SessionsError | None]]
 
+#: Seconds of rest before the first sign of life, seconds between two, and how many may be lost.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
 #: Jobs that go into one statement at most.
 LOOKUPS = TOUCHES = 256
 STARTS = 64
@@ -39,6 +43,7 @@ class Link:
             those are that no pool waits for.
         timeout: seconds that anything may take.
         explain: finds the reason for a fault in the tables, if it lies there.
+        max_idle: seconds after which a connection at rest is not trusted any more.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Link:
         owned: bool,
         timeout: float,
         explain: Explain,
+        max_idle: float,
     ) -> None:
         self.database = database
         self.driver = driver_for(database)
@@ -62,14 +68,14 @@ class Link:
         self._statements: dict[Hashable, Statement] = {}
         lane = partial(
             Lane[Access],
-            self._acquire,
-            self._release,
-            self._leave,
+            release=self._release,
+            leave=self._leave,
             passing=self.driver.passing,
             reason=self._reason,
             hold=hold,
             timeout=timeout,
             halve=self.driver.elsewhere,
+            max_idle=max_idle if self.driver.elsewhere else None,
         )
         # Apart, so that neither a slow list nor a write delays the look-up of a request; and a
         # login waits neither for ends of many rows nor for a use of one that somebody has locked.
@@ -77,18 +83,20 @@ class Link:
         touch, bulk = {"touch": (batched["touch"], TOUCHES)}, {"bulk": other}
         # Where one transaction writes at a time, a lane that takes turns is the best order.
         serial = self.driver.serial
-        self.lookups = lane({"look-up": (batched["look-up"], LOOKUPS)})
+        self.lookups = lane(self._acquire, kinds={"look-up": (batched["look-up"], LOOKUPS)})
         self.writes = lane(
-            {
+            self._acquire_by_index,
+            kinds={
                 "start": (batched["start"], STARTS),
                 "other": other,
                 **(bulk | touch if serial else {}),
             },
             last="touch" if serial else None,
         )
-        self.touches = self.writes if serial else lane(touch, last="touch")
-        self.queries = lane({"other": other})
-        self.bulk = self.writes if serial else lane(bulk, hold=False, keep=hold)
+        by_index = self._acquire_by_index
+        self.touches = self.writes if serial else lane(by_index, kinds=touch, last="touch")
+        self.queries = lane(by_index, kinds={"other": other})
+        self.bulk = self.writes if serial else lane(by_index, kinds=bulk, hold=False, keep=hold)
         lanes = (self.lookups, self.writes, self.touches, self.queries, self.bulk)
         self._lanes = tuple(dict.fromkeys(lanes))
 
@@ -113,8 +121,7 @@ class Link:
 
     async def close(self) -> None:
         """Finish what waits; disconnect what `open` connected."""
-        for lane in self._lanes:
-            await lane.close()
+        await asyncio.gather(*(lane.close() for lane in self._lanes))
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -135,7 +142,7 @@ class Link:
         await self.open()
         connection = self.database.connection()
         try:
-            await connection.__aenter__()
+            await self.driver.open(connection)
         except Exception:
             # The thread of an aiosqlite connection that failed still reports its end to this
             # loop, which had better be there.
@@ -143,7 +150,21 @@ class Link:
             raise
         access = Access(connection, self.driver, self._statements)
         try:
+            if self._owned:
+                _keep_alive(self.driver.socket(access.raw))
             await self.driver.prepare(access.raw, owned=self._owned, timeout=self._timeout)
+        except BaseException:
+            await self._release(access, broken=True)
+            raise
+        return access
+
+    async def _acquire_by_index(self) -> Access:
+        """For statements of many shapes; the look-ups find their rows by an index in any case, and
+        are spared the question.
+        """
+        access = await self._acquire()
+        try:
+            await self.driver.by_index(access.raw)
         except BaseException:
             await self._release(access, broken=True)
             raise
@@ -167,6 +188,19 @@ class Link:
     def _abandon(self, raw: Raw) -> None:
         with suppress(Exception):
             self.driver.abandon(raw)
+
+
+def _keep_alive(sock: Any) -> None:  # noqa: ANN401 -- of asyncio, of uvloop
+    """Have the kernel send a sign of life while nothing else is sent: what lies between does not
+    forget the connection, and one whose other end is gone breaks by itself.
+    """
+    if sock is None or sock.family == getattr(socket, "AF_UNIX", None):
+        return
+    with suppress(OSError):  # it may be closed, or a kernel may know no such option
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _heard(task: asyncio.Future[None]) -> None:

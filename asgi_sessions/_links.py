@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
+from datetime import timedelta
+from math import ceil, inf
 from typing import Any
 from weakref import ref
 
@@ -29,12 +31,20 @@ class Links:
     Args:
         database: a URL, or an app's own `databases.Database`, which stays in its loop.
         notify: whether processes tell one another of ends.
+        max_idle: how long a connection may rest before it is used again. A URL may say less
+            (``?pool_recycle=``, in seconds).
 
     Raises:
         ConfigurationError: for a database that cannot be used so.
     """
 
-    def __init__(self, database: str | Database, *, notify: bool = False) -> None:
+    def __init__(
+        self,
+        database: str | Database,
+        *,
+        notify: bool = False,
+        max_idle: object = timedelta(minutes=4),
+    ) -> None:
         #: What answers many jobs at once; set by the store, which has the SQL.
         self.batched: Mapping[str, Batched]
         #: Finds the reason for a fault in the tables; set by the store, which has them.
@@ -42,12 +52,15 @@ class Links:
         self._owned = not isinstance(database, Database)
         #: Seconds that anything may take.
         self.timeout = 5.0
+        # What is no time has been refused by the settings.
+        self._max_idle = max_idle.total_seconds() if isinstance(max_idle, timedelta) else inf
         if isinstance(database, Database):
             _refuse_memory(database.url)
             refuse_unread(database, rules_for(database.url))
             self.first = database
         else:
-            self.first = _make(database)
+            self._max_idle = _lowered(self._max_idle, database)
+            self.first = _make(database, self._max_idle)
         self._movable = self._owned or driver_for(self.first).hold
         if notify is True and not driver_for(self.first).notifies:
             raise ConfigurationError(
@@ -123,24 +136,42 @@ class Links:
                     "use it in one loop (TestClient as a context manager), or give Sessions a URL, "
                     "which works in any loop"
                 )
-            database = self.first if first or not self._owned else _make(str(self.first.url))
+            database = (
+                self.first
+                if first or not self._owned
+                else _make(str(self.first.url), self._max_idle)
+            )
             link = self._links[loop] = Link(
                 database,
                 self.batched,
                 owned=self._owned,
                 timeout=self.timeout,
                 explain=self.explain,
+                max_idle=self._max_idle,
             )
             return link
 
 
-def _make(url: str) -> Database:
+def _lowered(max_idle: float, url: str) -> float:
+    """The seconds that a connection may rest, if the URL may say less; -1 says nothing."""
+    try:
+        given = DatabaseURL(url).options.get("pool_recycle", "-1")
+        recycle = int(given)
+    except Exception:  # noqa: BLE001 -- no URL, or no number: `_make` says so
+        return max_idle
+    return min(max_idle, recycle) if recycle >= 0 else max_idle
+
+
+def _make(url: str, max_idle: float) -> Database:
     try:
         place = DatabaseURL(url)
         _ = place.port  # what is no number raises here
         kind = kind_of(place)
         _refuse_memory(place)
-        return kind.make(url, read(place, rules_for(place), kind.pool))
+        options = read(place, rules_for(place), kind.pool)
+        if kind.max_idle is not None and max_idle < inf:
+            options[kind.max_idle] = max(ceil(max_idle), 1)  # 0 would be for ever
+        return kind.make(url, options)
     except ImportError as fault:
         raise ConfigurationError(
             f"the driver for this database URL is missing ({fault.name}): install "

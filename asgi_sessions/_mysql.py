@@ -84,6 +84,7 @@ class MySQL(Driver):
     returning = False
     skips = True  # MariaDB 10.6, MySQL 8.0.1
     pool: ClassVar = {"min_size": 1, "max_size": 8}
+    max_idle: ClassVar = "pool_recycle"
 
     def __init__(self) -> None:
         self.dialect = aiomysql.dialect()
@@ -116,6 +117,11 @@ class MySQL(Driver):
         elif not self._fits:
             await self._look_at(raw)
             self._fits = True
+
+    def socket(self, raw: Raw) -> Any:  # noqa: ANN401 -- of asyncio, of uvloop
+        # There is no public one; aiomysql has the one, asyncmy the other.
+        transport = getattr(raw, "_writer", None) or getattr(raw, "_transport", None)
+        return None if transport is None else transport.get_extra_info("socket")
 
     async def _look_at(self, raw: Raw) -> None:
         question = "SELECT @@sql_mode, @@character_set_client, @@character_set_connection"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from databases import Database
 from sqlalchemy import (
     ColumnElement,
+    FromClause,
     Insert,
     Select,
     Table,
@@ -19,7 +20,9 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    values,
 )
+from sqlalchemy import column as sql_column
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
@@ -72,6 +75,7 @@ class PostgreSQL(Driver):
     # twice; one row at a time costs it least, and all go in one go.
     row_by_row: ClassVar = True
     pool: ClassVar = {"min_size": 1, "max_size": 8}
+    max_idle: ClassVar = "max_inactive_connection_lifetime"
 
     def __init__(self, *, decided: bool = False) -> None:
         self.dialect = make_url("postgresql+asyncpg://").get_dialect()()
@@ -113,6 +117,20 @@ class PostgreSQL(Driver):
             )
         self._decided = True
 
+    def socket(self, raw: Raw) -> Any:  # noqa: ANN401 -- of asyncio, of uvloop
+        transport = getattr(raw, "_transport", None)  # there is no public one
+        return None if transport is None else transport.get_extra_info("socket")
+
+    async def by_index(self, raw: Raw) -> None:
+        """A statement that was planned while the table was empty would read all of it ever after,
+        until somebody has the table looked at. Behind a pooler nothing is set, which others would
+        find so.
+        """
+        number = int(raw.get_server_pid())
+        await raw.execute(
+            f"SELECT set_config('enable_seqscan', 'off', false) WHERE pg_backend_pid() = {number}"
+        )
+
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         rows: Sequence[Record] = await raw.fetch(sql, *params)
         return rows
@@ -122,16 +140,39 @@ class PostgreSQL(Driver):
         return int(status.rpartition(" ")[2])
 
     def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> Keys:
-        """One parameter for many, an array; of few, whose statement is planned once for all."""
+        """One parameter for many, an array; of few, whose statement is planned once for all. Each
+        is looked for by itself: in a table that is empty PostgreSQL would rather read all of it
+        than look for some, and would keep to that when it has grown.
+        """
         given = list(keys)
-        if len(given) <= self.few:
-            return super().among(column, given)
+        if len(given) > self.few:
+            return self._among_many(column, given)
+        mine = super().among(column, given)
+        if len(mine.values) == 1:
+            return mine
+        kept = {**dict.fromkeys(mine.values), **dict(zip(mine.values, given, strict=False))}
+
+        def each() -> tuple[ColumnElement[Any], FromClause, ColumnElement[Any]]:
+            names = [(bindparam(name, type_=column.type),) for name in kept]
+            table = values(sql_column("k", column.type), name="given").data(names)
+            return column, table, table.c.k
+
+        return mine._replace(values=kept, each=each)
+
+    def _among_many(self, column: ColumnElement[Any], given: list[Any]) -> Keys:
         name = f"p_{column.name}_any"
 
-        def match() -> ColumnElement[bool]:
-            return column == any_(bindparam(name, type_=postgresql.ARRAY(column.type)))
+        def array() -> ColumnElement[Any]:
+            return bindparam(name, type_=postgresql.ARRAY(column.type))
 
-        return Keys(column.name, match, {name: given}, many=True)
+        def each() -> tuple[ColumnElement[Any], FromClause, ColumnElement[Any]]:
+            listed = func.unnest(array()).table_valued(sql_column("k", column.type))
+            table = listed.render_derived("given")
+            return column, table, table.c.k
+
+        return Keys(
+            column.name, lambda: column == any_(array()), {name: given}, many=True, each=each
+        )
 
     def one_of(self, column: ColumnElement[Any], found: Select[Any]) -> ColumnElement[bool]:
         # Of an array it knows that it is short, and looks each up in the index.

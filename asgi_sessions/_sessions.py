@@ -111,6 +111,9 @@ class Sessions:
         issuer: the one issuer (``iss``) whose subjects (``sub``) are the ids of people here.
         max_scope_sessions: live sessions of origin ``scope`` that a person may have in an app;
             devices beyond them share one more. None for any number.
+        connection_max_idle: how long a connection to a database server may rest before another is
+            opened in its place: firewalls and load balancers forget them without a word.
+            ``?pool_recycle=`` (seconds) of a URL may say less.
 
     Raises:
         ConfigurationError: for options that cannot work, all faults in one message.
@@ -150,6 +153,7 @@ class Sessions:
         trusted_origins: Sequence[str] = (),
         issuer: str | None = None,
         max_scope_sessions: int | None = 50,
+        connection_max_idle: timedelta = timedelta(minutes=4),
     ) -> None:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
@@ -159,7 +163,7 @@ class Sessions:
             chosen = settings(
                 given,
                 lambda: Events(on_event, clock),
-                lambda: links.append(Links(database, notify=notify)),
+                lambda: links.append(Links(database, notify=notify, max_idle=connection_max_idle)),
                 lambda: check_binding(dbsc, given),
             )
         finally:  # no frame of a traceback may show the keys

@@ -63,6 +63,7 @@ class Settings:
     trusted_origins: Sequence[str]
     issuer: str | None
     max_scope_sessions: int | None
+    connection_max_idle: timedelta
 
     @property
     def terms(self) -> Terms:
@@ -220,6 +221,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "end_streams": _YES_OR_NO,
     "notify": _YES_OR_NO,
     "timeout": _MORE_THAN_0,
+    "connection_max_idle": _MORE_THAN_0,
     "browser_lifetimes": (
         lambda v: v is None or isinstance(v, Lifetimes),
         "use Lifetimes(...), or None for those of `lifetimes`",

@@ -68,6 +68,29 @@ def _is_null_nearly_always(element: _Unended, compiler: SQLCompiler, **options: 
     return f"likelihood({_is_null(element, compiler, **options)}, 0.999)"
 
 
+class _Aside(FunctionElement[bool]):
+    """A condition of several, joined by AND, for rows that are found by something else: on
+    PostgreSQL by nothing in it. As long as it has not looked at a table, it takes those that have
+    not ended for few, and would read all of them to find a few sids.
+    """
+
+    inherit_cache = True
+    type = Boolean()
+
+    def self_group(self, against: object = None) -> _Aside:  # noqa: ARG002 -- as SQLAlchemy has it
+        return self  # as `_Unended`
+
+
+@compiles(_Aside)
+def _all(element: _Aside, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_Aside, "postgresql")
+def _all_without_index(element: _Aside, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    return f"({_all(element, compiler, **options)}) IS TRUE"
+
+
 class Clauses:
     """What is said of a table of sessions. Pure: no database, no clock.
 
@@ -94,8 +117,8 @@ class Clauses:
         #: Within the lifetimes that hold now.
         self.within = self._within(self._moment)
         #: Nobody has ended it, but its time is up.
-        self.overdue: Condition = and_(
-            self._unended, or_(c.expires_at <= self.now, not_(self.within))
+        self.overdue: Condition = _Aside(
+            and_(self._unended, or_(c.expires_at <= self.now, not_(self.within)))
         )
         #: Implied by `live`; for those that are looked for by when they run out.
         self.unended: Condition = c.ended_at.is_(None)
@@ -125,7 +148,8 @@ class Clauses:
 
     def _live(self, moment: Callable[[str], Any]) -> Condition:
         """`moment` gives the value, or the parameter, of each moment of `at`."""
-        return and_(self._unended, self.c.expires_at > moment("p_now"), self._within(moment))
+        lasts = self.c.expires_at > moment("p_now")
+        return _Aside(and_(self._unended, lasts, self._within(moment)))
 
     def _within(self, moment: Callable[[str], Any]) -> Condition:
         """Within the lifetimes that hold now, whatever was written when the session started."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from asyncio.tasks import _unregister_task
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from threading import Thread, main_thread
 from typing import Any
 from weakref import WeakSet
 
+from databases.core import Connection
 from sqlalchemy import (
     ColumnElement,
     Insert,
@@ -38,6 +41,8 @@ class SQLite(Driver):
     hold = True
     serial = True
     last_word = 0.01
+    #: Seconds that a file has to open when whoever wanted it has been cancelled.
+    patience = 0.5
 
     def __init__(self) -> None:
         self.dialect = pysqlite.dialect(paramstyle="qmark")
@@ -82,6 +87,20 @@ class SQLite(Driver):
             await raw.execute_fetchall("PRAGMA journal_mode = WAL")
         _stop_at_exit(raw)
 
+    async def open(self, connection: Connection) -> None:
+        """By a task that the end of the event loop does not find: aiosqlite forgets the file that
+        its thread is about to open if it is cancelled meanwhile, and nobody would close that.
+        """
+        opening = asyncio.ensure_future(super().open(connection))
+        _unregister_task(opening)
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            opening.add_done_callback(partial(_close, connection))
+            await asyncio.wait([opening], timeout=self.patience)
+            raise
+        opening.result()
+
     def leave(self, raw: Raw) -> None:
         try:
             asyncio.get_running_loop()
@@ -106,6 +125,13 @@ def _holds(declared: str) -> frozenset[type]:
         if not name or "BLOB" in name:
             return frozenset({str, bytes, datetime, bool, int})
     return frozenset({bytes, datetime, bool, int})  # "1" becomes 1
+
+
+def _close(connection: Connection, opening: asyncio.Future[None]) -> None:
+    """Close what nobody waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        with suppress(Exception):
+            connection.raw_connection.stop()
 
 
 def _digits(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -205,6 +205,7 @@ _POSTGRESQL = Rules(
         "connect_timeout": Option(lambda text: whole(0)(text) or None, "timeout"),
         "command_timeout": Option(whole(1), "command_timeout"),
         "channel_binding": Option(_unbound),
+        "pool_recycle": Option(whole(-1)),  # as `connection_max_idle`
     },
     _postgresql,
 )

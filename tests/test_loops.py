@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -286,6 +287,61 @@ def test_a_touch_that_the_end_of_its_loop_cuts_in_half_is_written_all_the_same(
     asyncio.run(use(cookie))
     (session,) = asyncio.run(sessions.list_sessions("ann"))
     assert session.last_seen_at == clock.now
+
+
+def test_a_file_that_is_being_opened_when_the_loop_ends_is_closed(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiosqlite forgets it."""
+    made: list[sqlite3.Connection] = []
+    connect, begun, go_on = sqlite3.connect, threading.Event(), threading.Event()
+
+    def slowly(*args: Any, **options: Any) -> sqlite3.Connection:
+        begun.set()
+        go_on.wait()
+        made.append(connect(*args, **options))
+        return made[-1]
+
+    async def use() -> None:
+        asking = asyncio.ensure_future(sessions.list_sessions("ann"))
+        await asyncio.to_thread(begun.wait)
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        asking.cancel()
+
+    sessions = Sessions(url, secret_key=KEY)
+    monkeypatch.setattr(sqlite3, "connect", slowly)
+    asyncio.run(use())
+    assert [is_closed(connection) for connection in made] == [True]
+
+
+async def test_a_file_that_takes_too_long_to_open_is_closed_when_it_is_there(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[sqlite3.Connection] = []
+    connect, go_on = sqlite3.connect, threading.Event()
+
+    def slowly(*args: Any, **options: Any) -> sqlite3.Connection:
+        go_on.wait()
+        made.append(connect(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(SQLite, "patience", 0)
+    monkeypatch.setattr(sqlite3, "connect", slowly)
+    async with Sessions(url, secret_key=KEY, timeout=timedelta(milliseconds=50)) as sessions:
+        with pytest.raises(SessionsUnavailable):
+            await sessions.list_sessions("ann")
+        go_on.set()
+        async with asyncio.timeout(10):
+            while not made or not is_closed(made[0]):  # noqa: ASYNC110 -- a thread closes it
+                await asyncio.sleep(0.01)
+
+
+def is_closed(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.total_changes  # noqa: B018 -- it raises
+    except sqlite3.ProgrammingError as fault:
+        return "closed" in str(fault)
+    return False
 
 
 def test_an_expiry_is_written_before_the_loop_of_its_request_ends(url: str, clock: Clock) -> None:

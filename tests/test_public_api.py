@@ -74,6 +74,7 @@ ADDED_OPTIONS = {
     "trusted_origins": (),
     "issuer": None,
     "max_scope_sessions": 50,
+    "connection_max_idle": timedelta(minutes=4),
 }
 
 PROPERTIES = {"database", "metadata", "table", "cookie_name"}

@@ -129,6 +129,7 @@ everything = Sessions(
     end_streams=True,
     notify=False,
     timeout=timedelta(seconds=1),
+    connection_max_idle=timedelta(minutes=1),
 )
 assert_type(sessions, Sessions)
 assert_type(sessions.database, Database)

@@ -98,6 +98,13 @@ class TcpProxy:
         """
         self._stalled = True
 
+    def forget(self) -> None:
+        """All connections that there are stay silent from now on, as behind a load balancer that
+        has forgotten them without a word; new ones are as good as ever.
+        """
+        for connection in self._connections.values():
+            connection.lost |= {connection.client, connection.server}
+
     def mute(self) -> None:
         """Pass questions on, and swallow the answers: what was asked is done, and nobody knows.
 
