@@ -48,6 +48,7 @@ from asgi_sessions._events import APART, EVERY
 from asgi_sessions._tokens import microseconds
 from asgi_sessions.dbsc import DBSC, SkipReason
 
+from .conftest import MakeSessions
 from .devices import (
     BOUND,
     BY_ITSELF,
@@ -1637,6 +1638,28 @@ async def test_what_was_opened_by_the_cookie_alone_ends_when_a_proof_would_have(
     assert not registered.ended.is_set()
     await world.sessions.end_session_by_id(browser.sid)
     await asyncio.wait_for(registered.ended.wait(), 5)
+
+
+async def test_each_database_tells_since_when_a_proof_is_needed(
+    make_sessions: MakeSessions,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    open_one: OpenOne,
+) -> None:
+    world = World(await make_sessions(dbsc=DBSC()), clock, caplog)
+    browser, other = world.browser(), world.browser()
+    await browser.log_in()
+    await other.log_in("bob")
+    alone = await open_one(world, "websocket", browser.cookies)
+    unbound = await open_one(world, "websocket", other.cookies)
+    await browser.register()
+    await browser.see()
+    proved = await open_one(world, "websocket", browser.cookies)
+    clock.turn(LIFE)
+    await checked(world)
+    await asyncio.wait_for(alone.ended.wait(), 5)
+    assert not proved.ended.is_set()
+    assert not unbound.ended.is_set()
 
 
 async def test_what_was_let_in_without_a_proof_stays_open_for_the_life_of_one(
