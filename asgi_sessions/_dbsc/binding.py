@@ -65,9 +65,10 @@ class DeviceBound(Binding):
 
     def responder(self, scope: Scope) -> Respond | None:
         """The route that the browser posts to by itself, if this is one."""
-        if self._path not in scope["path"] or scope["type"] != "http":
+        path: str = scope["path"]
+        if self._path not in path or scope["type"] != "http":
             return None
-        respond = self._responders.get(within(scope))
+        respond = self._responders.get(within(scope.get("root_path", ""), path))
         if respond is not None:
             self._offers.taken_up()
         return respond
@@ -117,17 +118,18 @@ class DeviceBound(Binding):
             return []
         now = self._core.settings.now()
         challenge = self._challenges.new(row, "register", now)
-        path = f"{mount({'root_path': call.root_path})}{self._path}/register"
+        path = f"{mount(call.root_path)}{self._path}/register"
         self._offers.made(path, row.user_agent, now)
         return [headers.registration(ALGORITHMS, path, challenge)]
 
     async def _enforce(self, row: Row, now: datetime) -> Row:
         """The row from now on in need of a proof."""
         record = Record.read(row.binding or b"").enforcing(now)
-        enforced = row._replace(binding=checked(binding=record.write())["binding"])
+        binding = checked(binding=record.write())["binding"]
+        enforced = row._replace(binding=binding)
         # Where another request was faster, it has done this, or has ended the session. This one
         # goes on as it began.
-        if await self._core.store.bind(row, record.write(), now=now):
+        if await self._core.store.bind(row, binding, now=now):
             self._core.events.tell("bound", self._core.session(enforced))
         return enforced
 

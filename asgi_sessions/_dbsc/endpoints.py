@@ -204,7 +204,7 @@ class Endpoints:
 
     def _granted(self, scope: Scope, row: Row, identifier: str) -> Response:
         now = self._core.settings.now()
-        path = mount(scope) + self._path
+        path = mount(scope.get("root_path", "")) + self._path
         response = JSONResponse(
             {
                 "session_identifier": identifier,

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
 
-
-def mount(scope: Mapping[str, Any]) -> str:
+def mount(root_path: str) -> str:
     """Where the app is mounted, without a slash at the end, which some servers are started with."""
-    root: str = scope.get("root_path", "")
-    return root.rstrip("/")
+    return root_path.rstrip("/")
 
 
-def within(scope: Mapping[str, Any]) -> str:
+def within(root_path: str, path: str) -> str:
     """The path of a request below that."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    inner = path.removeprefix(root)
+    inner = path.removeprefix(root_path)
     # Of "/shop/" and "/cart", servers make "/shop/cart" or "/shop//cart".
-    return f"/{inner.lstrip('/')}" if root.endswith("/") else inner
+    return f"/{inner.lstrip('/')}" if root_path.endswith("/") else inner
