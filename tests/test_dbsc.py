@@ -1561,18 +1561,17 @@ class Open:
 
 async def opened(world: World, kind: str, cookies: httpx.Cookies, **headers: str) -> Open:
     """A WebSocket or a stream of a browser with these cookies; its app waits for its end."""
-    ended, begun = asyncio.Event(), asyncio.Event()
+    ended, begun = asyncio.Event(), asyncio.get_running_loop().create_future()
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     given = [(b"cookie", "; ".join(f"{n}={v}" for n, v in cookies.items()).encode())]
     given += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["state"]["sid"] is not None
         if kind == "websocket":
             await send({"type": "websocket.accept"})
         else:
             await send({"type": "http.response.start", "status": 200, "headers": []})
-        begun.set()
+        begun.set_result(scope["state"]["sid"])
         while not (await receive())["type"].endswith(".disconnect"):
             pass
         ended.set()
@@ -1582,7 +1581,7 @@ async def opened(world: World, kind: str, cookies: httpx.Cookies, **headers: str
     scope = {"type": kind, "method": "GET", "path": "/", "headers": given}
     serve = SessionMiddleware(app, sessions=world.sessions)(scope, inbox.get, send)
     task = asyncio.create_task(serve)
-    await begun.wait()
+    assert await begun is not None
     return Open(ended, task)
 
 
