@@ -464,7 +464,7 @@ async def test_r6_an_end_tells_of_the_end_that_another_wrote_down_since(race: Ra
 async def test_r6_ends_of_all_sessions_that_meet_count_each_once(race: Race) -> None:
     sids = {(await race.login())[0] for _ in range(5)}
     end_all = {"do": "end_all", "person": "ann"}
-    counts = await race.collide("expires_at >", end_all, end_all)
+    counts = await race.collide("UPDATE", end_all, end_all)
     assert sum(counts) == 5
     assert {sid for _, sid, _ in await race.events("ended")} == sids
     assert len(await race.events("ended")) == 5
@@ -1050,7 +1050,7 @@ async def test_r16_two_ends_of_all_sessions_under_way_are_both_answered(race: Ra
     await race.login()
     commands = []
     for process in (race.a, race.b):
-        await process.do("shut", word="INSERT", before=True, behind=False)
+        await process.do("shut", word="_cutoffs", before=True, behind=False)
         commands.append(process.begin("end_all", person="ann"))
         await process.stopped()
     for process in (race.a, race.b):
