@@ -141,9 +141,11 @@ async def test_nothing_waits_for_the_dead_when_all_is_over(make: Make, proxy: Tc
 async def test_the_kernel_sends_signs_of_life(make: Make) -> None:
     sessions = await make()
     await used(sessions)
-    for lane in sessions._core.store.links.here._lanes:
-        assert lane._held is not None
-        its = lane._held.driver.socket(lane._held.raw)
+    lanes = sessions._core.store.links.here._lanes
+    held = [lane._held for lane in lanes if lane._held is not None]
+    assert len(held) >= 3  # the others have had nothing to do
+    for access in held:
+        its = access.driver.socket(access.raw)
         assert its.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_KEEPIDLE"):
             assert its.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
