@@ -128,7 +128,7 @@ class Bulk:
         first = given["p_before"] is None
 
         def make(access: Access) -> Select[Any]:
-            rows = select(c.id, c.last_seen_at, c.origin).where(sql.owned)
+            rows: Any = select(c.id, c.last_seen_at, c.origin).where(sql.owned)
             if not first:
                 rows = rows.where(c.id < bindparam("p_before", type_=c.id.type))
             newest = [column.desc() for column in access.by_id(sql)]

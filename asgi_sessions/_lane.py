@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -63,7 +63,7 @@ class Lane(Generic[Held]):
         acquire: Callable[[], Awaitable[Held]],
         release: Release[Held],
         leave: Callable[[Held], None],
-        kinds: dict[str, tuple[Run[Held], int]],
+        kinds: Mapping[str, tuple[Run[Held], int]],
         *,
         passing: Callable[[Exception], bool],
         reason: Callable[[Held, Exception], Awaitable[SessionsError | None]],

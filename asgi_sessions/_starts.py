@@ -9,7 +9,8 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ScalarSelect, Select, bindparam, delete, func, select
+from sqlalchemy import ScalarSelect, bindparam, delete, func, select
+from sqlalchemy.sql import ClauseElement
 
 from ._access import Access
 from ._ends import Ends
@@ -254,7 +255,7 @@ class Starts:
         )
 
 
-def _all(one: Callable[[int], ScalarSelect[int]], size: int) -> Select[Any]:
+def _all(one: Callable[[int], ScalarSelect[int]], size: int) -> ClauseElement:
     columns: list[Any] = [*map(one, range(size))]
     return select(*columns)
 
