@@ -52,12 +52,14 @@ class Keys(NamedTuple):
     many: bool
     each: Callable[[], tuple[ColumnElement[Any], FromClause, ColumnElement[Any]]] | None = None
 
-    def pick(self, rows: Select[Any]) -> Select[Any]:
-        """The rows of a SELECT in which the column, a unique one, is one of the values."""
+    def pick(self, rows: Select[Any], most: int = 1) -> Select[Any]:
+        """The rows of a SELECT in which the column is one of the values; so many of each value at
+        most, which is enough for a unique column.
+        """
         if self.each is None:
             return rows.where(self.match())
         column, values, value = self.each()
-        one = rows.where(column == value).limit(literal_column("1", Integer())).lateral()
+        one = rows.where(column == value).limit(literal_column(str(most), Integer())).lateral()
         return select(*one.c).select_from(values.join(one, true()))
 
 

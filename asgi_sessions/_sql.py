@@ -57,10 +57,17 @@ def _is_null_without_index(element: _Unended, compiler: SQLCompiler, **options: 
 
 class _UnendedOfPeople(_Unended):
     """The same for a column of the index of people. SQLite is told that it holds for nearly all
-    rows, so that it prefers no index that begins with that.
+    rows, so that it prefers no index that begins with that. PostgreSQL, as long as it has not
+    looked at the table, takes such an index for as good; so it finds the person's rows, and leaves
+    out those that have ended.
     """
 
     inherit_cache = True
+
+
+@compiles(_UnendedOfPeople, "postgresql")
+def _is_null_and_nothing_more(element: _Unended, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    return f"({_is_null(element, compiler, **options)}) IS TRUE"
 
 
 @compiles(_UnendedOfPeople, "sqlite")

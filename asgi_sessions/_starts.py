@@ -221,7 +221,9 @@ class Starts:
             person = bindparam(f"p_person_{number}", type_=c.person_id.type)
             app = bindparam(f"p_app_{number}", type_=c.app_id.type)
             theirs = sql.by_person(sql.ids).where(sql.owned_by(person, app), kind)
-            found = theirs.order_by(*access.by_id(sql)).limit(LIMIT).subquery()
+            # Those that have not ended come first.
+            newest = [column.desc() for column in access.by_id(sql)]
+            found = theirs.order_by(*newest).limit(LIMIT).subquery()
             return select(func.count()).select_from(found).scalar_subquery()
 
         for some in (owners[i : i + _PEOPLE] for i in range(0, len(owners), _PEOPLE)):
