@@ -26,6 +26,7 @@ test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite 
 check: $(VENV)/.dev  ## style, types, and the types that users see, on the pages too
 	$(python) -m ruff check
 	$(python) -m ruff format --check
+	$(VENV)/bin/lint-imports
 	$(python) -m mypy
 	$(python) -m pyright
 	$(python) .ci/page_types.py

@@ -4,14 +4,14 @@ One row per person, app and device; a signed cookie; ``request.state.sid`` in ev
 every request checked against the row, so ending a session works everywhere at once.
 """
 
-from ._changeset import Changeset, changeset
 from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
-from ._events import Incident, SessionEvent
-from ._lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
 from ._middleware import SessionMiddleware
-from ._page import DevicesPage
-from ._person import Person, person_from_scope, sign_out_of_scope
-from ._session import Session
+from ._model.changeset import Changeset, changeset
+from ._model.lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
+from ._model.person import Person, person_from_scope, sign_out_of_scope
+from ._model.session import Session
+from ._pages.html import DevicesPage
+from ._service.events import Incident, SessionEvent
 from ._sessions import ALL_APPS, ANYBODY, Sessions
 
 __all__ = [

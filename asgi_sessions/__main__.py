@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Run the command line, or say what it needs; the exit code."""
     try:
-        from ._cli import run  # noqa: PLC0415 -- an extra, which may not be there
+        from ._cli.commands import run  # noqa: PLC0415 -- an extra, which may not be there
     except ModuleNotFoundError as fault:
         library = (fault.name or "").partition(".")[0]
         if library not in {"click", "rich"}:

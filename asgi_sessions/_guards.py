@@ -1,4 +1,4 @@
-"""Who may pass, and what is said to whoever may not: the same words in every framework."""
+"""Access checks and error bodies that the integrations of all frameworks share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from ._call import SESSIONS, Conn, scope_of
+from ._connection.context import SESSIONS, Conn, scope_of
 from ._errors import ConfigurationError
-from ._session import Session
+from ._model.session import Session
 from ._sessions import Sessions
 
 #: How the OpenAPI document calls the cookie.
@@ -58,10 +58,10 @@ def login_required(conn: Conn, sessions: Sessions | None = None) -> dict[str, An
     Raises:
         SessionsUnavailable: if nobody knows whether there is one.
     """
-    call = (sessions or _sessions(scope_of(conn)))._call(conn)
-    if call.fault is not None:
-        raise call.fault
-    return {"error": "login_required", "error_description": _LOGIN, "reason": call.end_reason}
+    context = (sessions or _sessions(scope_of(conn)))._context(conn)
+    if context.fault is not None:
+        raise context.fault
+    return {"error": "login_required", "error_description": _LOGIN, "reason": context.end_reason}
 
 
 def not_fresh(session: Session, max_age: timedelta) -> dict[str, Any]:

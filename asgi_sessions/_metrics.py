@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ._session import Session
-
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
@@ -56,21 +54,21 @@ class Metrics:
             "request.unavailable", "{request}", "Requests that met an outage of the database."
         )
         self.touch_failed = counter("touch.failed", "{touch}", "Uses that were not noted.")
-        self.forged = counter("cookie.forged", "{cookie}", "Cookies that no key of ours signed.")
+        self.forged = counter("cookie.forged", "{cookie}", "Cookies with an invalid signature.")
 
-    def session(self, kind: str, session: Session) -> None:
+    def session(self, kind: str, origin: str, end_reason: str | None) -> None:
         """Count a step in a session's life."""
         if kind == "started":
-            self._started(1, {"asgi_sessions.origin": session.origin})
+            self._started(1, {"asgi_sessions.origin": origin})
         elif kind == "ended":
-            self._ended(1, {"asgi_sessions.end_reason": session.end_reason or "expired"})
+            self._ended(1, {"asgi_sessions.end_reason": end_reason or "expired"})
         elif kind == "renewed":
             self._renewed(1)
 
     def measured(self, kind: str, run: Run) -> Run:
         """Measure each batch of a kind, those that fail too."""
 
-        async def run_measured(held: Any, jobs: list[Any]) -> Sequence[Any]:  # noqa: ANN401 -- as Lane
+        async def run_measured(held: Any, jobs: list[Any]) -> Sequence[Any]:  # noqa: ANN401 -- as Batcher
             attributes = {"asgi_sessions.batch.kind": kind}
             began = perf_counter()
             try:

@@ -10,22 +10,22 @@ from typing import Any, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._binding import Respond
-from ._call import SESSIONS, Call
-from ._channel import POLICY_VIOLATION, Socket
-from ._cookies import for_caches
-from ._delivery import Delivery
-from ._device import headers_of
-from ._endpoint import foreign_origin
+from ._connection.binding import Respond
+from ._connection.context import SESSIONS, RequestContext
+from ._connection.delivery import Delivery
+from ._connection.outage import outage_at_hand, outage_of
+from ._connection.resolving import resolve, resumes
+from ._connection.revocable import POLICY_VIOLATION, Socket
+from ._connection.streams import Streams
+from ._database.tasks import running_loop
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
-from ._events import logger
-from ._outage import outage_at_hand, outage_of
-from ._person import Person, is_vouched_for, person_from_scope, sign_out_of_scope
-from ._resolve import resolve, resumes
+from ._model.cookies import for_caches
+from ._model.device import headers_of
+from ._model.person import Person, is_vouched_for, person_from_scope, sign_out_of_scope
+from ._model.tokens import Presented
+from ._pages.logout import foreign_origin
+from ._service.events import logger
 from ._sessions import Sessions
-from ._streams import Streams
-from ._tasks import running_loop
-from ._tokens import Presented
 
 PersonReader = Callable[[Scope], object]
 SignOut = Callable[[Scope], object]
@@ -128,10 +128,10 @@ class SessionMiddleware:
         self._touch_if_due = self._delivery.touch_if_due
         self._serve_http: ASGIApp = app
         if self._settings.end_streams:
-            self._serve_http = Streams(app, self._key, self._core.watched, self._touch_now)
+            self._serve_http = Streams(app, self._key, self._core.live_connections, self._touch_now)
 
-    # Any: the types of Starlette's and of Litestar's ASGI are not one another's. In one piece,
-    # because each further step would cost every request.
+    # Any: Starlette's and Litestar's ASGI types are incompatible. It stays one function, because
+    # every extra call slows down every request.
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901, PLR0912 -- as said above
         """Serve one connection."""
         kind = scope["type"]
@@ -139,69 +139,69 @@ class SessionMiddleware:
             await self.app(scope, receive, send)
             return
         running_loop()  # rather here than at the first login
-        call = scope[self._key] = Call(scope, self._key)
+        context = scope[self._key] = RequestContext(scope, self._key)
         scope[SESSIONS] = (*scope.get(SESSIONS, ()), self._sessions)
-        if call.shared and self._first("shared_state"):
+        if context.shared and self._first("shared_state"):
             logger.warning(_SHARED_STATE, extra={"event": "shared_state"})
         if self._settings.exclude and self._settings.excludes(scope):
-            call.excluded = True
+            context.excluded = True
             await self.app(scope, receive, send)
             return
         if self._settings.touch is not None:
-            call.touches = bool(self._settings.touch(scope))
+            context.touches = bool(self._settings.touch(scope))
         headers_of(scope)  # from now on they can be read more than once
         person = self._person(scope)
         if self._binding is not None:
             if (respond := self._binding.responder(scope)) is not None:
                 await self._answer_device(respond, scope, receive, send)
                 return
-            call.root_path = scope.get("root_path", "")  # routers change it
-        if not await self._enter(scope, call, person, send):
+            context.root_path = scope.get("root_path", "")  # routers change it
+        if not await self._enter(scope, context, person, send):
             return
         if kind == "websocket":
-            await self._serve_websocket(scope, call, receive, send)
+            await self._serve_websocket(scope, context, receive, send)
             return
 
         forward: Send = send
 
         def send_with_cookie(message: Message) -> Awaitable[None]:
             nonlocal forward
-            if message["type"] == "http.response.start" and not call.responding:
+            if message["type"] == "http.response.start" and not context.responding:
                 if message["status"] >= _FAILED and (fault := outage_at_hand()) is not None:
-                    self._count(call, fault)
+                    self._count(context, fault)
                     if message["status"] == _FAILED:  # a layer's own, and not the app's word
-                        call.responding = call.replaced = True
+                        context.responding = context.replaced = True
                         forward = _swallow
                         return _unavailable(scope, send, fault)
-                if call.tells:
-                    if call.token is not None and self._loses_cookie(scope):
+                if context.tells:
+                    if context.token is not None and self._loses_cookie(scope):
                         logger.warning(_COOKIE_OVER_HTTP, extra={"event": "cookie_over_http"})
-                    return self._delivery.start(call, message, forward)
-                call.responding = True
-                headers = for_caches(message.get("headers", ()), private=call.private)
+                    return self._delivery.start(context, message, forward)
+                context.responding = True
+                headers = for_caches(message.get("headers", ()), private=context.private)
                 return forward({**message, "headers": headers})
             return forward(message)
 
         try:
             await self._serve_http(scope, receive, send_with_cookie)
         except Exception as fault:
-            if not await self._gives_up(scope, call, send, fault):
+            if not await self._gives_up(scope, context, send, fault):
                 raise
         finally:
-            if call.undelivered is not None:
-                await self._delivery.withdraw(call)
-            if call.now is not None:
-                self._touch_if_due(call, call.now)
-            if call.overwritten or call.row is None:
-                self._look_around(scope, call, person)
+            if context.undelivered is not None:
+                await self._delivery.withdraw(context)
+            if context.now is not None:
+                self._touch_if_due(context, context.now)
+            if context.overwritten or context.row is None:
+                self._look_around(scope, context, person)
 
-    def _look_around(self, scope: Scope, call: Call, person: object) -> None:
+    def _look_around(self, scope: Scope, context: RequestContext, person: object) -> None:
         """Tell once of layers that do not get along with this one."""
-        if call.overwritten and self._first("state_overwritten"):
+        if context.overwritten and self._first("state_overwritten"):
             logger.warning(_STATE_OVERWRITTEN, extra={"event": "state_overwritten"})
         if (
             person is None
-            and call.fault is None
+            and context.fault is None
             and is_vouched_for(scope)
             and self._first("person_behind")
         ):
@@ -239,15 +239,17 @@ class SessionMiddleware:
             self._core.note_forged(scope, forged)
         return tokens, True
 
-    async def _enter(self, scope: Scope, call: Call, person: object, send: Send) -> bool:
+    async def _enter(
+        self, scope: Scope, context: RequestContext, person: object, send: Send
+    ) -> bool:
         """Find the session; False if the request has been refused."""
         core = self._core
         tokens, sent = self._presented(scope)
         if person is None and not tokens:
             return True
-        identified = call.person = None if person is None else self._identify(person)
+        identified = context.person = None if person is None else self._identify(person)
         if person is not None and identified is None:
-            if not await self._signed_out(scope, call, send):
+            if not await self._signed_out(scope, context, send):
                 return False
             if not tokens:
                 return True
@@ -256,12 +258,12 @@ class SessionMiddleware:
                 rows = [await self._store.by_sid(tokens[0].sid)]
             else:
                 rows = await asyncio.gather(*(self._store.by_sid(token.sid) for token in tokens))
-            if not resumes(self._settings, call, identified, tokens, rows):
+            if not resumes(self._settings, context, identified, tokens, rows):
                 start = identified is not None and self._starts(scope)
                 stays = await resolve(
                     core,
                     scope,
-                    call,
+                    context,
                     tokens,
                     rows,
                     binding=self._binding,
@@ -269,10 +271,10 @@ class SessionMiddleware:
                     sent=sent,
                     start=start,
                 )
-                if not stays and not await self._signed_out(scope, call, send):
+                if not stays and not await self._signed_out(scope, context, send):
                     return False
         except SessionsUnavailable as fault:
-            return await self._go_without(scope, call, send, fault)
+            return await self._go_without(scope, context, send, fault)
         if (begun := core.events.down_since) is not None:
             core.events.available(begun)
         return True
@@ -296,31 +298,31 @@ class SessionMiddleware:
             await _unavailable(scope, send, fault)
 
     async def _go_without(
-        self, scope: Scope, call: Call, send: Send, fault: SessionsUnavailable
+        self, scope: Scope, context: RequestContext, send: Send, fault: SessionsUnavailable
     ) -> bool:
         """Refuse a request whose session cannot be looked up, or let it go on without one."""
-        self._count(call, fault)
+        self._count(context, fault)
         if self._settings.on_unavailable == "error":
             await _unavailable(scope, send, fault)
             return False
-        call.fault = fault
-        if call.person is None:
+        context.fault = fault
+        if context.person is None:
             return True
         # Nobody knows whether they have been revoked.
-        return await self._signed_out(scope, call, send)
+        return await self._signed_out(scope, context, send)
 
-    async def _signed_out(self, scope: Scope, call: Call, send: Send) -> bool:
+    async def _signed_out(self, scope: Scope, context: RequestContext, send: Send) -> bool:
         """Take the person whom another layer vouches for out of the scope; False if the request
         has been refused.
         """
-        call.person = None
+        context.person = None
         self._sign_out(scope)
         left = self._sign_out is sign_out_of_scope and self._person(scope) is not None
         if left and self._first("not_signed_out"):
             logger.warning(_NOT_SIGNED_OUT, extra={"event": "not_signed_out"})
         if not left and not self._refuses:
             return True
-        await _refuse(scope, send, call.end_reason)
+        await _refuse(scope, send, context.end_reason)
         return False
 
     def _starts(self, scope: Scope) -> bool:
@@ -330,71 +332,73 @@ class SessionMiddleware:
         return auto_start if isinstance(auto_start, bool) else bool(auto_start(scope))
 
     async def _serve_websocket(
-        self, scope: Scope, call: Call, receive: Receive, send: Send
+        self, scope: Scope, context: RequestContext, receive: Receive, send: Send
     ) -> None:
-        socket = Socket(receive, send, lambda: self._touch_now(call))
-        watched: dict[str, Callable[[], None]] = {}
+        socket = Socket(receive, send, lambda: self._touch_now(context))
+        leaves: dict[str, Callable[[], None]] = {}
 
         def watch() -> None:
-            sid = None if call.row is None else call.row.id
-            if sid is not None and sid not in watched:
-                watched[sid] = self._core.watched.add(
+            sid = None if context.row is None else context.row.id
+            if sid is not None and sid not in leaves:
+                leaves[sid] = self._core.live_connections.add(
                     sid,
-                    partial(_end, socket, call, sid),
-                    lambda: call.secret,
-                    lambda: call.unproved_since,
+                    partial(_end, socket, context, sid),
+                    lambda: context.secret,
+                    lambda: context.unproved_since,
                 )
 
         async def send_with_cookie(message: Message) -> None:
             if message["type"] == "websocket.close" and (fault := outage_at_hand()) is not None:
-                self._count(call, fault)
+                self._count(context, fault)
                 message = _TRY_AGAIN
-            if message["type"] not in _STARTS or call.responding:
-                call.responding |= message["type"] == "websocket.close"
+            if message["type"] not in _STARTS or context.responding:
+                context.responding |= message["type"] == "websocket.close"
                 await socket.send(message)
                 return
             watch()
-            await self._delivery.start(call, message, socket.send)
+            await self._delivery.start(context, message, socket.send)
 
         watch()
         try:
             await self.app(scope, socket.receive, send_with_cookie)
         except Exception as fault:
-            if not socket.explains(fault) and not await self._gives_up(scope, call, send, fault):
+            if not socket.explains(fault) and not await self._gives_up(scope, context, send, fault):
                 raise
         finally:
-            for leave in watched.values():
+            for leave in leaves.values():
                 leave()
             await socket.finish()
-            await self._delivery.withdraw(call)
-            self._touch_now(call)
+            await self._delivery.withdraw(context)
+            self._touch_now(context)
 
-    def _touch_now(self, call: Call) -> None:
-        self._touch_if_due(call, self._settings.now())
+    def _touch_now(self, context: RequestContext) -> None:
+        self._touch_if_due(context, self._settings.now())
 
-    async def _gives_up(self, scope: Scope, call: Call, send: Send, fault: Exception) -> bool:
+    async def _gives_up(
+        self, scope: Scope, context: RequestContext, send: Send, fault: Exception
+    ) -> bool:
         """Answer an outage that the app has met and not dealt with; False if it is too late for
         that, and for any other fault, which is the app's own.
         """
         outage = outage_of(fault)
         if outage is None:
             return False
-        self._count(call, outage)
-        if not call.responding:
+        self._count(context, outage)
+        if not context.responding:
             await _unavailable(scope, send, outage)
             return True
-        return call.replaced  # a layer raises again what it has answered
+        return context.replaced  # a layer raises again what it has answered
 
-    def _count(self, call: Call, fault: SessionsUnavailable) -> None:
+    def _count(self, context: RequestContext, fault: SessionsUnavailable) -> None:
         """However often the app asks, one request is one that an outage has affected."""
-        if not call.affected:
-            call.affected = True
+        if not context.affected:
+            context.affected = True
             self._core.events.unavailable(fault)
 
 
-def _end(socket: Socket, call: Call, sid: str) -> None:
+def _end(socket: Socket, context: RequestContext, sid: str) -> None:
     # Not when a login over this session has given the socket another one.
-    if call.row is None or call.row.id == sid:
+    if context.row is None or context.row.id == sid:
         socket.end()
 
 

@@ -13,28 +13,36 @@ from uuid import UUID
 from databases import Database
 from sqlalchemy import MetaData, Table, Update, make_url
 
-from ._binding import DeviceBinding, check_binding
-from ._call import Call, Conn, scope_of
-from ._changeset import checked
-from ._cookies import SameSite
-from ._core import Core, unproved
-from ._decisions import is_fresh
-from ._device import StoreIP
-from ._endpoint import EndSessionEndpoint
+from ._connection.binding import DeviceBinding, check_binding
+from ._connection.context import Conn, RequestContext, scope_of
+from ._database.source import Source
 from ._errors import ConfigurationError, InvalidSession
-from ._events import EventHandler, Events
-from ._lifetimes import AAL1, Lifetimes
-from ._links import Links
-from ._person import Person, person_from_scope
-from ._route_options import RouteOptions, Template
-from ._routes import SessionRoutes
-from ._row import Row
-from ._session import Session
-from ._settings import AutoStart, Clock, Exclude, OnUnavailable, Touch, settings, system_clock
-from ._store import Store
-from ._tables import ddl
-from ._tokens import SIDS
-from ._upkeep import LARGEST_BATCH
+from ._model.changeset import checked
+from ._model.cookies import SameSite
+from ._model.decisions import is_fresh
+from ._model.device import StoreIP
+from ._model.lifetimes import AAL1, Lifetimes
+from ._model.person import Person, person_from_scope
+from ._model.row import Row
+from ._model.session import Session
+from ._model.tokens import SID_PATTERN
+from ._pages.devices import SessionRoutes
+from ._pages.logout import EndSessionEndpoint
+from ._pages.options import RouteOptions, Template
+from ._service.core import Core, unproved
+from ._service.events import EventHandler, Events
+from ._service.options import (
+    AutoStart,
+    Clock,
+    Exclude,
+    OnUnavailable,
+    Touch,
+    settings,
+    system_clock,
+)
+from ._store.maintenance import LARGEST_BATCH
+from ._store.store import Store
+from ._store.tables import ddl
 
 SQLDialect = Literal["sqlite", "postgresql", "mariadb", "mysql"]
 
@@ -55,7 +63,7 @@ ANYBODY: Final = _Anybody.ANYBODY
 #: An app's id, None for the `app_id` of `Sessions`, or `ALL_APPS`.
 AppId = str | _AllApps | None
 
-#: Rows that a statement is asked for at most: what each database takes.
+#: The largest LIMIT that every supported database accepts.
 _MOST = 2**31 - 1
 
 
@@ -158,27 +166,27 @@ class Sessions:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
         }
-        links: list[Links] = []
         try:
-            chosen = settings(
+            chosen, source = settings(
                 given,
+                lambda: Source(database, notify=notify, max_idle=connection_max_idle),
                 lambda: Events(on_event, clock),
-                lambda: links.append(Links(database, notify=notify, max_idle=connection_max_idle)),
                 lambda: check_binding(dbsc, given),
             )
         finally:  # no frame of a traceback may show the keys
             given.clear()
             del secret_key, old_secret_keys
-        (self._links,) = links
-        self._links.timeout = chosen.timeout.total_seconds()
         store = Store(
-            self._links,
+            source,
             chosen.table_name,
             chosen.terms,
             chosen.max_sessions_per_person,
             chosen.max_scope_sessions,
             notify=chosen.notify,
+            timeout=chosen.timeout.total_seconds(),
         )
+        self._engines = store.engines
+        self._source = source
         self._core = Core(chosen, store, Events(on_event, chosen.now))
         self._binding = None if dbsc is None else dbsc._attach(self._core)
         # In the scope; two Sessions in one app do not get in each other's way.
@@ -188,7 +196,7 @@ class Sessions:
         """Without keys and passwords."""
         if not hasattr(self, "_core"):  # in the traceback of a constructor that has failed
             return "<Sessions without options that can work>"
-        url = self._links.first.url.obscure_password
+        url = self._source.first.url.obscure_password
         return f"Sessions({url!r}, app_id={self._core.settings.app_id!r})"
 
     # --- the database -------------------------------------------------------------------------
@@ -196,7 +204,7 @@ class Sessions:
     @property
     def database(self) -> Database:
         """The `databases.Database` that the running event loop uses."""
-        return self._links.database
+        return self._engines.database
 
     @property
     def metadata(self) -> MetaData:
@@ -243,13 +251,13 @@ class Sessions:
 
     async def connect(self) -> None:
         """Connect now rather than at first use."""
-        await self._links.open()
+        await self._engines.open()
 
     async def disconnect(self) -> None:
         """Finish what is under way, then close what was opened here (not a Database of yours)."""
-        await self._core.events.settle(self._links.timeout)
-        await self._core.watched.stop()
-        await self._links.close()
+        await self._core.events.settle(self._engines.timeout)
+        await self._core.live_connections.stop()
+        await self._engines.close()
 
     async def __aenter__(self) -> Self:
         """As `connect`."""
@@ -292,7 +300,7 @@ class Sessions:
         Raises:
             ConfigurationError: if the connection did not pass through the middleware.
         """
-        return self._call(conn).session
+        return self._context(conn).session
 
     async def start_session(self, conn: Conn, person: object, *, remember: bool = True) -> Session:
         """Log a person in: insert a session, set ``state.sid`` and ``state.session``; the cookie
@@ -307,21 +315,21 @@ class Sessions:
             ConfigurationError: if the person has no id, or the response has begun.
             InvalidSession: if an attribute cannot be stored.
         """
-        core, call = self._core, self._call(conn)
-        self._may_change(call)
+        core, context = self._core, self._context(conn)
+        self._may_change(context)
         identified = core.identify(person)
         started = await core.start(
             scope_of(conn),
             identified,
             remember=remember,
-            replaces=call.replaceable,
-            known=call.knows(identified),
-            announce=call.announce,
+            replaces=context.replaceable,
+            known=context.knows(identified),
+            announce=context.announce,
         )
-        call.bridge = False
-        call.use(started.row, started.session)
-        call.presented = None
-        call.give(started.token)
+        context.bridge = False
+        context.use(started.row, started.session)
+        context.presented = None
+        context.give(started.token)
         return started.session
 
     async def get(self, conn: Conn) -> Session | None:
@@ -330,10 +338,10 @@ class Sessions:
         The person is whom the middleware has found in the scope, else whose session it is.
         """
         core, scope = self._core, scope_of(conn)
-        call = scope.get(self._key)
+        context = scope.get(self._key)
         person: object
-        if isinstance(call, Call):
-            person, session = call.person, call.session
+        if isinstance(context, RequestContext):
+            person, session = context.person, context.session
             if person is None and session is not None:
                 person = Person(session.person_id, app_id=session.app_id)
         else:
@@ -348,9 +356,9 @@ class Sessions:
         if sid_or_conn is None or isinstance(sid_or_conn, str | UUID):
             sid = None if sid_or_conn is None else str(sid_or_conn)
         else:
-            call = scope_of(sid_or_conn).get(self._key, Call)
-            sid = None if call.row is None else call.row.id
-        if sid is None or not SIDS.fullmatch(sid):
+            context = scope_of(sid_or_conn).get(self._key, RequestContext)
+            sid = None if context.row is None else context.row.id
+        if sid is None or not SID_PATTERN.fullmatch(sid):
             return None
         row = await self._core.store.by_sid(sid)
         return None if row is None else self._core.session(row)
@@ -363,20 +371,20 @@ class Sessions:
             conn: the connection.
             reason: ``logout`` or a word of yours, at most 50 characters.
         """
-        row: Row | None = scope_of(conn).get(self._key, Call).row
+        row: Row | None = scope_of(conn).get(self._key, RequestContext).row
         return None if row is None else (await self._core.end(row.id, reason))[0]
 
     async def end_session(self, conn: Conn, *, reason: str = "logout") -> Session | None:
         """Log out: `update_session_end`, drop ``state.sid``, clear the cookie (ASVS 7.4.1)."""
-        call = self._call(conn)
-        self._refuse_excluded(call)
-        if call.fault is not None:
-            raise call.fault  # to say that it has ended would be a guess
+        context = self._context(conn)
+        self._refuse_excluded(context)
+        if context.fault is not None:
+            raise context.fault  # to say that it has ended would be a guess
         # Also one that is not in use because nobody vouches for its person just now.
-        sid = call.replaceable
+        sid = context.replaceable
         session = None if sid is None else (await self._core.end(sid, reason))[0]
-        call.drop()
-        call.take()
+        context.drop()
+        context.take()
         return session
 
     # --- more of one's own session --------------------------------------------------------------
@@ -401,14 +409,14 @@ class Sessions:
             ConfigurationError: if the response has begun.
             InvalidSession: if `acr` or `amr` cannot be stored.
         """
-        call = self._call(conn)
-        shown = call.session
+        context = self._context(conn)
+        shown = context.session
         proof = {
             "acr": acr or (shown and shown.acr),
             "amr": amr or (shown.amr if shown else ()),
             "authenticated_at": self._core.settings.now(),
         }
-        return await self._renew(call, proof)
+        return await self._renew(context, proof)
 
     async def rotate_session(self, conn: Conn) -> Session | None:
         """A new secret and a new cookie under the same sid, without claiming that the person has
@@ -421,33 +429,33 @@ class Sessions:
         Raises:
             ConfigurationError: if the response has begun.
         """
-        return await self._renew(self._call(conn), {})
+        return await self._renew(self._context(conn), {})
 
-    async def _renew(self, call: Call, proof: Mapping[str, Any]) -> Session | None:
-        self._may_change(call)
-        if call.row is None:
+    async def _renew(self, context: RequestContext, proof: Mapping[str, Any]) -> Session | None:
+        self._may_change(context)
+        if context.row is None:
             return None
-        if call.bridge:  # a bridge renews nothing, but what has ended meanwhile has ended
-            row = await self._core.store.by_sid(call.row.id)
+        if context.bridge:  # a bridge renews nothing, but what has ended meanwhile has ended
+            row = await self._core.store.by_sid(context.row.id)
             settings = self._core.settings
             if row is None or not row.live(settings.now(), settings.terms):
-                call.drop()
-            return call.session
-        renewed = await self._core.renew(call.row, call.presented, proof)
+                context.drop()
+            return context.session
+        renewed = await self._core.renew(context.row, context.presented, proof)
         if renewed is None:
-            call.drop()
+            context.drop()
             return None
         if renewed.token is None:  # another request was faster: this one has its old secret
-            call.bridge = True
-            call.use(renewed.row, unproved(renewed.session))
+            context.bridge = True
+            context.use(renewed.row, unproved(renewed.session))
         else:
-            call.use(renewed.row, renewed.session)
-            call.give(renewed.token)
-        return call.session
+            context.use(renewed.row, renewed.session)
+            context.give(renewed.token)
+        return context.session
 
     def no_touch(self, conn: Conn) -> None:
         """Do not count this request as use of its session, which so may idle out in spite of it."""
-        self._call(conn).touches = False
+        self._context(conn).touches = False
 
     def is_fresh(self, conn: Conn, max_age: timedelta) -> bool:
         """Whether the person proved who they are at most `max_age` ago (ASVS 7.5.1)."""
@@ -489,7 +497,7 @@ class Sessions:
         """
         if limit < 1:
             raise ConfigurationError(f"limit={limit}: use 1 and more")
-        if before is not None and not SIDS.fullmatch(before):
+        if before is not None and not SID_PATTERN.fullmatch(before):
             raise InvalidSession({"before": ["must be a sid"]})
         rows = await self._core.store.listed(
             *self._ids(person_id, app_id),
@@ -522,7 +530,7 @@ class Sessions:
             InvalidSession: if an argument cannot be one.
         """
         owner, app = (None, None) if person_id is ANYBODY else self._ids(person_id, app_id)
-        if not SIDS.fullmatch(str(sid)):
+        if not SID_PATTERN.fullmatch(str(sid)):
             checked(end_reason=reason)
             return None
         return (await self._core.end(str(sid), reason, person_id=owner, app_id=app))[0]
@@ -543,7 +551,7 @@ class Sessions:
             app_id: None for the `app_id` of `Sessions`, or another one, or `ALL_APPS`.
             except_sid: the one to keep.
         """
-        spared = except_sid if SIDS.fullmatch(except_sid or "") else None
+        spared = except_sid if SID_PATTERN.fullmatch(except_sid or "") else None
         return await self._core.end_all(*self._ids(person_id, app_id), spared)
 
     async def readmit(self, person_id: object, *, app_id: AppId = None) -> None:
@@ -660,33 +668,41 @@ class Sessions:
             home_url=home_url,
             template=template,
         )
-        return SessionRoutes(self, options)
+        settings = self._core.settings
+        return SessionRoutes(
+            self,
+            options,
+            context=self._context,
+            now=settings.now,
+            trusted=settings.trusted_origins,
+            same_site=settings.cookie.domain is not None,
+        )
 
     # --- pieces -----------------------------------------------------------------------------------
 
-    def _call(self, conn: Conn) -> Call:
-        call = scope_of(conn).get(self._key)
-        if not isinstance(call, Call):
+    def _context(self, conn: Conn) -> RequestContext:
+        context = scope_of(conn).get(self._key)
+        if not isinstance(context, RequestContext):
             raise ConfigurationError(
                 "this connection did not pass through SessionMiddleware(sessions=...) of these "
                 "Sessions: add the middleware to the app"
             )
-        return call
+        return context
 
     @staticmethod
-    def _refuse_excluded(call: Call) -> None:
-        if call.excluded:
+    def _refuse_excluded(context: RequestContext) -> None:
+        if context.excluded:
             raise ConfigurationError(
                 "the path of this connection is excluded (Sessions(exclude=...)), so that it has "
                 "no session: take the path out of exclude to start, renew or end one here"
             )
 
     @classmethod
-    def _may_change(cls, call: Call) -> None:
-        cls._refuse_excluded(call)
-        if call.fault is not None:
-            raise call.fault  # the session that this browser has would be left behind
-        if call.responding:
+    def _may_change(cls, context: RequestContext) -> None:
+        cls._refuse_excluded(context)
+        if context.fault is not None:
+            raise context.fault  # the session that this browser has would be left behind
+        if context.responding:
             raise ConfigurationError(
                 "the response has begun, so its cookie could not be sent: start or renew a "
                 "session before the response (or the WebSocket's accept)"

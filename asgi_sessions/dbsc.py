@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
-from ._binding import Binding, DeviceBinding
-from ._core import Core
+from ._connection.binding import Binding, DeviceBinding
 from ._errors import ConfigurationError
+from ._service.core import Core
 
 try:
     from ._dbsc.binding import DeviceBound

@@ -17,7 +17,7 @@ from ._guards import (
     not_fresh,
     session_of,
 )
-from ._session import Session
+from ._model.session import Session
 from ._sessions import Sessions
 
 try:
@@ -56,7 +56,9 @@ class _Cookie(APIKeyCookie):
         super().__init__(name="__Host-sid", scheme_name=scheme_name, auto_error=False)
 
     async def __call__(self, request: HTTPConnection) -> None:
-        """Nothing; for WebSockets, too, as FastAPI's own was not always."""
+        """Does nothing: the middleware has already checked the cookie. It also accepts WebSockets,
+        which older versions of `APIKeyCookie` did not.
+        """
 
 
 async def current_session(

@@ -19,8 +19,8 @@ from ._guards import (
     session_of,
 )
 from ._middleware import OnSignedOut, PersonReader, SessionMiddleware, SignOut
-from ._person import Person, person_from_scope, sign_out_of_scope
-from ._session import Session
+from ._model.person import Person, person_from_scope, sign_out_of_scope
+from ._model.session import Session
 from ._sessions import Sessions
 
 try:

@@ -10,8 +10,8 @@ from starlette.authentication import AuthCredentials, AuthenticationBackend, Bas
 from starlette.requests import HTTPConnection
 
 from ._guards import session_of
-from ._person import SESSION_USER
-from ._session import Session
+from ._model.person import SESSION_USER
+from ._model.session import Session
 from ._sessions import Sessions
 
 __all__ = ["SessionAuthBackend", "SessionUser"]

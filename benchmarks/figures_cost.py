@@ -9,7 +9,7 @@ from .apps import bare, cookie
 from .drivers import held, pooled
 from .figure import Figure, ratio
 from .lab import Lab
-from .load import Call, Contender, requests
+from .load import Contender, RequestContext, requests
 from .places import Place
 from .tracing import tracing
 
@@ -106,7 +106,7 @@ async def one_at_a_time(lab: Lab, place: Place) -> list[Figure]:
         async def from_hand() -> None:
             await in_hand(draw(sids))
 
-        bare_query: Call = from_pool if place.kind == "postgresql" else from_hand
+        bare_query: RequestContext = from_pool if place.kind == "postgresql" else from_hand
         contenders = [
             Contender("ours", requests(app, "/me", lab.sample.cookies)),
             Contender("query", bare_query),

@@ -23,7 +23,7 @@ from .apps import KEY, bare, make
 from .drivers import POOL, QueryFirst, pooled
 from .figure import Figure, ratio
 from .lab import Lab
-from .load import USER_AGENT, App, Call, Contender, Spread, now, requests, scope
+from .load import USER_AGENT, App, Contender, RequestContext, Spread, now, requests, scope
 from .places import Place, engine
 from .rows import begin
 from .tracing import Statements, tracing
@@ -91,7 +91,7 @@ async def starts(lab: Lab, place: Place) -> list[Figure]:
     ]
 
 
-def _logins(app: App) -> Call:
+def _logins(app: App) -> RequestContext:
     random = Random(5)
 
     async def receive() -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from .apps import bare
 from .figure import Side
 from .lab import Lab, check
-from .load import App, Call, Contender, Rounds, Spread, ask, log_in, requests
+from .load import App, Contender, RequestContext, Rounds, Spread, ask, log_in, requests
 from .peers.everyone import OURS, PEERS
 from .peers.peer import PREFIX, Stores
 from .rows import cookies
@@ -128,7 +128,7 @@ async def _clean(url: str) -> AsyncIterator[None]:
                 await redis.delete(*keys[start : start + 1000])
 
 
-def _me(stand: Stand) -> Call:
+def _me(stand: Stand) -> RequestContext:
     return requests(stand.app, "/me", stand.cookies, body=True)
 
 
@@ -180,14 +180,14 @@ async def _logins(lab: Lab, stands: list[Stand]) -> tuple[Rounds, Rounds]:
     return both, gone
 
 
-def _login(stand: Stand, waiting: list[bytes], random: Random) -> Call:
+def _login(stand: Stand, waiting: list[bytes], random: Random) -> RequestContext:
     async def call() -> None:
         waiting.append(await log_in(stand.app, f"person-{random.randrange(20_000)}"))
 
     return call
 
 
-def _logout(stand: Stand, waiting: list[bytes]) -> Call:
+def _logout(stand: Stand, waiting: list[bytes]) -> RequestContext:
     async def call() -> None:
         answer = await ask(stand.app, "/logout", waiting.pop(), method="POST")
         if answer.status >= 400:

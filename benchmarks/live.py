@@ -249,14 +249,14 @@ class Bench:
 
     async def check(self) -> AsyncIterator[Line]:
         """What the check of all that is open costs."""
-        watched = self._sessions._core.watched
+        live_connections = self._sessions._core.live_connections
         people = await self._sessions.list_sessions("memory", limit=self._count)
-        leaves = [watched.add(session.id, lambda: None) for session in people]
-        await watched.check()  # the statement is made once
+        leaves = [live_connections.add(session.id, lambda: None) for session in people]
+        await live_connections.check()  # the statement is made once
         wall, busy = [], []
         for _ in range(20):
             start, spent = perf_counter(), process_time()
-            await watched.check()
+            await live_connections.check()
             wall.append((perf_counter() - start) * 1000)
             busy.append((process_time() - spent) * 1000)
         for leave in leaves:

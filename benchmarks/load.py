@@ -15,9 +15,9 @@ from typing import Any
 #: An ASGI app of any framework; their types are not one another's.
 App = Callable[[Any, Any, Any], Awaitable[None]]
 #: One request, or one query.
-Call = Callable[[], Awaitable[object]]
+RequestContext = Callable[[], Awaitable[object]]
 #: What a contender is asked for: a call, how many in all, how many at once.
-Measure = Callable[[Call, int, int], Awaitable[float]]
+Measure = Callable[[RequestContext, int, int], Awaitable[float]]
 
 USER_AGENT = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
@@ -125,7 +125,7 @@ async def log_in(app: App, person: str) -> bytes:
 
 def requests(
     app: App, path: str, cookies: Sequence[bytes | None], *, seed: int = 1, body: bool = False
-) -> Call:
+) -> RequestContext:
     """Requests with one of the cookies each, drawn at random.
 
     Args:
@@ -150,7 +150,7 @@ def requests(
     return call
 
 
-async def cost(call: Call, total: int, concurrency: int) -> float:
+async def cost(call: RequestContext, total: int, concurrency: int) -> float:
     """Microseconds for each of so many calls, so many at a time."""
     each = max(total // concurrency, 1)
 
@@ -163,7 +163,7 @@ async def cost(call: Call, total: int, concurrency: int) -> float:
     return (perf_counter() - start) / (each * concurrency) * 1e6
 
 
-async def latencies(call: Call, total: int, concurrency: int) -> list[float]:
+async def latencies(call: RequestContext, total: int, concurrency: int) -> list[float]:
     """Microseconds that each call took from its beginning to its end."""
     each = max(total // concurrency, 1)
     taken: list[float] = []
@@ -183,7 +183,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
     return quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-async def p50(call: Call, total: int, concurrency: int) -> float:
+async def p50(call: RequestContext, total: int, concurrency: int) -> float:
     """The latency that half of the calls stay below."""
     return median(await latencies(call, total, concurrency))
 
@@ -202,7 +202,7 @@ class Spread:
     p99: list[float] = field(default_factory=list)
     slowest: list[float] = field(default_factory=list)
 
-    async def __call__(self, call: Call, total: int, concurrency: int) -> float:
+    async def __call__(self, call: RequestContext, total: int, concurrency: int) -> float:
         """The cost."""
         start = perf_counter()
         taken = await latencies(call, total, concurrency)
@@ -218,7 +218,7 @@ class Contender:
     """Who is measured, and how many calls are under way at once."""
 
     name: str
-    call: Call
+    call: RequestContext
     concurrency: int = 1
     measure: Measure = cost
 

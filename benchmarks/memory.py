@@ -16,7 +16,7 @@ import psutil
 from asgi_sessions import Sessions
 
 from .apps import KEY, ours
-from .load import App, Call, ask, cost, log_in, requests
+from .load import App, RequestContext, ask, cost, log_in, requests
 
 #: Sizes that are told, after as many requests each.
 SAMPLES = 10
@@ -42,7 +42,7 @@ async def watch(url: str, table: str, cookies: list[bytes], total: int) -> list[
         return [await _size_after(call, total // SAMPLES) for _ in range(SAMPLES)]
 
 
-async def _size_after(call: Call, total: int) -> int:
+async def _size_after(call: RequestContext, total: int) -> int:
     await cost(call, total, 64)
     return int(psutil.Process().memory_info().rss)
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from asgi_sessions import Incident, SessionEvent, Sessions, SessionsError
-from asgi_sessions._driver import Driver
+from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions.dbsc import DBSC
 
 from .devices import BOUND, challenged, offered
@@ -105,7 +105,7 @@ class Worker:
             dbsc=DBSC(),
         )
         self._app = make_app(self._sessions)
-        self._gate = Gate(self._sessions._core.store.links.here.driver, self._tell)
+        self._gate = Gate(self._sessions._core.store.engines.here.driver, self._tell)
         await self._sessions.create_tables()
 
     def _note(self, event: SessionEvent | Incident) -> None:
@@ -192,13 +192,13 @@ class Worker:
     async def connections(self) -> list[int]:
         """The server's numbers of the connections that are held; SQLite has none."""
         assert self._sessions is not None
-        link = self._sessions._core.store.links.here
+        link = self._sessions._core.store.engines.here
         question = WHO_AM_I.get(link.database.url.dialect)
         numbers = []
-        for lane in link._lanes:
-            if lane._held is not None and question is not None:
+        for batcher in link._batchers:
+            if batcher._held is not None and question is not None:
                 with suppress(Exception):  # one that was cut, and has not been used since
-                    numbers.append((await link.driver.fetch(lane._held.raw, question, ()))[0][0])
+                    numbers.append((await link.driver.fetch(batcher._held.raw, question, ()))[0][0])
         return numbers
 
     async def touch_failures(self) -> int:

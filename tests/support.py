@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_sessions import SessionMiddleware, Sessions
-from asgi_sessions._core import TOUCH
+from asgi_sessions._service.core import TOUCH
 from asgi_sessions.testing import Clock as Clock  # noqa: PLC0414 -- for the tests, from here
 from asgi_sessions.testing import logged_in_cookie
 

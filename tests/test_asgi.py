@@ -185,7 +185,7 @@ ENDED = {"type": "websocket.close", "code": 1008, "reason": "session ended"}
 
 def watched_sids(sessions: Sessions) -> list[str]:
     """The sessions on which something is open, in any event loop."""
-    return [sid for here in sessions._core.watched._loops.values() for sid in here.open]
+    return [sid for here in sessions._core.live_connections._loops.values() for sid in here.open]
 
 
 # --- what is none of our business -----------------------------------------------------------------
@@ -1201,9 +1201,9 @@ async def test_ended_in_another_process_a_socket_closes_with_the_next_check(
         for one in (peer, other):
             await one.gets()
             await one.gets()
-        await sessions._core.watched.check()
+        await sessions._core.live_connections.check()
         await elsewhere.end_session_by_id(sid)
-        await sessions._core.watched.check()
+        await sessions._core.live_connections.check()
         assert await peer.gets() == ENDED
         other.says({"type": "websocket.receive", "text": "still here"})
         assert (await other.gets())["text"] == "still here"
@@ -1228,7 +1228,7 @@ async def test_a_session_that_runs_out_closes_its_sockets(sessions: Sessions, cl
         await peer.gets()
         await peer.gets()
         clock.turn(timedelta(days=14))
-        await sessions._core.watched.check()
+        await sessions._core.live_connections.check()
         assert await peer.gets() == ENDED
 
 
@@ -1244,7 +1244,7 @@ async def test_what_the_browser_says_keeps_the_session_alive(
             peer.says({"type": "websocket.receive", "text": "hello"})
             await peer.gets()
             await sessions._core.events.settle()
-            await sessions._core.watched.check()
+            await sessions._core.live_connections.check()
         peer.says({"type": "websocket.disconnect", "code": 1000})
     session = await sessions.get_by_id(sid)
     assert session is not None
@@ -1264,7 +1264,7 @@ async def test_an_outage_closes_no_socket(
         await peer.gets()
         with monkeypatch.context() as patch:
             patch.setattr(sessions._core.store, "living", gone)
-            await sessions._core.watched.check()
+            await sessions._core.live_connections.check()
         assert "could not be checked" in caplog.text
         peer.says({"type": "websocket.receive", "text": "still here"})
         assert (await peer.gets())["text"] == "still here"

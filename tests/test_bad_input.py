@@ -35,26 +35,26 @@ from asgi_sessions import (
     changeset,
     person_from_scope,
 )
-from asgi_sessions._cookies import VALUE_LENGTH, CookieSettings, for_caches
-from asgi_sessions._device import (
+from asgi_sessions._model.cookies import VALUE_LENGTH, CookieSettings, for_caches
+from asgi_sessions._model.device import (
     USER_AGENT_LENGTH,
     StoreIP,
     address_to_store,
     clean_address,
     clean_user_agent,
 )
-from asgi_sessions._endpoint import crosses_sites
-from asgi_sessions._tables import sessions_table
-from asgi_sessions._tokens import (
+from asgi_sessions._model.tokens import (
     KEY_LENGTH,
     KEY_VARIETY,
-    SIDS,
+    SID_PATTERN,
     Keys,
     Token,
     digest,
     new_secret,
     new_sid,
 )
+from asgi_sessions._pages.logout import crosses_sites
+from asgi_sessions._store.tables import sessions_table
 from asgi_sessions.testing import logged_in_cookie
 
 from .support import KEY, OLD_KEY, Clock, touched
@@ -945,7 +945,7 @@ def test_reading_a_person_gives_a_person_or_a_configuration_error(person: object
 def test_a_sid_that_cannot_be_one_is_known_to_be_unknown_without_the_database(
     world: World, sid: str
 ) -> None:
-    sessions = world.sessions if SIDS.fullmatch(sid) else world.nowhere
+    sessions = world.sessions if SID_PATTERN.fullmatch(sid) else world.nowhere
     assert world.run(sessions.get_by_id(sid)) is None
     assert world.run(sessions.end_session_by_id(sid)) is None
     assert world.run(sessions.end_session_by_id(sid, person_id="ann")) is None
@@ -956,7 +956,7 @@ def test_a_sid_that_cannot_be_one_is_known_to_be_unknown_without_the_database(
 @example(before="")
 @example(before="\0")
 def test_a_list_from_something_that_is_no_sid_on_is_refused(world: World, before: str) -> None:
-    if SIDS.fullmatch(before):
+    if SID_PATTERN.fullmatch(before):
         listed = world.run(world.sessions.list_sessions(LOG_IN, before=before))
         assert all(session.sid < before for session in listed)
     else:
@@ -1154,7 +1154,7 @@ def test_a_sid_is_a_uuid_of_version_7_in_the_order_of_time(
         for moment, tail in zip(sorted(moments), tails, strict=False)
     ]
     for _, sid in made:
-        assert SIDS.fullmatch(sid)
+        assert SID_PATTERN.fullmatch(sid)
         assert (UUID(sid).version, UUID(sid).variant) == (7, "specified in RFC 4122")
     for (earlier, first), (later, second) in pairwise(made):
         if later - earlier >= timedelta(milliseconds=1):

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Table, insert
 
-from asgi_sessions import ALL_APPS, SessionEvent, Sessions, SessionsUnavailable, _bulk
-from asgi_sessions._access import Access
-from asgi_sessions._ends import Ends
-from asgi_sessions._operator import Operator
-from asgi_sessions._row import Row
-from asgi_sessions._starts import ROOM
-from asgi_sessions._store import Use
-from asgi_sessions._upkeep import SMALLEST_END, Pace
+from asgi_sessions import ALL_APPS, SessionEvent, Sessions, SessionsUnavailable
+from asgi_sessions._cli.operator import Operator
+from asgi_sessions._model.row import Row
+from asgi_sessions._store import bulk_ending
+from asgi_sessions._store.connection import RowConnection
+from asgi_sessions._store.ending import Ends
+from asgi_sessions._store.maintenance import SMALLEST_END, Pace
+from asgi_sessions._store.starting import ROOM
+from asgi_sessions._store.store import Touch
 
 from .conftest import MakeSessions
 from .engines import kind, sync_engine
@@ -85,7 +86,7 @@ class Watch:
 
     def __init__(self, sessions: Sessions) -> None:
         self.params = self.read = 0
-        driver = sessions._core.store.links.here.driver
+        driver = sessions._core.store.engines.here.driver
         self._fetch, self._execute = driver.fetch, driver.execute
         setattr(driver, "fetch", self.fetch)  # noqa: B010 -- a method, for mypy
         setattr(driver, "execute", self.execute)  # noqa: B010 -- as above
@@ -117,7 +118,7 @@ async def test_each_of_many_sessions_ends_and_is_told_of_once(
     assert await sessions.end_all_sessions("ann") == MANY
     # Each was looked for once, and no statement was as long as there are rows.
     assert watch.read == MANY
-    assert watch.params <= _bulk._MOST + 10
+    assert watch.params <= bulk_ending._MOST + 10
     assert await live(sessions) == []
     assert await live(sessions, "bob") == [theirs]
     ended = [event.session for event in events if event.kind == "ended"]
@@ -182,7 +183,7 @@ async def test_what_ends_meanwhile_is_not_counted(
     end_these = Ends.end_these
     counts: list[int] = []
 
-    async def late(self: Ends, access: Access, sids: Sequence[str], **how: Any) -> list[Row]:
+    async def late(self: Ends, access: RowConnection, sids: Sequence[str], **how: Any) -> list[Row]:
         monkeypatch.setattr(Ends, "end_these", end_these)
         counts.append(await faster.end_all_sessions("ann"))
         return await end_these(self, access, sids, **how)
@@ -272,7 +273,7 @@ async def test_many_sessions_may_take_longer_to_end_than_one_statement(
     fill(plain_others, plain.table, clock)
     end_these = Ends.end_these
 
-    async def slow(self: Ends, access: Access, sids: Sequence[str], **how: Any) -> list[Row]:
+    async def slow(self: Ends, access: RowConnection, sids: Sequence[str], **how: Any) -> list[Row]:
         await asyncio.sleep(0.7)
         return await end_these(self, access, sids, **how)
 
@@ -327,11 +328,11 @@ async def test_an_operator_ends_more_at_a_time_where_that_is_fast(
     plain: Sessions, plain_others: Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(plain_others, plain.table, clock, count=1000)
-    monkeypatch.setattr(plain._core.store.links.here.driver, "batch", 60)
+    monkeypatch.setattr(plain._core.store.engines.here.driver, "batch", 60)
     told: list[int] = []
     assert await Operator(plain, pause=0).end_all(None, 400, told.append) == 1000
     assert max(told) == 400
-    monkeypatch.setattr(plain._core.store.links.here.driver, "batch", 0)
+    monkeypatch.setattr(plain._core.store.engines.here.driver, "batch", 0)
     plain_others.execute(plain.table.update().values(ended_at=None))
     told.clear()
     assert await Operator(plain, pause=0).end_all("default", 400, told.append) == 1000
@@ -353,7 +354,7 @@ async def test_a_login_ends_what_is_far_over_the_cap(
     ended = [event.session for event in events if event.kind == "ended"]
     assert sorted(session.sid for session in ended) == sorted(sids[2:])
     assert {session.end_reason for session in ended} == {"limit"}
-    assert watch.params <= _bulk._MOST + 10
+    assert watch.params <= bulk_ending._MOST + 10
     live_here = await sessions.list_sessions("ann")
     assert [session.sid for session in live_here] == [sid, *sids[:2]]
     assert len(await sessions.list_sessions("ann", app_id="mail")) == 5
@@ -414,7 +415,7 @@ async def test_a_row_that_somebody_has_locked_holds_up_no_login_and_no_use_of_an
     table = sessions.table.name
     others.exec_driver_sql(f"SELECT id FROM {table} WHERE id = '{locked}' FOR UPDATE")  # noqa: S608 -- a test's
     began = time.monotonic()
-    uses = [touch(Use(locked, clock.now, row.secret_hash)), touch(Use(free, clock.now, None))]
+    uses = [touch(Touch(locked, clock.now, row.secret_hash)), touch(Touch(free, clock.now, None))]
     await asyncio.gather(*uses, start(sessions, "cy"))
     assert time.monotonic() - began < 1
     others.exec_driver_sql("ROLLBACK")
@@ -423,7 +424,7 @@ async def test_a_row_that_somebody_has_locked_holds_up_no_login_and_no_use_of_an
         timedelta(minutes=5),
         timedelta(0),
     ]
-    await touch(Use(locked, clock.now, row.secret_hash))
+    await touch(Touch(locked, clock.now, row.secret_hash))
     row = await sessions._core.store.by_sid(locked)
     assert row is not None
     assert row.last_seen_at == row.secret_seen_at == clock.now
@@ -435,14 +436,14 @@ async def test_a_login_does_not_wait_for_a_use_that_the_database_does_not_answer
     if kind(database_url) == "sqlite":
         pytest.skip("one transaction writes at a time")
     sid, go_on = await start(sessions), asyncio.Event()
-    change = Access.change_unlocked
+    change = RowConnection.change_unlocked
 
-    async def slow(self: Access, *args: Any, **how: Any) -> None:
+    async def slow(self: RowConnection, *args: Any, **how: Any) -> None:
         await go_on.wait()
         await change(self, *args, **how)
 
-    monkeypatch.setattr(Access, "change_unlocked", slow)
-    use = sessions._core.store.touch(Use(sid, clock.now, None))
+    monkeypatch.setattr(RowConnection, "change_unlocked", slow)
+    use = sessions._core.store.touch(Touch(sid, clock.now, None))
     await asyncio.wait_for(start(sessions, "bob"), 2)
     assert not use.done()
     go_on.set()
@@ -457,7 +458,7 @@ async def test_a_server_that_leaves_out_no_locked_rows_is_asked_once(
     sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sid = await start(sessions)
-    driver = sessions._core.store.links.here.driver
+    driver = sessions._core.store.engines.here.driver
     execute, asked = driver.execute, 0
 
     async def old(raw: object, sql: str, params: Sequence[Any]) -> int:
@@ -472,7 +473,7 @@ async def test_a_server_that_leaves_out_no_locked_rows_is_asked_once(
     monkeypatch.setattr(driver, "unknown", lambda fault: isinstance(fault, TooOld))
     for _ in range(2):
         clock.turn(timedelta(minutes=5))
-        await sessions._core.store.touch(Use(sid, clock.now, None))
+        await sessions._core.store.touch(Touch(sid, clock.now, None))
         session = await sessions.get_by_id(sid)
         assert session is not None
         assert session.last_seen_at == clock.now
@@ -480,7 +481,7 @@ async def test_a_server_that_leaves_out_no_locked_rows_is_asked_once(
     monkeypatch.setattr(driver, "skips", True)
     monkeypatch.setattr(driver, "unknown", lambda _: False)
     with pytest.raises(SessionsUnavailable):
-        await sessions._core.store.touch(Use(sid, clock.now, None))
+        await sessions._core.store.touch(Touch(sid, clock.now, None))
 
 
 # --- connections ----------------------------------------------------------------------------------
@@ -492,13 +493,13 @@ async def test_ends_of_many_rows_hold_a_connection_while_they_last(
     sessions = await make_sessions()
     fill(others, sessions.table, clock)
     sid = await start(sessions)
-    await sessions._core.store.touch(Use(sid, clock.now, None))
+    await sessions._core.store.touch(Touch(sid, clock.now, None))
     await sessions.get_by_id(sid)
     await live(sessions)
-    link = sessions._core.store.links.here
+    link = sessions._core.store.engines.here
 
     def held() -> int:
-        return sum(lane._held is not None for lane in link._lanes)
+        return sum(batcher._held is not None for batcher in link._batchers)
 
     at_rest = 3 if kind(database_url) == "sqlite" else 4
     assert held() == at_rest

@@ -22,9 +22,9 @@ from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Session, Sessions
 from asgi_sessions.__main__ import main
-from asgi_sessions._cli import run
-from asgi_sessions._operator import Due, Operator
-from asgi_sessions._settings import system_clock
+from asgi_sessions._cli.commands import run
+from asgi_sessions._cli.operator import Due, Operator
+from asgi_sessions._service.options import system_clock
 
 from .support import KEY, Browser, Clock, make_app
 
@@ -192,7 +192,7 @@ def test_a_file_that_is_not_there_is_not_made_by_looking(shell: Shell, tmp_path:
         (["stats", "--idle", "soon"], "'soon' is no duration: use for instance 90d"),
         (["stats", "--idle", "500d"], "400 days"),
         (["stats", "--timeout", "0s"], "timeout="),
-        (["stats", "--database-url", "nonsense"], "no database URL"),
+        (["stats", "--database-url", "nonsense"], "invalid database URL"),
         (["list", "--person", ""], "person_id"),
         (["list", "--person", "ann", "--before", "x"], "must be a sid"),
         (["purge", "--batch-size", "10001"], "10001"),
@@ -508,9 +508,9 @@ def test_without_the_extra_it_says_how_to_install_it(
 
 
 def test_another_missing_module_is_no_matter_of_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "asgi_sessions._cli")
-    monkeypatch.setitem(sys.modules, "asgi_sessions._operator", None)
-    with pytest.raises(ModuleNotFoundError, match="_operator"):
+    monkeypatch.delitem(sys.modules, "asgi_sessions._cli.commands")
+    monkeypatch.setitem(sys.modules, "asgi_sessions._cli.operator", None)
+    with pytest.raises(ModuleNotFoundError, match=r"_cli\.operator"):
         main()
 
 

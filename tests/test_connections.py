@@ -14,8 +14,8 @@ import pytest
 from databases import DatabaseURL
 
 from asgi_sessions import Sessions
-from asgi_sessions._link import _keep_alive
-from asgi_sessions._links import Links
+from asgi_sessions._database.engine import _keep_alive
+from asgi_sessions._database.source import Source
 
 from .conftest import URLS, MakeSessions, name_of
 from .engines import app_database
@@ -141,8 +141,8 @@ async def test_nothing_waits_for_the_dead_when_all_is_over(make: Make, proxy: Tc
 async def test_the_kernel_sends_signs_of_life(make: Make) -> None:
     sessions = await make()
     await used(sessions)
-    lanes = sessions._core.store.links.here._lanes
-    held = [lane._held for lane in lanes if lane._held is not None]
+    batchers = sessions._core.store.engines.here._batchers
+    held = [batcher._held for batcher in batchers if batcher._held is not None]
     assert len(held) >= 3  # the others have had nothing to do
     for access in held:
         its = access.driver.socket(access.raw)
@@ -173,8 +173,8 @@ def test_where_the_kernel_knows_no_signs_of_life_there_are_none() -> None:
     ],
 )
 def test_pools_of_our_own_let_go_as_early(given: str, seconds: int) -> None:
-    links = Links(f"postgresql://host/name{given}")
-    assert links._max_idle == seconds
-    assert links.first.options["max_inactive_connection_lifetime"] == seconds
-    assert Links(f"mysql://host/name{given}").first.options["pool_recycle"] == seconds
-    assert "pool_recycle" not in Links("sqlite:///sessions.db").first.options
+    source = Source(f"postgresql://host/name{given}")
+    assert source.max_idle == seconds
+    assert source.first.options["max_inactive_connection_lifetime"] == seconds
+    assert Source(f"mysql://host/name{given}").first.options["pool_recycle"] == seconds
+    assert "pool_recycle" not in Source("sqlite:///sessions.db").first.options

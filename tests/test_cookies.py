@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_sessions import AAL2, BANKING, ConfigurationError, Lifetimes, Sessions
-from asgi_sessions._cookies import VALUE_LENGTH, CookieSettings, SameSite, for_caches
+from asgi_sessions._model.cookies import VALUE_LENGTH, CookieSettings, SameSite, for_caches
 
 from .conftest import MakeSessions
 from .support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, vouched

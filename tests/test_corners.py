@@ -1,4 +1,4 @@
-"""What happens at the edges of lanes, drivers and sockets."""
+"""What happens at the edges of batchers, drivers and sockets."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from asgi_sessions import (
     SessionsUnavailable,
     _sqlite,
 )
-from asgi_sessions._drivers import driver_for
-from asgi_sessions._lane import Lane
-from asgi_sessions._mysql import MySQL
-from asgi_sessions._postgresql import PostgreSQL
-from asgi_sessions._row import Row
-from asgi_sessions._sqlite import SQLite
-from asgi_sessions._starts import Starts
-from asgi_sessions._statement import CutShort, Statement
+from asgi_sessions._database.batcher import Batcher
+from asgi_sessions._database.drivers import driver_for
+from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
+from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
+from asgi_sessions._database.drivers.mysql import MySQLDriver
+from asgi_sessions._database.statement import Statement, TruncatedResult
+from asgi_sessions._model.row import Row
+from asgi_sessions._store.starting import Starts
 
 from .support import KEY, Browser, make_app, vouched
 
@@ -44,16 +44,16 @@ class Fault(Exception):
 
 
 class Bench:
-    """A lane whose connection is a word and whose jobs are functions."""
+    """A batcher whose connection is a word and whose jobs are functions."""
 
     def __init__(self, *, hold: bool = True, keep: bool = False, halve: bool = False) -> None:
         self.log: list[str] = []
-        self.lane: Lane[str] = Lane(
+        self.batcher: Batcher[str] = Batcher(
             self.acquire,
             self.release,
             lambda held: self.log.append(f"left {held}"),
             {"job": (self.run, 2)},
-            passing=lambda fault: "again" in str(fault),
+            is_transient=lambda fault: "again" in str(fault),
             reason=self.reason,
             hold=hold,
             keep=keep,
@@ -62,7 +62,7 @@ class Bench:
         )
 
     def put(self, job: Any) -> asyncio.Future[Any]:
-        return self.lane.put("job", job)
+        return self.batcher.put("job", job)
 
     async def acquire(self) -> str:
         self.log.append("acquired")
@@ -91,19 +91,19 @@ def failing(*faults: Exception) -> Any:
 async def test_a_lane_that_is_closed_finishes_what_waits() -> None:
     bench = Bench()
     answers = [bench.put(lambda: 1), bench.put(lambda: 2), bench.put(lambda: 3)]
-    await bench.lane.close()
+    await bench.batcher.close()
     assert [await answer for answer in answers] == [1, 2, 3]
     assert bench.log == ["acquired", "released"]
-    await bench.lane.close()  # once more does no harm
+    await bench.batcher.close()  # once more does no harm
     again = bench.put(lambda: 4)
     assert await again == 4
     waiting = bench.put(lambda: 5)
-    await bench.lane.close()
+    await bench.batcher.close()
     assert await waiting == 5
 
 
 async def batches(*bursts: int, halve: bool, later: int) -> list[int]:
-    """How many jobs go together: of those that are there when the lane wakes, again and again, and
+    """How many jobs go together: of those that are there when the batcher wakes, each time, and
     of those that come while it has the first of them.
     """
     bench, sizes, coming = Bench(halve=halve), [], [later]
@@ -115,12 +115,12 @@ async def batches(*bursts: int, halve: bool, later: int) -> list[int]:
         await asyncio.sleep(0)
         return jobs
 
-    bench.lane._kinds = {"job": (run, 64)}
+    bench.batcher._kinds = {"job": (run, 64)}
     for jobs in bursts:
         await asyncio.gather(*(bench.put(None) for _ in range(jobs)))
         await asyncio.gather(*more)
         await asyncio.sleep(0)
-    await bench.lane.close()
+    await bench.batcher.close()
     return sizes
 
 
@@ -143,8 +143,8 @@ async def test_a_lane_that_wakes_takes_half_of_many(
 
 async def test_a_lane_that_was_never_used_is_closed() -> None:
     bench = Bench()
-    await bench.lane.close()
-    bench.lane.leave()
+    await bench.batcher.close()
+    bench.batcher.leave()
     assert bench.log == []
 
 
@@ -153,21 +153,21 @@ async def test_a_lane_that_does_not_hold_gives_back_when_it_is_idle() -> None:
     assert await bench.put(lambda: 1) == 1
     await asyncio.sleep(0)
     assert bench.log == ["acquired", "released"]
-    await bench.lane.close()
+    await bench.batcher.close()
 
 
 @pytest.mark.parametrize("keep", [False, True])
 async def test_a_lane_may_keep_its_connection_between_the_jobs_of_somebody(*, keep: bool) -> None:
     bench = Bench(hold=False, keep=keep)
-    with bench.lane.kept():
+    with bench.batcher.kept():
         for number in range(2):
-            with bench.lane.kept():
+            with bench.batcher.kept():
                 assert await bench.put(lambda: 1) == 1
                 await asyncio.sleep(0)
             assert bench.log == (["acquired"] if keep else ["acquired", "released"] * (number + 1))
     await asyncio.sleep(0)
     assert bench.log[-1] == "released"
-    await bench.lane.close()
+    await bench.batcher.close()
 
 
 def test_what_keeps_a_lane_may_outlive_its_loop() -> None:
@@ -175,7 +175,7 @@ def test_what_keeps_a_lane_may_outlive_its_loop() -> None:
 
     async def keep() -> Any:
         bench = Bench(hold=False, keep=True)
-        kept = bench.lane.kept()
+        kept = bench.batcher.kept()
         kept.__enter__()
         await bench.put(lambda: 1)
         return kept, bench
@@ -189,9 +189,9 @@ def test_what_keeps_a_lane_may_outlive_its_loop() -> None:
 async def test_a_lane_can_be_left_with_its_connection() -> None:
     bench = Bench()
     assert await bench.put(lambda: 1) == 1
-    bench.lane.leave()
+    bench.batcher.leave()
     assert bench.log == ["acquired", "left it"]
-    await bench.lane.close()
+    await bench.batcher.close()
 
 
 async def test_a_lane_whose_loop_ends_does_its_last_kind_and_nothing_else() -> None:
@@ -201,15 +201,15 @@ async def test_a_lane_whose_loop_ends_does_its_last_kind_and_nothing_else() -> N
         begun.set()
         return [await asyncio.get_running_loop().create_future() for _ in jobs]
 
-    bench.lane._kinds = {"job": (for_ever, 2), "touch": (bench.run, 2)}
-    bench.lane._waiting["touch"] = deque()
-    bench.lane._last = "touch"
+    bench.batcher._kinds = {"job": (for_ever, 2), "touch": (bench.run, 2)}
+    bench.batcher._waiting["touch"] = deque()
+    bench.batcher._last = "touch"
     cut_in_half = bench.put(1)
     await begun.wait()
-    bench.lane.put("touch", lambda: bench.log.append("touched"))
-    assert bench.lane._task is not None
-    bench.lane._task.cancel()
-    await bench.lane.ended()
+    bench.batcher.put("touch", lambda: bench.log.append("touched"))
+    assert bench.batcher._task is not None
+    bench.batcher._task.cancel()
+    await bench.batcher.ended()
     with pytest.raises(SessionsUnavailable):
         await cut_in_half
     assert bench.log == ["acquired", "broken", "acquired", "touched", "released"]
@@ -220,7 +220,7 @@ def test_a_connection_of_sqlite_can_be_left_where_no_loop_runs(tmp_path: Path) -
         return await aiosqlite.connect(tmp_path / "sessions.db")
 
     connection = asyncio.run(connect())
-    SQLite().leave(connection)
+    AiosqliteDriver().leave(connection)
     connection._thread.join(10)
     assert not connection._thread.is_alive()
 
@@ -233,7 +233,7 @@ def test_who_asks_in_a_loop_that_is_closed_is_refused_in_silence() -> None:
             await asyncio.get_running_loop().create_future()
             raise AssertionError
 
-        bench.lane._acquire = never
+        bench.batcher._acquire = never
         asker = asyncio.ensure_future(bench.put(lambda: 1))
         task = asyncio.ensure_future(asyncio.wait([asker]))
         setattr(task, "_log_destroy_pending", False)  # noqa: B010 -- in no stub
@@ -253,7 +253,7 @@ async def test_a_fault_is_tried_once_more_and_longer_if_it_asks_for_it() -> None
     assert await bench.put(failing(Fault("again"), Fault("again"), Fault("again"))) == "done"
     with pytest.raises(SessionsUnavailable, match="Fault"):
         await bench.put(failing(Fault(), Fault()))
-    await bench.lane.close()
+    await bench.batcher.close()
 
 
 async def test_one_job_of_a_batch_that_cannot_be_answered_fails_no_other() -> None:
@@ -263,7 +263,7 @@ async def test_one_job_of_a_batch_that_cannot_be_answered_fails_no_other() -> No
     assert await good == "done"
     with pytest.raises(SessionsUnavailable, match="Fault"):
         await bad
-    await bench.lane.close()
+    await bench.batcher.close()
 
 
 async def test_a_batch_is_not_taken_apart_while_the_database_is_away() -> None:
@@ -275,13 +275,13 @@ async def test_a_batch_is_not_taken_apart_while_the_database_is_away() -> None:
         asked += 1
         raise ConnectionRefusedError
 
-    bench.lane._acquire = refuse
+    bench.batcher._acquire = refuse
     jobs = [bench.put(lambda: "done"), bench.put(lambda: "done")]
     for job in jobs:
         with pytest.raises(SessionsUnavailable, match="ConnectionRefusedError"):
             await job
     assert asked == 2  # once, and once again
-    await bench.lane.close()
+    await bench.batcher.close()
 
 
 async def test_an_error_of_ours_is_told_as_it_is() -> None:
@@ -291,7 +291,7 @@ async def test_an_error_of_ours_is_told_as_it_is() -> None:
         with pytest.raises(SessionsError) as caught:
             await bench.put(job)
         assert caught.value is ours
-    await bench.lane.close()
+    await bench.batcher.close()
 
 
 async def test_an_asker_that_has_gone_is_not_answered() -> None:
@@ -301,7 +301,7 @@ async def test_an_asker_that_has_gone_is_not_answered() -> None:
     assert await stays == 2
     failed = bench.put(failing(Fault(), Fault()))
     failed.cancel()
-    await bench.lane.close()
+    await bench.batcher.close()
 
 
 class Raw:
@@ -319,22 +319,22 @@ class Raw:
 
 async def test_a_connection_whose_loop_is_gone_is_broken_off() -> None:
     raw = Raw()
-    PostgreSQL().leave(raw)
-    MySQL().leave(raw)
-    SQLite().abandon(raw)
+    AsyncpgDriver().leave(raw)
+    MySQLDriver().leave(raw)
+    AiosqliteDriver().abandon(raw)
     assert raw.done == ["terminated", "closed"]
 
 
 def test_an_answer_that_lacks_rows_is_noticed() -> None:
     rows: Select[tuple[str]] = select(column("id"))
-    statement = Statement(rows, MySQL().dialect, packed=rows)
+    statement = Statement(rows, MySQLDriver().dialect, packed=rows)
     assert [*statement.rows([('["a"],["b"]', 2)])] == [["a"], ["b"]]
     assert [*statement.rows([(None, 0)])] == []
-    with pytest.raises(CutShort, match="of 2 rows the database has sent 1"):
+    with pytest.raises(TruncatedResult, match="of 2 rows the database has sent 1"):
         statement.rows([('["a"]', 2)])
-    with pytest.raises(CutShort, match="of 2 rows the database has sent 0"):
+    with pytest.raises(TruncatedResult, match="of 2 rows the database has sent 0"):
         statement.rows([(None, 2)])
-    with pytest.raises(CutShort, match="Unterminated"):
+    with pytest.raises(TruncatedResult, match="Unterminated"):
         statement.rows([('["a"],["b', 2)])
 
 
@@ -357,7 +357,7 @@ class Backend:
 @pytest.mark.parametrize("owned", [True, False])
 async def test_a_pooler_is_refused_where_statements_would_be_prepared(owned: bool) -> None:
     with pytest.raises(ConfigurationError, match="statement_cache_size=0"):
-        await PostgreSQL().prepare(Backend(pooled=True), owned=owned, timeout=5)
+        await AsyncpgDriver().prepare(Backend(pooled=True), owned=owned, timeout=5)
 
 
 async def test_a_pooler_is_taken_once_somebody_has_decided() -> None:
@@ -368,21 +368,21 @@ async def test_a_pooler_is_taken_once_somebody_has_decided() -> None:
 
 
 async def test_a_server_is_asked_once_whether_it_is_one() -> None:
-    driver, direct = PostgreSQL(), Backend(pooled=False)
+    driver, direct = AsyncpgDriver(), Backend(pooled=False)
     for _ in range(2):
         await driver.prepare(direct, owned=True, timeout=5)
     assert direct.asked == 1
 
 
 def test_faults_are_told_apart() -> None:
-    assert PostgreSQL().made_already(Fault())
-    assert not SQLite().made_already(Fault())
-    assert not SQLite().passing(Fault())
-    assert MySQL().passing(Fault(1213, "Deadlock found"))
-    assert not MySQL().passing(Fault())
-    assert MySQL().unknown(Fault(1064, "You have an error in your SQL syntax"))
-    assert not MySQL().unknown(Fault())
-    assert not PostgreSQL().unknown(Fault())
+    assert AsyncpgDriver().already_exists(Fault())
+    assert not AiosqliteDriver().already_exists(Fault())
+    assert not AiosqliteDriver().is_transient(Fault())
+    assert MySQLDriver().is_transient(Fault(1213, "Deadlock found"))
+    assert not MySQLDriver().is_transient(Fault())
+    assert MySQLDriver().unknown(Fault(1064, "You have an error in your SQL syntax"))
+    assert not MySQLDriver().unknown(Fault())
+    assert not AsyncpgDriver().unknown(Fault())
 
 
 def test_a_driver_that_is_not_supported_is_refused() -> None:
@@ -439,7 +439,7 @@ class Stoppable:
 
 async def test_a_sqlite_connection_of_another_loop_is_stopped_from_a_thread_without_one() -> None:
     raw = Stoppable()
-    SQLite().leave(raw)
+    AiosqliteDriver().leave(raw)
     assert await asyncio.to_thread(raw.stopped.wait, 5)
 
 

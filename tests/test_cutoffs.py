@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from asgi_sessions import ALL_APPS, Sessions
-from asgi_sessions._core import SKEW
-from asgi_sessions._decisions import Cutoff, is_cut_off
+from asgi_sessions._model.decisions import Cutoff, is_cut_off
+from asgi_sessions._service.core import SKEW
 
 from .conftest import MakeSessions
 from .support import Browser, Clock, make_app

@@ -38,14 +38,14 @@ from asgi_sessions import (
     Sessions,
     SessionsUnavailable,
 )
-from asgi_sessions._call import Call
+from asgi_sessions._connection.context import RequestContext
 from asgi_sessions._dbsc import headers
 from asgi_sessions._dbsc.challenge import LIFETIME
 from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
 from asgi_sessions._dbsc.record import REMEMBERED, Record
 from asgi_sessions._dbsc.refusal import Reason
-from asgi_sessions._events import APART, EVERY
-from asgi_sessions._tokens import microseconds
+from asgi_sessions._model.tokens import microseconds
+from asgi_sessions._service.events import APART, EVERY
 from asgi_sessions.dbsc import DBSC, SkipReason
 
 from .conftest import MakeSessions
@@ -799,7 +799,7 @@ async def test_a_websocket_needs_the_device_too(world: World) -> None:
 
 def statements(world: World) -> list[str]:
     """What the database is asked from now on."""
-    driver: Any = world.sessions._core.store.links.here.driver
+    driver: Any = world.sessions._core.store.engines.here.driver
     asked: list[str] = []
 
     def counting(do: Callable[..., Any]) -> Callable[..., Any]:
@@ -1587,7 +1587,7 @@ async def opened(world: World, kind: str, cookies: httpx.Cookies, **headers: str
 
 async def checked(world: World) -> None:
     """As every `socket_check_interval`."""
-    await world.sessions._core.watched.check()
+    await world.sessions._core.live_connections.check()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 
@@ -1702,7 +1702,7 @@ async def test_a_login_over_a_bound_session_on_a_socket_has_proved_nothing(
     seen: list[tuple[str, bool]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        call: Call = scope[world.sessions._key]
+        call: RequestContext = scope[world.sessions._key]
         seen.append((scope["state"]["sid"], call.unproved_since is None))
         await world.sessions.start_session(scope, "ann")
         seen.append((scope["state"]["sid"], call.unproved_since is None))

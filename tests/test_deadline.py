@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from asgi_sessions._deadline import Deadline
+from asgi_sessions._database.deadline import Deadline
 
 
 def deadline(seconds: float) -> Deadline:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from asgi_sessions import Sessions
-from asgi_sessions._decisions import BY_COOKIE, BY_FINDING, Cookie, Decision, Found, Then, Who
+from asgi_sessions._model.decisions import BY_COOKIE, BY_FINDING, Cookie, Decision, Found, Then, Who
 
 from .conftest import MakeSessions
 from .support import Browser, Clock, make_app, set_cookies, vouched

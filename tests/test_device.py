@@ -8,7 +8,7 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_sessions import Sessions
-from asgi_sessions._device import Device, StoreIP, address_to_store, device_from_scope
+from asgi_sessions._model.device import Device, StoreIP, address_to_store, device_from_scope
 
 from .conftest import MakeSessions
 from .support import Browser, make_app

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 
-from asgi_sessions import _device_name
-from asgi_sessions._device_name import device_name
+from asgi_sessions._model import device_name as _device_name_module
+from asgi_sessions._model.device_name import device_name
 
 CHROME = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0"
 SAFARI = "AppleWebKit/605.1.15 (KHTML, like Gecko)"
@@ -26,9 +26,9 @@ def names_by(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Literal["ua-parser", "no library"]]:
     """By each of the two ways."""
-    assert _device_name._parse is not None  # the tests' group installs it
+    assert _device_name_module._parse is not None  # the tests' group installs it
     if request.param == "no library":
-        monkeypatch.setattr(_device_name, "_parse", None)
+        monkeypatch.setattr(_device_name_module, "_parse", None)
     device_name.cache_clear()
     yield request.param
     device_name.cache_clear()
@@ -76,6 +76,6 @@ def test_the_library_knows_more_than_the_list(names_by: str) -> None:
 
 def test_the_library_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ua_parser", None)
-    alone = run_path(str(_device_name.__file__))
+    alone = run_path(str(_device_name_module.__file__))
     assert alone["_parse"] is None
     assert alone["device_name"](f"{MAC} {SAFARI} Version/18.1 Safari/605.1.15") == "Safari on macOS"

@@ -24,10 +24,10 @@ from asgi_sessions import (
     Sessions,
     _mysql,
 )
-from asgi_sessions._driver import Driver
-from asgi_sessions._mysql import MySQL
-from asgi_sessions._postgresql import PostgreSQL
-from asgi_sessions._sqlite import SQLite
+from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
+from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
+from asgi_sessions._database.drivers.base import Driver
+from asgi_sessions._database.drivers.mysql import MySQLDriver
 
 from .conftest import URLS, MakeSessions, name_of
 from .engines import app_database, kind, own_database, sync_engine
@@ -289,7 +289,11 @@ async def test_a_proof_that_not_every_database_can_store_is_none(
 
 # --- settings of connections ----------------------------------------------------------------------
 
-DRIVERS: dict[str, type[Driver]] = {"sqlite": SQLite, "postgresql": PostgreSQL, "mysql": MySQL}
+DRIVERS: dict[str, type[Driver]] = {
+    "sqlite": AiosqliteDriver,
+    "postgresql": AsyncpgDriver,
+    "mysql": MySQLDriver,
+}
 
 
 def on_each(**statements: list[str]) -> pytest.MarkDecorator:
@@ -586,13 +590,13 @@ async def test_a_table_may_be_in_another_schema(
     tmp_path: Path,
     clock: Clock,
 ) -> None:
-    prepare = SQLite.prepare
+    prepare = AiosqliteDriver.prepare
 
-    async def attach(self: SQLite, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- the driver's
+    async def attach(self: AiosqliteDriver, raw: Any, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- the driver's
         await prepare(self, raw, owned=owned, timeout=timeout)
         await raw.execute_fetchall(f"ATTACH DATABASE '{tmp_path}/{schema}.db' AS {schema}")
 
-    monkeypatch.setattr(SQLite, "prepare", attach)
+    monkeypatch.setattr(AiosqliteDriver, "prepare", attach)
     sessions = await make_sessions(table_name=f"{schema}.sessions")
     assert (sessions.table.schema, sessions.table.name) == (schema, "sessions")
     await live_a_life(sessions, clock)

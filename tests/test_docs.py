@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import asgi_sessions
 from asgi_sessions import Lifetimes, Session, SessionMiddleware, Sessions
-from asgi_sessions._cli import EPILOG, cli
+from asgi_sessions._cli.commands import EPILOG, cli
 from asgi_sessions.testing import logged_in_cookie
 
 from .support import KEY, Browser, set_cookies
@@ -347,7 +347,7 @@ async def test_the_stream_of_the_page_ends_with_its_session(reader: Reader) -> N
 
     async def end() -> int:
         # httpx shows nothing of a response before its end.
-        while not any(here.open for here in sessions._core.watched._loops.values()):  # noqa: ASYNC110
+        while not any(here.open for here in sessions._core.live_connections._loops.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         return int(await sessions.end_all_sessions("ada"))
 
@@ -495,7 +495,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def links(page: Path) -> Iterator[tuple[str, str]]:
+def engines(page: Path) -> Iterator[tuple[str, str]]:
     """Path and fragment of each link into the repository."""
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if not target.startswith(("https://", "http://")):
@@ -507,14 +507,14 @@ def links(page: Path) -> Iterator[tuple[str, str]]:
     "page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=lambda page: page.stem
 )
 def test_links_lead_somewhere(page: Path) -> None:
-    for path, fragment in links(page):
+    for path, fragment in engines(page):
         target = (page.parent / path).resolve() if path else page
         assert target.is_file(), f"{page.name}: {path}"
         assert not fragment or fragment in anchors(target), f"{page.name}: {path}#{fragment}"
 
 
 def test_the_readme_leads_to_each_page() -> None:
-    linked = {(ROOT / path).resolve() for path, _ in links(README)}
+    linked = {(ROOT / path).resolve() for path, _ in engines(README)}
     assert set(PAGES) - {README} <= linked
 
 

@@ -27,7 +27,7 @@ from asgi_sessions import (
     SessionsUnavailable,
 )
 from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
-from asgi_sessions._events import EventKind, IncidentKind
+from asgi_sessions._service.events import EventKind, IncidentKind
 from asgi_sessions.dbsc import DBSC
 
 from .conftest import MakeSessions
@@ -624,8 +624,8 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.get("/leave")
     await sessions._core.events.settle()
     assert (await browser.get("/")).status_code == 503
-    closed = sessions._core.watched.add(sid, caplog.clear)
-    await sessions._core.watched.check()
+    closed = sessions._core.live_connections.add(sid, caplog.clear)
+    await sessions._core.live_connections.check()
     closed()
     server = Server()  # the one that notifies is not there, and then is
     server.faults = [OSError("refused")]

@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import insert, text
 
 from asgi_sessions import Sessions
-from asgi_sessions._access import Access
-from asgi_sessions._driver import Driver
-from asgi_sessions._store import Finding, Use
+from asgi_sessions._database.drivers.base import Driver
+from asgi_sessions._store.connection import RowConnection
+from asgi_sessions._store.store import Finding, Touch
 
 from .engines import app_database, kind, own_database, sync_engine
 from .support import KEY, Browser, Clock, make_app
@@ -168,7 +168,7 @@ async def live(place: Place, round_: int) -> None:
                 *(store.find(Finding(p, "default", None, (k,))) for p, k in devices)
             )
             clock.turn(timedelta(minutes=1))
-            await asyncio.gather(*(store.touch(Use(one, clock.now, None)) for one in known))
+            await asyncio.gather(*(store.touch(Touch(one, clock.now, None)) for one in known))
             await store.living([*known, *unknown], now=clock.now)
         for ended in (False, True):
             await sessions.list_sessions("person-1", include_ended=ended)
@@ -182,11 +182,11 @@ async def live(place: Place, round_: int) -> None:
 
 
 async def test_no_statement_reads_all_of_a_table_that_has_grown(place: Place) -> None:
-    links, database = place.sessions._core.store.links, kind(place.url)
+    engines, database = place.sessions._core.store.engines, kind(place.url)
     for round_ in range(PLANNED):
         await live(place, round_)
     place.grow()
-    driver = links.here.driver
+    driver = engines.here.driver
     if database == "postgresql":
         # Behind a pooler no plans are kept, and none can be forbidden: for hundreds of sids at once
         # PostgreSQL rightly reads so small a table whole, once or twice.
@@ -213,11 +213,11 @@ async def test_no_statement_reads_all_of_a_table_that_has_grown(place: Place) ->
 async def test_what_reads_all_of_it_is_noticed(place: Place) -> None:
     place.grow()
     store = place.sessions._core.store
-    driver = store.links.here.driver
+    driver = store.engines.here.driver
     sql = f"SELECT count(acr) FROM {store.table.name} WHERE acr IS NULL"  # noqa: S608 -- a test's
     reads = Reads(driver) if kind(place.url) == "mysql" else None
 
-    async def ask(access: Access) -> None:
+    async def ask(access: RowConnection) -> None:
         await access.driver.fetch(access.raw, sql, ())
 
     await store._query(ask)

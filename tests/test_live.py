@@ -81,7 +81,7 @@ def behind(sessions: Sessions, app: ASGIApp) -> ASGIApp:
 
 def open_sids(sessions: Sessions) -> list[str]:
     """The sessions on which something is open, in any event loop."""
-    return [sid for here in sessions._core.watched._loops.values() for sid in here.open]
+    return [sid for here in sessions._core.live_connections._loops.values() for sid in here.open]
 
 
 # --- how the app is told --------------------------------------------------------------------------
@@ -149,7 +149,7 @@ async def test_a_stream_ends_cleanly_with_its_session(
         await client.streams()
         assert open_sids(sessions) == [sid]
         await sessions.end_session_by_id(sid)
-        sessions._core.watched.end(sid)  # as if told by another process, too
+        sessions._core.live_connections.end(sid)  # as if told by another process, too
         while (message := await client.gets()).get("more_body"):
             assert message["body"] == b""
         assert message == EMPTY
@@ -328,7 +328,7 @@ async def test_who_waits_can_still_be_cancelled(
         await waiting.wait()
         await asyncio.sleep(0)
         if ended:
-            (here,) = sessions._core.watched._loops.values()
+            (here,) = sessions._core.live_connections._loops.values()
             (end,) = here.open[sid]
             end()
         task.cancel()
@@ -418,7 +418,7 @@ async def test_a_stream_without_a_session_is_left_alone(sessions: Sessions) -> N
         await send(EMPTY)
 
     assert len(await call(behind(sessions, app), http())) == 3
-    assert sessions._core.watched._loops == {}
+    assert sessions._core.live_connections._loops == {}
 
 
 async def test_a_stream_that_logs_in_ends_with_the_new_session(sessions: Sessions) -> None:
@@ -458,7 +458,7 @@ async def test_without_the_option_nothing_stands_between(tmp_path: Path, clock: 
 
         await behind(sessions, app)(http(cookie=cookie), receive, send)
         assert len(sent) == 4
-        assert sessions._core.watched._loops == {}
+        assert sessions._core.live_connections._loops == {}
 
 
 async def test_a_stream_uses_its_session_when_it_begins(sessions: Sessions, clock: Clock) -> None:
@@ -475,12 +475,12 @@ async def test_a_stream_uses_its_session_when_it_begins(sessions: Sessions, cloc
         await client.streams()
         await sessions._core.events.settle()
         clock.turn(timedelta(days=13))
-        await sessions._core.watched.check()
+        await sessions._core.live_connections.check()
         session = await sessions.get_by_id(sid)
         assert session is not None
         assert session.last_seen_at == clock.now - timedelta(days=13)
         clock.turn(timedelta(days=1))  # streaming is no use of it
-        await sessions._core.watched.check()
+        await sessions._core.live_connections.check()
         assert await client.gets() == EMPTY
 
 
@@ -536,7 +536,7 @@ async def test_a_short_response_of_starlette_passes_unwatched(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, cookie = await log_in(sessions)
-    monkeypatch.delattr(type(sessions._core.watched), "add")
+    monkeypatch.delattr(type(sessions._core.live_connections), "add")
 
     async def home(request: Request) -> Response:
         return PlainTextResponse(await request.body())
@@ -558,29 +558,29 @@ async def test_one_select_asks_for_all_that_is_open_and_none_for_nothing(
     people = [f"person-{number}" for number in range(300)]
     started = await asyncio.gather(*(there.insert(http(), person) for person in people))
     leaves = [
-        here._core.watched.add(session.id, partial(told.append, session.id))
+        here._core.live_connections.add(session.id, partial(told.append, session.id))
         for session in started
         for _ in range(2)
     ]
     last = started[-1]
     asked = statements(here)
-    await here._core.watched.check()
+    await here._core.live_connections.check()
     assert len(asked) == 1
     await there.end_session_by_id(last.id)
-    await here._core.watched.check()
+    await here._core.live_connections.check()
     await asyncio.sleep(0)
     assert told == [last.id] * 2
     assert len(asked) == 2
     for leave in leaves:
         leave()
         leave()  # once more harms nobody
-    await here._core.watched.check()
+    await here._core.live_connections.check()
     assert len(asked) == 2
 
 
 def statements(sessions: Sessions) -> list[str]:
     """The SQL that is run from now on, in the running loop."""
-    driver = sessions._core.store.links.here.driver
+    driver = sessions._core.store.engines.here.driver
     fetch, seen = driver.fetch, []
 
     async def noting(raw: object, sql: str, params: Sequence[Any]) -> Any:
@@ -594,7 +594,7 @@ def statements(sessions: Sessions) -> list[str]:
 async def test_more_than_a_statement_takes_are_asked_about_in_several(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_sessions._store._MOST", 4)
+    monkeypatch.setattr("asgi_sessions._store.store._MOST", 4)
     sids = [(await sessions.insert(http(), "ann")).id for _ in range(9)]
     asked = statements(sessions)
     dead = sorted([sids[4], sids[8]])
@@ -614,10 +614,10 @@ async def test_nothing_is_asked_once_everything_is_closed(tmp_path: Path, clock:
         await sessions.create_tables()
         sid, _ = await log_in(sessions)
         asked = statements(sessions)
-        leave = sessions._core.watched.add(sid, lambda: None)
+        leave = sessions._core.live_connections.add(sid, lambda: None)
         await until(lambda: len(asked) >= 2)
         leave()
-        await until(lambda: not sessions._core.watched._loops)
+        await until(lambda: not sessions._core.live_connections._loops)
         count = len(asked)
         await asyncio.sleep(0.01)  # ten times the interval
         assert len(asked) == count
@@ -628,10 +628,10 @@ async def test_a_fault_of_the_check_is_told_once_and_it_goes_on(
 ) -> None:
     sid, _ = await log_in(sessions)
     ended = asyncio.Event()
-    leave = sessions._core.watched.add(sid, ended.set)
-    sessions._core.watched._interval = 0.001
-    (here,) = sessions._core.watched._loops.values()
-    sessions._core.watched._look(here)
+    leave = sessions._core.live_connections.add(sid, ended.set)
+    sessions._core.live_connections._interval = 0.001
+    (here,) = sessions._core.live_connections._loops.values()
+    sessions._core.live_connections._look(here)
     faults = iter([SessionsUnavailable("no database"), RuntimeError("no clock"), OSError("gone")])
 
     async def gone(*arguments: object, **more: object) -> dict[str, bytes]:
@@ -659,11 +659,11 @@ async def test_what_was_not_heard_during_a_check_is_looked_up_after_it(
         return dict.fromkeys(sids, b"")
 
     monkeypatch.setattr(sessions._core.store, "living", living)
-    leave = sessions._core.watched.add(sid, lambda: None)
-    (here,) = sessions._core.watched._loops.values()
-    sessions._core.watched._look(here)
+    leave = sessions._core.live_connections.add(sid, lambda: None)
+    (here,) = sessions._core.live_connections._loops.values()
+    sessions._core.live_connections._look(here)
     await until(lambda: checks == 1)
-    sessions._core.watched._look(here)  # listening has begun in the middle of it
+    sessions._core.live_connections._look(here)  # listening has begun in the middle of it
     free.set()
     async with asyncio.timeout(2):  # and not in five seconds
         await until(lambda: checks == 2)
@@ -677,8 +677,8 @@ async def test_disconnecting_stops_the_check_and_the_next_that_opens_starts_it(
     sessions: Sessions,
 ) -> None:
     sid, _ = await log_in(sessions)
-    first = sessions._core.watched.add(sid, lambda: None)
-    (here,) = sessions._core.watched._loops.values()
+    first = sessions._core.live_connections.add(sid, lambda: None)
+    (here,) = sessions._core.live_connections._loops.values()
 
     def goes_on() -> tuple[bool, bool]:
         return here.timer is not None, here.check is not None
@@ -686,9 +686,9 @@ async def test_disconnecting_stops_the_check_and_the_next_that_opens_starts_it(
     assert goes_on() == (True, False)
     await sessions.disconnect()
     assert goes_on() == (False, False)
-    second = sessions._core.watched.add(sid, lambda: None)
+    second = sessions._core.live_connections.add(sid, lambda: None)
     assert goes_on() == (True, False)
-    sessions._core.watched._look(here)
+    sessions._core.live_connections._look(here)
     assert goes_on() == (False, True)
     await sessions.disconnect()  # in the middle of a check
     assert goes_on() == (False, False)
@@ -730,7 +730,7 @@ def test_a_loop_that_was_closed_with_a_stream_open_is_let_go(tmp_path: Path) -> 
     async def another() -> None:
         assert await sessions.end_session_by_id(sid) is not None
         other = await sessions.insert(http(), "bob")
-        sessions._core.watched.add(other.id, lambda: None)()
+        sessions._core.live_connections.add(other.id, lambda: None)()
         await sessions.disconnect()
 
     asyncio.run(another())
@@ -807,7 +807,7 @@ async def test_short_sessions_close_streams_and_sockets_alike(tmp_path: Path, cl
             await peer.gets()
             await peer.gets()
             clock.turn(HOUR)
-            await sessions._core.watched.check()
+            await sessions._core.live_connections.check()
             assert await client.gets() == EMPTY
             assert (await peer.gets())["code"] == 1008
 

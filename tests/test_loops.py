@@ -31,7 +31,7 @@ from starlette.types import ASGIApp, Message
 from starlette.websockets import WebSocket
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions, SessionsUnavailable
-from asgi_sessions._sqlite import SQLite
+from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 
 from .support import KEY, Browser, Clock, make_app
 
@@ -262,7 +262,7 @@ def test_a_touch_that_the_end_of_its_loop_cuts_in_half_is_written_all_the_same(
 ) -> None:
     sessions = Sessions(url, secret_key=KEY, clock=clock)
     app = make_app(sessions)
-    execute, begun = SQLite.execute, asyncio.Event()
+    execute, begun = AiosqliteDriver.execute, asyncio.Event()
 
     async def execute_when_asked_again(*args: Any) -> int:
         if not begun.is_set():
@@ -278,7 +278,7 @@ def test_a_touch_that_the_end_of_its_loop_cuts_in_half_is_written_all_the_same(
     async def use(cookie: str) -> None:
         headers = [(b"cookie", cookie.partition(";")[0].encode())]
         scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
-        monkeypatch.setattr(SQLite, "execute", execute_when_asked_again)
+        monkeypatch.setattr(AiosqliteDriver, "execute", execute_when_asked_again)
         await app(scope, Quiet.receive, Quiet.send)
         await begun.wait()
 
@@ -325,7 +325,7 @@ async def test_a_file_that_takes_too_long_to_open_is_closed_when_it_is_there(
         made.append(connect(*args, **options))
         return made[-1]
 
-    monkeypatch.setattr(SQLite, "patience", 0)
+    monkeypatch.setattr(AiosqliteDriver, "patience", 0)
     monkeypatch.setattr(sqlite3, "connect", slowly)
     async with Sessions(url, secret_key=KEY, timeout=timedelta(milliseconds=50)) as sessions:
         with pytest.raises(SessionsUnavailable):

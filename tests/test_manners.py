@@ -19,8 +19,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_sessions import SessionMiddleware, Sessions, SessionsUnavailable, changeset
-from asgi_sessions._accept import prefers_html
-from asgi_sessions._device import headers_of
+from asgi_sessions._model.device import headers_of
+from asgi_sessions._pages.negotiation import prefers_html
 from asgi_sessions.testing import logged_in_cookie
 
 from .support import KEY

@@ -211,7 +211,7 @@ async def test_without_opentelemetry_nothing_stands_between_a_lane_and_its_work(
     async with Sessions(url, secret_key=KEY, clock=clock) as sessions:
         await sessions.create_tables()
         store = sessions._core.store
-        assert store.links.here.lookups._kinds["look-up"][0] == store._look_up
+        assert store.engines.here.lookups._kinds["look-up"][0] == store._look_up
         assert sessions._core.events._metrics is None
         browser = Browser(make_app(sessions))
         await browser.login("ann")

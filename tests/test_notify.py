@@ -14,12 +14,12 @@ from databases import Database
 from sqlalchemy import text
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
-from asgi_sessions._access import Access
-from asgi_sessions._cli import run
-from asgi_sessions._driver import Driver
-from asgi_sessions._drivers import driver_for
-from asgi_sessions._listener import Listener
-from asgi_sessions._settings import system_clock
+from asgi_sessions._cli.commands import run
+from asgi_sessions._database.drivers import driver_for
+from asgi_sessions._database.drivers.base import Driver
+from asgi_sessions._service.options import system_clock
+from asgi_sessions._store.connection import RowConnection
+from asgi_sessions._store.listener import Listener
 
 from .conftest import URLS, MakeSessions, name_of
 from .engines import Onlooker, app_database, kind
@@ -109,9 +109,9 @@ class Server:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Next to none."""
-    monkeypatch.setattr("asgi_sessions._listener.FIRST", 0.001)
-    monkeypatch.setattr("asgi_sessions._listener.LONGEST", 0.004)
-    monkeypatch.setattr("asgi_sessions._listener.PULSE", 0.001)
+    monkeypatch.setattr("asgi_sessions._store.listener.FIRST", 0.001)
+    monkeypatch.setattr("asgi_sessions._store.listener.LONGEST", 0.004)
+    monkeypatch.setattr("asgi_sessions._store.listener.PULSE", 0.001)
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -298,7 +298,7 @@ def behind_pgbouncer(url: str) -> bool:
 
 async def listener(sessions: Sessions) -> Listener:
     """The one of this process, once it hears."""
-    (watch,) = sessions._core.watched._loops.values()
+    (watch,) = sessions._core.live_connections._loops.values()
     assert isinstance(watch.ears, Listener)
     ears = watch.ears
     await until(lambda: ears.hears and watch.check is None)  # and has looked what it missed
@@ -322,7 +322,7 @@ async def test_an_end_in_another_process_is_told(
         if behind_pgbouncer(database_url):  # there only the check goes on
             await until(lambda: "PgBouncer in transaction mode" in caplog.text)
             assert await other.do("end", sid=sid) == "revoked"
-            await here._core.watched.check()
+            await here._core.live_connections.check()
         else:
             await listener(here)
             assert await other.do("end", sid=sid) == "revoked"
@@ -339,7 +339,7 @@ async def test_every_way_to_end_is_told(
 
     async def open_one() -> str:
         session = await here.insert(http(), "ann")
-        leaves.append(here._core.watched.add(session.id, partial(ended.add, session.id)))
+        leaves.append(here._core.live_connections.add(session.id, partial(ended.add, session.id)))
         await listener(here)
         return session.id
 
@@ -367,7 +367,7 @@ async def test_an_end_by_the_command_line_is_told(
     clock.now = system_clock()
     ended = asyncio.Event()
     sid = (await here.insert(http(), "ann")).sid
-    leave = here._core.watched.add(sid, ended.set)
+    leave = here._core.live_connections.add(sid, ended.set)
     await listener(here)
     place = ["--database-url", database_url, "--table", table_name]
     assert await asyncio.to_thread(run, ["end", sid, *place]) == 0
@@ -385,10 +385,10 @@ async def test_an_end_that_is_rolled_back_is_not_told(
     store, now = there._core.store, there._core.settings.now()
     ended: list[str] = []
     sids = [(await here.insert(http(), "ann")).id for _ in range(2)]
-    leaves = [here._core.watched.add(sid, partial(ended.append, sid)) for sid in sids]
+    leaves = [here._core.live_connections.add(sid, partial(ended.append, sid)) for sid in sids]
     await listener(here)
 
-    async def fails(access: Access) -> None:
+    async def fails(access: RowConnection) -> None:
         async with access.transaction():
             rows = await store._ends.end_these(access, [sids[0]], reason="revoked", now=now)
             assert [row.id for row in rows] == [sids[0]]
@@ -412,11 +412,11 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
 ) -> None:
     if behind_pgbouncer(database_url):
         return
-    monkeypatch.setattr("asgi_sessions._listener.FIRST", 0.01)
+    monkeypatch.setattr("asgi_sessions._store.listener.FIRST", 0.01)
     there = await make_sessions(notify=True)
     sids = [(await here.insert(http(), "ann")).id for _ in range(2)]
     ended: set[str] = set()
-    leaves = [here._core.watched.add(sid, partial(ended.add, sid)) for sid in sids]
+    leaves = [here._core.live_connections.add(sid, partial(ended.add, sid)) for sid in sids]
     ears = await listener(here)
     connect, free = ears._connect, asyncio.Event()
 
@@ -446,23 +446,23 @@ async def test_there_is_a_connection_while_something_is_open(
     if behind_pgbouncer(database_url):
         return
     sid, _ = await log_in(here)
-    watched = here._core.watched
-    watched.add(sid, lambda: None)()
-    (watch,) = watched._loops.values()
+    live_connections = here._core.live_connections
+    live_connections.add(sid, lambda: None)()
+    (watch,) = live_connections._loops.values()
     ears = await listener(here)  # although nothing is open any more, for it may come back
     number = ears._raw.get_server_pid()
     assert connected(others, number)
-    leave = watched.add(sid, lambda: None)
+    leave = live_connections.add(sid, lambda: None)
     assert watch.ears is ears
     leave()
     assert watch.timer is not None
     watch.timer.cancel()
-    watched._wake(watch)  # as in an hour
+    live_connections._wake(watch)  # as in an hour
     await ears.stopped()
     await until(lambda: not connected(others, number))
-    assert watched._loops == {}
+    assert live_connections._loops == {}
 
-    leave = watched.add(sid, lambda: None)
+    leave = live_connections.add(sid, lambda: None)
     number = (await listener(here))._raw.get_server_pid()
     await here.disconnect()
     await until(lambda: not connected(others, number))
@@ -482,7 +482,7 @@ async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
         there = await make_sessions(notify=True)
         session = await here.insert(http(), "ann")
         ended = asyncio.Event()
-        leave = here._core.watched.add(session.id, ended.set)
+        leave = here._core.live_connections.add(session.id, ended.set)
         ears = await listener(here)
         name = await ears._raw.fetchval("SHOW application_name")
         assert name == "of the app"

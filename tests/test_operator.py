@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from asgi_sessions import AAL1, Lifetimes, SessionEvent, Sessions, _ends, _operator
-from asgi_sessions._operator import LONGEST, SHORTEST, Due, Operator
+from asgi_sessions import AAL1, Lifetimes, SessionEvent, Sessions
+from asgi_sessions._cli import operator as _operator_module
+from asgi_sessions._cli.operator import LONGEST, SHORTEST, Due, Operator
+from asgi_sessions._store import ending as _ends_module
 
 from .conftest import MakeSessions
 from .support import KEY, Clock
@@ -78,7 +80,7 @@ async def test_a_dry_run_counts_what_the_purge_then_does(
 async def test_what_is_over_is_marked_with_the_moment_at_which_each_was(
     make_sessions: MakeSessions, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ends, "AT_ONCE", 4)
+    monkeypatch.setattr(_ends_module, "AT_ONCE", 4)
     sessions = await make_sessions()
     began = clock.now
     sids = []
@@ -201,10 +203,10 @@ async def test_each_step_is_followed_by_a_rest_as_long_as_it_took_times_the_paus
     async def rest(seconds: float) -> None:
         rests.append(seconds)
 
-    monkeypatch.setattr(_operator, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(_operator_module, "perf_counter", lambda: next(times))
     operator = Operator(plain, pause=1.5)
     with monkeypatch.context() as patched:
-        patched.setattr(_operator, "sleep", rest)
+        patched.setattr(_operator_module, "sleep", rest)
         await operator.purge(10, print)
     assert rests == [0.375, 3.0, 0.75]
     assert (operator.steps, operator.busy, operator.longest) == (3, 2.75, 2.0)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Column, Integer, String, Table, inspect, text
 
 from asgi_sessions import ConfigurationError, Sessions, SessionsUnavailable
-from asgi_sessions._sqlite import SQLite
+from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 
 from .engines import Onlooker, kind
 from .support import KEY, Browser, entered, make_app
@@ -243,7 +243,7 @@ async def test_a_fault_whose_reason_cannot_be_asked_for_is_told_as_it_is(
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    driver = type(sessions._links.here.driver)
+    driver = type(sessions._engines.here.driver)
 
     async def broken(*_: Any) -> NoReturn:
         raise OSError
@@ -253,5 +253,5 @@ async def test_a_fault_whose_reason_cannot_be_asked_for_is_told_as_it_is(
         await sessions.list_sessions("ann")
     assert caught.value.__cause__ is not None
     assert not isinstance(caught.value.__cause__, OSError)
-    if driver is SQLite:
+    if driver is AiosqliteDriver:
         assert str(caught.value.__cause__).startswith("no such table")

@@ -13,7 +13,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, select
 from sqlalchemy.schema import CreateTable, DropTable
 
 from asgi_sessions import ALL_APPS, InvalidSession, Session, Sessions
-from asgi_sessions._store import Use
+from asgi_sessions._store.store import Touch
 from asgi_sessions.testing import logged_in_cookie
 
 from .conftest import MakeSessions
@@ -116,7 +116,7 @@ async def test_what_has_ended_keeps_its_end_and_other_apps_their_sessions(
     (elsewhere,) = await log_in(shop, 7)
     await sessions.end_session_by_id(ended.sid, reason="left")
     clock.turn(timedelta(days=13))
-    await shop._core.store.touch(Use(elsewhere.sid, clock.now, None))
+    await shop._core.store.touch(Touch(elsewhere.sid, clock.now, None))
     clock.turn(timedelta(days=2))  # longer than the idle timeout
     (fresh,) = await log_in(sessions, 7)
 

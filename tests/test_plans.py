@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import MetaData, insert, update
 
 from asgi_sessions import AAL1, ALL_APPS, Sessions
-from asgi_sessions._access import Access
-from asgi_sessions._driver import Driver
-from asgi_sessions._lifetimes import Terms
-from asgi_sessions._mysql import MySQL
-from asgi_sessions._postgresql import PostgreSQL
-from asgi_sessions._sql import Clauses
-from asgi_sessions._sqlite import SQLite
-from asgi_sessions._tables import sessions_table
+from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
+from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
+from asgi_sessions._database.drivers.base import Driver
+from asgi_sessions._database.drivers.mysql import MySQLDriver
+from asgi_sessions._model.lifetimes import Terms
+from asgi_sessions._store.clauses import Clauses
+from asgi_sessions._store.connection import RowConnection
+from asgi_sessions._store.tables import sessions_table
 
 from .conftest import MakeSessions
 from .engines import kind, sync_engine
@@ -168,7 +168,7 @@ async def test_a_persons_rows_are_found_by_theirs_however_many_mariadb_takes_the
     with engine.connect() as connection:
         connection.execute(update(crowded.table).values(person_id="polly"))
     engine.dispose()
-    explainer = Explainer(crowded._core.store.links.here.driver)
+    explainer = Explainer(crowded._core.store.engines.here.driver)
     sid = (await crowded.list_sessions("polly"))[0].sid
     for options in ({}, {"app_id": ALL_APPS}, {"app_id": ALL_APPS, "include_ended": True}):
         await crowded.list_sessions("polly", **options)
@@ -179,25 +179,25 @@ async def test_a_persons_rows_are_found_by_theirs_however_many_mariadb_takes_the
 
 
 async def test_every_statement_finds_its_rows_by_an_index(crowded: Sessions, clock: Clock) -> None:
-    explainer = Explainer(crowded._core.store.links.here.driver)
+    explainer = Explainer(crowded._core.store.engines.here.driver)
     await live_through_everything(crowded, clock)
     assert {sql.split()[0] for sql in explainer.asked} == {"SELECT", "UPDATE", "DELETE"}
     assert explainer.whole == {}
 
 
 async def test_what_reads_everything_is_noticed(crowded: Sessions) -> None:
-    explainer = Explainer(crowded._core.store.links.here.driver)
+    explainer = Explainer(crowded._core.store.engines.here.driver)
     table = crowded._core.store.table.name
     sql = f"SELECT id FROM {table} WHERE end_reason IS NULL"  # noqa: S608 -- a name of the tests
 
-    async def ask(access: Access) -> None:
+    async def ask(access: RowConnection) -> None:
         await access.driver.fetch(access.raw, sql, ())
 
     await crowded._core.store._query(ask)
     assert list(explainer.whole) == [sql]
 
 
-@pytest.mark.parametrize("driver", [SQLite(), PostgreSQL(), MySQL()])
+@pytest.mark.parametrize("driver", [AiosqliteDriver(), AsyncpgDriver(), MySQLDriver()])
 def test_what_has_not_ended_is_null_and_no_more(driver: Driver) -> None:
     """With the "= 1" that SQLAlchemy adds to conditions, MariaDB would find it in no index."""
     table = sessions_table("sessions", MetaData())

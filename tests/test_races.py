@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import MetaData
 
 from asgi_sessions import AAL1
-from asgi_sessions._tables import sessions_table
+from asgi_sessions._store.tables import sessions_table
 
 from .devices import BY_ITSELF, PATH, Device
 from .engines import POLL, Onlooker

@@ -12,7 +12,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from asgi_sessions import ConfigurationError, DevicesPage, SessionMiddleware, Sessions, _routes
+from asgi_sessions import ConfigurationError, DevicesPage, SessionMiddleware, Sessions
+from asgi_sessions._pages import devices as _routes_module
 
 from .conftest import MakeSessions
 from .support import KEY, Browser, Clock, make_app, set_cookies, vouched
@@ -94,7 +95,7 @@ async def test_this_device_is_first_and_the_others_by_when_they_were_seen(
 async def test_this_device_is_listed_however_many_came_after_it(
     sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_routes, "_MOST", 1)
+    monkeypatch.setattr(_routes_module, "_MOST", 1)
     app = app_with(sessions)
     here = Browser(app)
     sid = await here.login("ann")

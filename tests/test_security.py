@@ -30,8 +30,8 @@ from asgi_sessions import (
     Sessions,
     SessionsUnavailable,
 )
-from asgi_sessions._device import StoreIP
-from asgi_sessions._tokens import Keys, Token, new_secret, new_sid
+from asgi_sessions._model.device import StoreIP
+from asgi_sessions._model.tokens import Keys, Token, new_secret, new_sid
 
 from .conftest import MakeSessions
 from .support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, touched, vouched
@@ -730,7 +730,7 @@ async def test_riding_on_a_socket_ends_with_the_session(
             clock.turn(AAL1.absolute)
         else:
             await there.end_session_by_id(sid)
-        await here._core.watched.check()  # which runs every `socket_check_interval`
+        await here._core.live_connections.check()  # which runs every `socket_check_interval`
     assert (await wire.until("websocket.close"))["code"] == 1008
     await wire.task
 

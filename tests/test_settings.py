@@ -166,7 +166,7 @@ def test_all_faults_come_in_one_message() -> None:
 
 
 def test_no_fault_waits_until_the_others_are_mended() -> None:
-    for url, said in (("nonsense", "no database URL"), (f"{URL}?timeout=3", "timeout: give")):
+    for url, said in (("nonsense", "invalid database URL"), (f"{URL}?timeout=3", "timeout: give")):
         message = refusal(url, secret_key="short", touch_interval=timedelta(days=8))
         for fault in (said, "secret_key", "at most half of the idle timeout"):
             assert fault in message
@@ -285,7 +285,7 @@ async def test_two_tables_in_one_database_are_strangers(make_sessions: MakeSessi
 )
 def test_a_nonsense_url_is_refused_with_one_that_works(url: object) -> None:
     message = refusal(url)
-    assert "no database URL" in message
+    assert "invalid database URL" in message
     assert "'sqlite:///sessions.db'" in message
 
 
@@ -377,4 +377,4 @@ def test_no_key_is_shown_by_what_sessions_is_made_of() -> None:
     "url", ["sqlite://ada:hush@host:port/sessions.db", "sqlite://ada:hu/sh@host/sessions.db"]
 )
 def test_a_url_whose_parts_cannot_be_told_apart_is_refused(url: str) -> None:
-    assert "no database URL" in refusal(url)
+    assert "invalid database URL" in refusal(url)

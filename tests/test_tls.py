@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from asgi_sessions import Sessions, SessionsUnavailable
-from asgi_sessions._drivers import driver_for
+from asgi_sessions._database.drivers import driver_for
 
 from .chromium import make_certificate
 from .support import KEY
@@ -82,7 +82,7 @@ class Wire:
         return self._context.wrap_socket(client, server_side=True)
 
 
-class PostgreSQL(Wire):
+class AsyncpgDriver(Wire):
     def talk(self, client: socket.socket) -> None:
         (size,) = struct.unpack("!i", self.read(client, 4))
         rest = self.read(client, size - 4)
@@ -99,7 +99,7 @@ class PostgreSQL(Wire):
             client.sendall(b"E" + struct.pack("!i", len(fault) + 4) + fault)
 
 
-class MySQL(Wire):
+class MySQLDriver(Wire):
     def talk(self, client: socket.socket) -> None:
         # PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH, CONNECT_WITH_DB, and perhaps SSL
         can = 0x200 | 0x8000 | 0x80000 | 0x8 | (0 if self._context is None else 0x800)
@@ -126,9 +126,9 @@ class MySQL(Wire):
 
 
 SERVERS: dict[str, type[Wire]] = {
-    "postgresql": PostgreSQL,
-    "mysql": MySQL,
-    "mysql+asyncmy": MySQL,
+    "postgresql": AsyncpgDriver,
+    "mysql": MySQLDriver,
+    "mysql+asyncmy": MySQLDriver,
 }
 #: Options that say the same: {} is a file of certificates to trust.
 VERIFIED = {

@@ -12,8 +12,8 @@ import pytest
 from itsdangerous import Signer
 
 from asgi_sessions import ConfigurationError
-from asgi_sessions._tokens import (
-    SIDS,
+from asgi_sessions._model.tokens import (
+    SID_PATTERN,
     Keys,
     Presented,
     Token,
@@ -71,7 +71,7 @@ def test_two_sids_of_one_moment_differ() -> None:
 
 
 def test_a_sid_looks_like_one() -> None:
-    assert SIDS.fullmatch(TOKEN.sid)
+    assert SID_PATTERN.fullmatch(TOKEN.sid)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_sid_looks_like_one() -> None:
     ids=["nothing", "1", "upper", "no hyphens", "a line", "braces", "version 4", "variant"],
 )
 def test_what_is_no_sid_does_not_look_like_one(text: str) -> None:
-    assert SIDS.fullmatch(text) is None
+    assert SID_PATTERN.fullmatch(text) is None
 
 
 # --- secrets --------------------------------------------------------------------------------------

@@ -549,7 +549,7 @@ async def test_a_renewal_closes_what_was_opened_with_an_older_secret(
     closed: list[str] = []
 
     def opened(there: Sessions, name: str, secret: bytes | None) -> None:
-        there._core.watched.add(sid, lambda: closed.append(name), lambda: secret)
+        there._core.live_connections.add(sid, lambda: closed.append(name), lambda: secret)
 
     opened(sessions, "the owner's tab, or the thief's", row.secret_hash)
     opened(sessions, "a client without a cookie", None)
@@ -559,7 +559,7 @@ async def test_a_renewal_closes_what_was_opened_with_an_older_secret(
     opened(elsewhere, "with the new secret", renewed.row.secret_hash)
     await asyncio.sleep(0)
     assert closed == ["the owner's tab, or the thief's"]
-    await elsewhere._core.watched.check()
+    await elsewhere._core.live_connections.check()
     assert closed == ["the owner's tab, or the thief's", "in another process"]
 
 

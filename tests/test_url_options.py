@@ -13,9 +13,9 @@ import pytest
 from databases import Database, DatabaseURL
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
-from asgi_sessions._drivers import kind_of
-from asgi_sessions._url import read
-from asgi_sessions._url_options import rules_for
+from asgi_sessions._database.drivers import kind_of
+from asgi_sessions._database.url import read
+from asgi_sessions._database.url_options import rules_for
 
 from .chromium import make_certificate
 from .support import KEY

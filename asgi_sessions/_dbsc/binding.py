@@ -8,12 +8,12 @@ from typing import Any
 
 from starlette.types import Scope
 
-from asgi_sessions._binding import Binding, Headers, Respond
-from asgi_sessions._call import Call
-from asgi_sessions._changeset import checked
-from asgi_sessions._core import Core
-from asgi_sessions._row import Row, enforced_at
-from asgi_sessions._tokens import microseconds
+from asgi_sessions._connection.binding import Binding, Headers, Respond
+from asgi_sessions._connection.context import RequestContext
+from asgi_sessions._model.changeset import checked
+from asgi_sessions._model.row import Row, enforced_at
+from asgi_sessions._model.tokens import microseconds
+from asgi_sessions._service.core import Core
 
 from . import headers
 from .challenge import LIFETIME, Challenges
@@ -74,7 +74,7 @@ class DeviceBound(Binding):
         return respond
 
     async def proven(
-        self, scope: Mapping[str, Any], call: Call, row: Row, now: datetime
+        self, scope: Mapping[str, Any], context: RequestContext, row: Row, now: datetime
     ) -> Row | None:
         """The row, if the request brings a live bound cookie, or needs none.
 
@@ -86,10 +86,10 @@ class DeviceBound(Binding):
         given = scope.get("headers", ())
         shown = self._cookie.shown(given, row, now)
         if shown is not None:
-            call.proved = row.id
+            context.proved = row.id
             if shown.left < PRE_ISSUE:
                 challenge = self._challenges.new(row, "refresh", now)
-                call.carry(headers.challenge(challenge, shown.identifier))
+                context.carry(headers.challenge(challenge, shown.identifier))
             return row if enforced_at(row.binding) else await self._enforce(row, now)
         if self._under_way(given, row, now):
             return row
@@ -107,18 +107,23 @@ class DeviceBound(Binding):
         self._core.events.device_refused(reason, row.id, client)
         return None
 
-    def headers(self, call: Call) -> Headers:
+    def headers(self, context: RequestContext) -> Headers:
         """With the cookie of a login the offer to bind it; with its end that of the bound one."""
-        if call.clear:
+        if context.clear:
             return [(b"set-cookie", self._cookie.clear())]
-        row = call.row
+        row = context.row
         # A session that another layer vouches for is not worth binding: whoever has stolen that
         # layer's credential needs no cookie of ours.
-        if call.token is None or row is None or row.origin != "login" or enforced_at(row.binding):
+        if (
+            context.token is None
+            or row is None
+            or row.origin != "login"
+            or enforced_at(row.binding)
+        ):
             return []
         now = self._core.settings.now()
         challenge = self._challenges.new(row, "register", now)
-        path = f"{mount(call.root_path)}{self._path}/register"
+        path = f"{mount(context.root_path)}{self._path}/register"
         self._offers.made(path, row.user_agent, now)
         return [headers.registration(ALGORITHMS, path, challenge)]
 

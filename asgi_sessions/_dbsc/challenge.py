@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from secrets import token_bytes
 from typing import Literal
 
-from asgi_sessions._row import Row
-from asgi_sessions._tokens import Keys, microseconds
+from asgi_sessions._model.row import Row
+from asgi_sessions._model.tokens import Keys, microseconds
 
 from .record import SERIAL_BYTES, Record
 from .refusal import Refusal

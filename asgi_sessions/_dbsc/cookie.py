@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from asgi_sessions._cookies import CookieSettings, Headers
-from asgi_sessions._row import Row
-from asgi_sessions._settings import Settings
-from asgi_sessions._tokens import microseconds
+from asgi_sessions._model.cookies import CookieSettings, Headers
+from asgi_sessions._model.row import Row
+from asgi_sessions._model.tokens import microseconds
+from asgi_sessions._service.options import Settings
 
 from .record import key_of, thumbprint
 

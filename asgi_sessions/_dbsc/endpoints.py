@@ -14,11 +14,11 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from asgi_sessions._changeset import checked
-from asgi_sessions._core import Core
-from asgi_sessions._decisions import Cookie
-from asgi_sessions._endpoint import crosses_sites
-from asgi_sessions._row import Row, enforced_at
+from asgi_sessions._model.changeset import checked
+from asgi_sessions._model.decisions import Cookie
+from asgi_sessions._model.row import Row, enforced_at
+from asgi_sessions._pages.logout import crosses_sites
+from asgi_sessions._service.core import Core
 
 from . import headers
 from .challenge import Challenges

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from itsdangerous import BadSignature
 
-from asgi_sessions._tokens import Keys
+from asgi_sessions._model.tokens import Keys
 
 
 class Identifiers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from asgi_sessions._events import logger
+from asgi_sessions._service.events import logger
 
 #: How many offers to browsers that bind sessions nobody has to take up, and over what time, until
 #: that is told. One browser takes seconds, and some have no chip to keep a key in.

@@ -6,8 +6,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple, Self
 
-from asgi_sessions._row import ENFORCED, enforced_at
-from asgi_sessions._tokens import microseconds
+from asgi_sessions._model.row import ENFORCED, enforced_at
+from asgi_sessions._model.tokens import microseconds
 
 #: Bytes of a challenge's serial: when it was made, and 64 random bits.
 SERIAL_BYTES = 16

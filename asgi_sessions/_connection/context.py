@@ -1,0 +1,183 @@
+"""Per-connection session state, kept in the ASGI scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from starlette.types import Scope
+
+from asgi_sessions._errors import SessionsUnavailable
+from asgi_sessions._model.person import Person
+from asgi_sessions._model.row import Row
+from asgi_sessions._model.session import Session
+from asgi_sessions._model.tokens import Token
+
+
+class HasScope(Protocol):
+    """A Request or WebSocket of Starlette, FastAPI or Litestar."""
+
+    @property
+    def scope(self) -> Any: ...  # noqa: ANN401 -- each framework types its own
+
+
+#: The key of a scope for the `Sessions` whose middlewares it has passed, the outermost first.
+SESSIONS = "asgi_sessions"
+
+#: What the functions of the package take for `conn`.
+Conn = HasScope | Mapping[str, Any]
+
+
+def scope_of(conn: Conn) -> Any:  # noqa: ANN401 -- a mutable mapping in every framework
+    """The scope of a connection, or the scope given."""
+    return conn if isinstance(conn, Mapping) else conn.scope
+
+
+class RequestContext:
+    """The session of a call, and what its response has to tell the browser.
+
+    It lies in the scope under a key of its `Sessions`, and is the only place where they look up
+    whose connection this is. What the app reads from ``scope["state"]`` is written there and never
+    read back, since every other layer may write there, too.
+
+    Attributes:
+        row: the row of the session in use, as last read.
+        session: the session in use, as the app sees it.
+        end_reason: why there is none, or which one was ended.
+        presented: the digest of the secret that the browser sent for it.
+        person: whom another layer vouches for.
+        kept: the live session that the browser's cookie names, if it is not in use.
+        brought: the rows of the browser's cookies, if not one that was simply resumed.
+        token: what to set the cookie to.
+        clear: whether to clear the cookie.
+        undelivered: the sid of a login whose cookie is not on its way yet.
+        responding: whether the response has begun, so that headers come too late.
+        now: when its session was looked up.
+        private: whether the response depends on a session.
+        touches: whether the call counts as use of its session.
+        excluded: whether its path is left alone, so that nobody has looked for a session.
+        bridge: whether the session was presented with the secret before the current one.
+        proved: the sid of the session whose device has proved itself.
+        fault: why nobody knows whether there is a session.
+        affected: whether an outage has been told of it.
+        replaced: whether a 503 has taken the place of a layer's 500.
+        root_path: where the app is mounted; known where sessions are bound to devices.
+        extra: a header that the response carries besides.
+        tells: whether the response may have something to say, or a login to give up: set with what
+            it has to say, because each request asks for it.
+    """
+
+    # Defaults of the class: most calls change none of them, and need not be slowed down by all.
+    row: Row | None = None
+    session: Session | None = None
+    end_reason: str | None = None
+    presented: bytes | None = None
+    person: Person | None = None
+    kept: str | None = None
+    brought: Sequence[Row | None] = ()
+    token: Token | None = None
+    clear = False
+    undelivered: str | None = None
+    responding = False
+    now: datetime | None = None
+    private = False
+    touches = True
+    excluded = False
+    bridge = False
+    proved: str | None = None
+    fault: SessionsUnavailable | None = None
+    affected = False
+    replaced = False
+    root_path = ""
+    extra: tuple[bytes, bytes] | None = None
+    tells = False
+
+    def __init__(self, scope: Scope, key: str) -> None:
+        # Keeping the scope, which holds the call, would make a reference cycle.
+        state = scope.get("state")
+        #: Whether the server gives the requests of a connection one state, as Hypercorn does.
+        self.shared = False
+        if type(state) is not dict and not isinstance(state, dict):
+            state = scope["state"] = dict(state) if isinstance(state, Mapping) else {}
+        elif key in state:
+            # Another request has had it. What a layer in front of this one has put there for that
+            # request must not count for this one.
+            self.shared, left = True, state[key]
+            state = {k: v for k, v in state.items() if not (k == "person" and v is left)}
+            scope["state"][key] = state.get("person")
+            scope["state"] = state
+        state[key] = state.get("person")
+        self.state: dict[str, Any] = state
+        state["sid"] = state["session"] = state["session_end_reason"] = None
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether another layer has written over what the app reads from the state."""
+        return self.state.get("session") is not self.session
+
+    @property
+    def secret(self) -> bytes | None:
+        """The digest of the secret with which the session of the call was opened; None if it was
+        found without one.
+        """
+        if self.row is None or self.token is None:
+            return self.presented
+        return self.row.secret_hash
+
+    @property
+    def unproved_since(self) -> datetime | None:
+        """Since when the session of the call is in use by its cookie alone; None if its device has
+        proved itself, or it was found without the cookie.
+        """
+        row = self.row
+        if row is None or self.proved == row.id or self.secret is None:
+            return None
+        return self.now or row.started_at
+
+    @property
+    def replaceable(self) -> str | None:
+        """The live session that the browser's cookie names."""
+        return self.kept if self.row is None else self.row.id
+
+    def knows(self, person: Person) -> bool:
+        """Whether the browser's cookie is of this person's session, live or dead."""
+        owner = (person.id, person.app_id)
+        rows = (self.row, *self.brought)
+        return any(row is not None and (row.person_id, row.app_id) == owner for row in rows)
+
+    def use(self, row: Row, session: Session) -> None:
+        """Make this the session of the call."""
+        self.row, self.session = row, session
+        self.private = True
+        self.state["sid"] = row.id
+        self.state["session"] = session
+
+    def explain(self, reason: str) -> None:
+        """Say why there is no session, or which one was ended."""
+        self.end_reason = self.state["session_end_reason"] = reason
+
+    def announce(self, sid: str) -> None:
+        """A login is about to be written, whose cookie has to reach somebody."""
+        self.undelivered, self.tells = sid, True
+
+    def give(self, token: Token | None) -> None:
+        """Have the response set the cookie, if there is a new token."""
+        if token is not None:
+            self.token, self.clear, self.tells = token, False, True
+
+    def take(self) -> None:
+        """Have the response clear the cookie."""
+        self.clear = self.tells = True
+
+    def carry(self, header: tuple[bytes, bytes]) -> None:
+        """Have the response carry this header besides."""
+        self.extra, self.tells = header, True
+
+    def drop(self) -> None:
+        """Leave the call without a session."""
+        self.row = self.session = self.presented = self.kept = None
+        self.bridge = False
+        self.token = self.undelivered = None
+        self.state["sid"] = None
+        self.state["session"] = None

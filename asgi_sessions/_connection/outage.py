@@ -1,0 +1,24 @@
+"""An outage that another layer has answered: Starlette's and Litestar's own answer a 500."""
+
+from __future__ import annotations
+
+import sys
+
+from asgi_sessions._errors import SessionsUnavailable
+
+
+def outage_of(fault: BaseException | None) -> SessionsUnavailable | None:
+    """The outage that a fault is, or that a group of them holds."""
+    if isinstance(fault, SessionsUnavailable):
+        return fault
+    if isinstance(fault, BaseExceptionGroup):
+        return next(filter(None, map(outage_of, fault.exceptions)), None)
+    return None
+
+
+def outage_at_hand() -> SessionsUnavailable | None:
+    """The outage that is being handled right now: error middlewares answer while they handle what
+    the app has raised. So it is known for the cause of the answer, and not only for something that
+    has happened before.
+    """
+    return outage_of(sys.exc_info()[1])

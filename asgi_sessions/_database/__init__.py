@@ -1,0 +1,1 @@
+"""Engines, connections, batching and compiled statements. Knows nothing of sessions."""

@@ -1,0 +1,134 @@
+"""A database connection with a cache of compiled statements."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from databases.core import Connection as Borrowed
+from sqlalchemy import Select, Table
+from sqlalchemy.engine import Dialect
+from sqlalchemy.sql import ClauseElement
+
+from asgi_sessions._database.drivers.base import Driver, Found, Insertion, Raw
+
+from .statement import Record, Statement, TruncatedResult
+
+Values = Mapping[str, Any]
+
+
+class Connection:
+    """A database connection with a cache of compiled statements.
+
+    Every statement has a key, which says all that its text depends on; `make` builds it when
+    the key is new.
+
+    Args:
+        borrowed: the connection of `databases`.
+        driver: how to speak to it.
+        statements: by key; shared by the connections of a database.
+    """
+
+    def __init__(
+        self, borrowed: Borrowed, driver: Driver, statements: dict[Hashable, Statement]
+    ) -> None:
+        self._borrowed = borrowed
+        self._users = borrowed._connection_counter  # noqa: SLF001 -- no public one; see release
+        self._statements = statements
+        self._in_transaction = False
+        self.driver = driver
+
+    async def release(self, *, broken: bool) -> None:
+        """Give the connection back."""
+        if broken:
+            # `databases` counts a BEGIN or ROLLBACK that has failed as a user who has not left,
+            # for whom it would keep the connection from the pool for ever.
+            self._borrowed._connection_counter = self._users  # noqa: SLF001 -- no public one to set
+        await self._borrowed.__aexit__()
+
+    @property
+    def raw(self) -> Raw:
+        """The driver's connection."""
+        return self._borrowed.raw_connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """All or nothing. Within one it is that one: MariaDB drops savepoints at a deadlock, so
+        that going back to one would fail with another fault than the one that asks to try again.
+        """
+        if self._in_transaction:
+            yield
+            return
+        self._in_transaction = True
+        try:
+            async with self._borrowed.transaction():
+                yield
+        finally:
+            self._in_transaction = False
+
+    async def _fetch(self, statement: Statement, values: Values) -> Iterable[Record]:
+        records = await self.driver.fetch(self.raw, statement.sql, statement.params(values))
+        return statement.rows(records)
+
+    def _statement(self, key: Hashable, make: Callable[[], ClauseElement]) -> Statement:
+        statement = self._statements.get(key)
+        if statement is None:
+            statement = self._statements[key] = Statement(make(), self.driver.dialect)
+        return statement
+
+    async def gather(
+        self, key: Hashable, make: Callable[[], Select[Any]], values: Values, *, many: bool
+    ) -> Iterable[Record]:
+        """The records of a SELECT, one or many, in no order: the look-ups of requests."""
+        statement = self._statements.get(key)
+        if statement is None:
+            rows = make()
+            packed = self.driver.pack(rows, many=many)
+            statement = self._statements[key] = Statement(rows, self.driver.dialect, packed=packed)
+        try:
+            return await self._fetch(statement, values)
+        except TruncatedResult:  # from now on the rows as they are
+            del self._statements[key]
+            return await self._fetch(self._statement(key, make), values)
+
+    async def records(
+        self, key: Hashable, make: Callable[[], ClauseElement], values: Values
+    ) -> list[Record]:
+        """What a statement selects, whatever its columns."""
+        return list(await self._fetch(self._statement(key, make), values))
+
+    async def ids(
+        self, key: Hashable, make: Callable[[], ClauseElement], values: Values
+    ) -> list[str]:
+        """The ids that a statement selects."""
+        return [record[0] for record in await self.records(key, make, values)]
+
+    async def execute(
+        self, key: Hashable, make: Callable[[], ClauseElement], values: Values
+    ) -> int:
+        """How many rows a statement has changed."""
+        statement = self._statement(key, make)
+        return await self.driver.execute(self.raw, statement.sql, statement.params(values))
+
+    async def insert(self, new: Insertion) -> None:
+        """Write rows, but those that are there."""
+        statement = self._statement(("insert", new.shape), new.make)
+        params = [statement.params(values) for values in new.values]
+        await self.driver.run(self.raw, statement.sql, params)
+
+    async def ddl_dialect(self) -> Dialect:
+        """The dialect of this very server."""
+        return await self.driver.ddl_dialect(self.raw)
+
+    async def columns(self, table: Table) -> list[Found]:
+        """The columns of the table that has this name; none if there is no such table."""
+        return await self.driver.columns(self.raw, table)
+
+    async def create(self, statement: str) -> None:
+        """Run a statement that makes something, unless it is there."""
+        try:
+            await self.driver.fetch(self.raw, statement, ())
+        except Exception as fault:
+            if not self.driver.already_exists(fault):
+                raise

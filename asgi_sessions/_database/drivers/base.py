@@ -1,0 +1,257 @@
+"""What differs between databases: dialect, driver calls, and which errors are transient.
+
+`databases` opens and pools the connections; statements go through its `raw_connection` straight
+to the driver, because its own query layer costs several times the driver's call and tells no
+row count. Everything a driver needs to know about values, SQLAlchemy's dialect of it knows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+from databases import Database
+from databases.core import Connection
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Insert,
+    Integer,
+    Select,
+    Table,
+    bindparam,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.engine import Dialect
+
+from asgi_sessions._database.statement import Record, padded
+
+#: A driver's own connection: with each of another type, and few of them have types at all.
+Raw: TypeAlias = Any
+
+
+class InClause(NamedTuple):
+    """Some values of a column, asked for in one of few shapes, so that few statements serve all.
+
+    Attributes:
+        shape: what tells one shape from another.
+        match: that the column is one of them.
+        values: the values of its parameters.
+        many: whether they are many.
+        each: a table of the values, where rows are better found for one after the other.
+    """
+
+    shape: Hashable
+    match: Callable[[], ColumnElement[bool]]
+    values: Mapping[str, Any]
+    many: bool
+    each: Callable[[], tuple[ColumnElement[Any], FromClause, ColumnElement[Any]]] | None = None
+
+    def pick(self, rows: Select[Any], most: int = 1) -> Select[Any]:
+        """The rows of a SELECT in which the column is one of the values; so many of each value at
+        most, which is enough for a unique column.
+        """
+        if self.each is None:
+            return rows.where(self.match())
+        column, values, value = self.each()
+        one = rows.where(column == value).limit(literal_column(str(most), Integer())).lateral()
+        return select(*one.c).select_from(values.join(one, true()))
+
+
+class Insertion(NamedTuple):
+    """How some rows are written, with few statements for all numbers of them.
+
+    Attributes:
+        shape: what tells one statement from another.
+        make: the statement; it leaves out the rows for which a unique column is taken.
+        values: the values of its parameters, for each time that it is run.
+    """
+
+    shape: Hashable
+    make: Callable[[], Insert]
+    values: Sequence[Mapping[str, Any]]
+
+
+class Found(NamedTuple):
+    """A column as it stands in the database.
+
+    Attributes:
+        name: its name.
+        shown: its type, as the database calls it.
+        holds: the kinds of values that it gives back as they were.
+        length: the most characters or bytes, if it has such a limit.
+        collation: how it compares, if the database tells.
+        required: whether a new row has to bring a value.
+    """
+
+    name: str
+    shown: str
+    holds: frozenset[type]
+    length: int | None
+    collation: str | None
+    required: bool
+
+
+class Driver(ABC):
+    """One kind of database. `raw` is the driver's own connection."""
+
+    #: Whether UPDATE tells the rows that it changed.
+    returning: ClassVar[bool] = True
+    #: Whether one transaction writes at a time, so that none has to lock what it reads.
+    serial: ClassVar[bool] = False
+    #: Whether what is to be changed has to be locked before, to be locked in an order.
+    locks: ClassVar[bool] = False
+    #: Whether, to have rows in the order of an index, a column has to be named that is NULL in all
+    #: of them; else it must not be.
+    orders_nulls: ClassVar[bool] = False
+    #: Whether a statement can leave out the rows that somebody has locked; False once the server
+    #: has turned out to be older than that.
+    skips: bool = False
+    #: Whether the database works elsewhere, while Python goes on.
+    elsewhere: ClassVar[bool] = True
+    #: Whether one connection can tell another what happens (`Listener`).
+    notifies: ClassVar[bool] = False
+    #: Seconds that a batch of `purge` should take: for so long, requests share a core and the disk
+    #: with it. A commit takes some of it.
+    batch: ClassVar[float] = 0.01
+    #: Up to this many values count as a small result.
+    few: ClassVar[int] = 1
+    #: Whether an INSERT writes one row, and is run for each; else one writes all.
+    row_by_row: ClassVar[bool] = False
+    #: Options for a pool of our own.
+    pool: ClassVar[Mapping[str, Any]] = {}
+    #: The option of a pool that says after how many seconds of rest it lets go of a connection.
+    max_idle: ClassVar[str | None] = None
+    #: Whether connections of an app's own database may be held: where no pool waits for them.
+    hold: ClassVar[bool] = False
+    #: Seconds to wait after a failed connect, so that the driver can clean up.
+    last_word: ClassVar[float] = 0
+    dialect: Dialect
+
+    @classmethod
+    def make(cls, url: str, options: Mapping[str, Any]) -> Database:
+        """A database of our own."""
+        return Database(url, **options)
+
+    @abstractmethod
+    async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
+        """The rows of a statement."""
+
+    @abstractmethod
+    async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
+        """How many rows a statement changed."""
+
+    async def run(self, raw: Raw, sql: str, params: Sequence[Sequence[Any]]) -> None:
+        """Execute a statement once for each set of parameters."""
+        for each in params:
+            await self.execute(raw, sql, each)
+
+    @abstractmethod
+    def insert_once(self, table: Table) -> Insert:
+        """An INSERT that does nothing where a unique column is taken."""
+
+    @abstractmethod
+    def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
+        """The same SELECT with the rows as JSON, in no order, as `Statement` reads it: drivers take
+        their time for each value. None where that gains nothing.
+        """
+
+    def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> InClause:
+        """That a column is one of these: as many parameters as the next power of two."""
+        given = padded(list(keys))
+        names = [f"p_{column.name}_{i}" for i in range(len(given))]
+        return InClause(
+            (column.name, len(given)),
+            lambda: column.in_([bindparam(name, type_=column.type) for name in names]),
+            dict(zip(names, given, strict=True)),
+            many=len(given) > self.few,
+        )
+
+    def one_of(self, column: ColumnElement[Any], found: Select[Any]) -> ColumnElement[bool]:
+        """That a column is one of those that are found first, and locked."""
+        # Twice: in a plain subquery of the table that it changes, MariaDB skips no locked row.
+        return column.in_(select(found.subquery().c[str(column.key)]))
+
+    def insertion(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insertion:
+        """Rows, all with the same columns in the same order, written unless they are there: as
+        many at a time as the next power of two, or `row_by_row`.
+        """
+        if not self.row_by_row:
+            rows = padded(rows)
+        columns, size = tuple(rows[0]), 1 if self.row_by_row else len(rows)
+        places = _places(columns, size)
+
+        def make() -> Insert:
+            names = iter(places)
+            return self.insert_once(table).values(
+                [
+                    {name: bindparam(next(names), type_=table.c[name].type) for name in columns}
+                    for _ in range(size)
+                ]
+            )
+
+        given = chain.from_iterable(row.values() for row in rows)
+        values = [dict(zip(places, given, strict=False)) for _ in range(0, len(rows), size)]
+        return Insertion((table.name, size), make, values)
+
+    async def connect(self, database: Database) -> Raw:
+        """A connection beside those of the pool, with the same options; where it `notifies`."""
+        raise NotImplementedError  # `Source` refuses `notify` where it is missing
+
+    async def open(self, connection: Connection) -> None:
+        """Open a connection of `databases`."""
+        await connection.__aenter__()
+
+    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: B027, ASYNC109 -- not all have to; what a connection is told
+        """Make a new connection ready."""
+
+    @abstractmethod
+    async def columns(self, raw: Raw, table: Table) -> list[Found]:
+        """The columns of the table that has this name; none if there is no such table."""
+
+    async def by_index(self, raw: Raw) -> None:  # noqa: B027 -- not all have to
+        """Have rows found by indexes, whatever the database thinks of the table, until this
+        connection is given back.
+        """
+
+    async def ddl_dialect(self, raw: Raw) -> Dialect:  # noqa: ARG002 -- for those who have to ask
+        """The dialect in which to make tables."""
+        return self.dialect
+
+    def socket(self, raw: Raw) -> Any:  # noqa: ANN401, ARG002 -- of asyncio, of uvloop
+        """The socket of a connection; None where there is none to be had."""
+        return None
+
+    def is_transient(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those whose faults do
+        """Whether an error is transient: a deadlock, a serialization failure."""
+        return False
+
+    @abstractmethod
+    def of_tables(self, fault: Exception) -> bool:
+        """Whether a fault may come from a table that is missing, or not as it should be."""
+
+    def unknown(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those of which old ones are about
+        """Whether the server does not know the words of a statement."""
+        return False
+
+    def already_exists(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those that say so by a fault
+        """Whether a table or an index is there already."""
+        return False
+
+    def leave(self, raw: Raw) -> None:
+        """Let go of a connection whose event loop is gone."""
+        self.abandon(raw)
+
+    def abandon(self, raw: Raw) -> None:  # noqa: B027 -- a thread has no other end
+        """Close the socket without waiting for the server."""
+
+
+@cache  # one entry for each power of two
+def _places(columns: Sequence[str], size: int) -> list[str]:
+    """The names of the parameters of so many rows."""
+    return [f"p_{name}_{i}" for i in range(size) for name in columns]

@@ -1,0 +1,218 @@
+"""The database as one event loop sees it: connections, statements, and when to let go."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from databases import Database
+
+from asgi_sessions._database.drivers.base import Raw
+from asgi_sessions._errors import SessionsError
+
+from .batcher import Batcher, Run
+from .connection import Connection
+from .deadline import Deadline
+from .drivers import driver_for
+from .statement import Statement
+from .tasks import own_task
+
+# The store's own kind of connection is in each of these what its work is given.
+Work = Callable[[Any], Awaitable[Any]]
+Batched = Callable[[Any, list[Any]], Awaitable[Sequence[Any]]]
+#: Finds the reason for a fault in the tables, if it lies there.
+Explain = Callable[[Any, Exception], Awaitable[SessionsError | None]]
+
+#: Seconds of rest before the first sign of life, seconds between two, and how many may be lost.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+#: Jobs that go into one statement at most.
+LOOKUPS = TOUCHES = 256
+STARTS = 64
+
+
+class Engine:
+    """A `databases.Database` in one event loop, and the batchers over it.
+
+    Args:
+        database: connected here if nobody has.
+        batched: what answers many jobs of a kind at once: look-ups, starts, touches.
+        owned: whether it was made by us; then connections are held. Of an app's own only
+            those are that no pool waits for.
+        timeout: seconds that anything may take.
+        explain: finds the reason for a fault in the tables, if it lies there.
+        connection: the kind of connection that these are given.
+        max_idle: seconds after which a connection at rest is not trusted any more.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        batched: Mapping[str, Batched],
+        *,
+        owned: bool,
+        timeout: float,
+        explain: Explain,
+        connection: type[Connection],
+        max_idle: float,
+    ) -> None:
+        self._connection = connection
+        self.database = database
+        self.driver = driver_for(database)
+        self._owned = owned
+        self._timeout = timeout
+        self._explain = explain
+        self._keeper: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+        hold = owned or self.driver.hold
+
+        self._statements: dict[Hashable, Statement] = {}
+        batcher = partial(
+            Batcher[Connection],
+            release=self._release,
+            leave=self._leave,
+            is_transient=self.driver.is_transient,
+            reason=self._reason,
+            hold=hold,
+            timeout=timeout,
+            halve=self.driver.elsewhere,
+            max_idle=max_idle if self.driver.elsewhere else None,
+        )
+        # Apart, so that neither a slow list nor a write delays the look-up of a request; and a
+        # login waits neither for ends of many rows nor for a use of one that somebody has locked.
+        other: tuple[Run[Connection], int] = (_one, 1)
+        touch, bulk = {"touch": (batched["touch"], TOUCHES)}, {"bulk": other}
+        # Where one transaction writes at a time, a batcher that takes turns is the best order.
+        serial = self.driver.serial
+        self.lookups = batcher(self._acquire, kinds={"look-up": (batched["look-up"], LOOKUPS)})
+        self.writes = batcher(
+            self._acquire_by_index,
+            kinds={
+                "start": (batched["start"], STARTS),
+                "other": other,
+                **(bulk | touch if serial else {}),
+            },
+            last="touch" if serial else None,
+        )
+        by_index = self._acquire_by_index
+        self.touches = self.writes if serial else batcher(by_index, kinds=touch, last="touch")
+        self.queries = batcher(by_index, kinds={"other": other})
+        self.bulk = self.writes if serial else batcher(by_index, kinds=bulk, hold=False, keep=hold)
+        batchers = (self.lookups, self.writes, self.touches, self.queries, self.bulk)
+        self._batchers = tuple(dict.fromkeys(batchers))
+
+    async def open(self) -> None:
+        """Connect unless somebody has; then disconnect when the event loop ends."""
+        async with self._opening:
+            if not self.database.is_connected:
+                await self.database.connect()
+                self._keeper = own_task(self._keep())
+                await asyncio.sleep(0)  # a task cancelled before its first step never cleans up
+
+    async def _keep(self) -> None:
+        """Do nothing until `close` or the end of the loop cancels it, then disconnect."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            for batcher in self._batchers:
+                await batcher.ended()
+            with suppress(Exception):  # it is gone anyway
+                async with Deadline(asyncio.get_running_loop().time() + self._timeout):
+                    await self.database.disconnect()
+
+    async def close(self) -> None:
+        """Finish what waits; disconnect what `open` connected."""
+        await asyncio.gather(*(batcher.close() for batcher in self._batchers))
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+
+    def leave(self) -> None:
+        """Let go of everything: the event loop was closed without a word."""
+        for batcher in self._batchers:
+            batcher.leave()
+
+    async def _reason(self, connection: Connection, fault: Exception) -> SessionsError | None:
+        return await self._explain(connection, fault) if self.driver.of_tables(fault) else None
+
+    def _leave(self, connection: Connection) -> None:
+        with suppress(Exception):
+            self.driver.leave(connection.raw)
+
+    async def _acquire(self) -> Connection:
+        await self.open()
+        borrowed = self.database.connection()
+        try:
+            await self.driver.open(borrowed)
+        except Exception:
+            # The thread of an aiosqlite connection that failed still reports its end to this
+            # loop, which had better be there.
+            await asyncio.sleep(self.driver.last_word)
+            raise
+        connection = self._connection(borrowed, self.driver, self._statements)
+        try:
+            if self._owned:
+                _keep_alive(self.driver.socket(connection.raw))
+            await self.driver.prepare(connection.raw, owned=self._owned, timeout=self._timeout)
+        except BaseException:
+            await self._release(connection, broken=True)
+            raise
+        return connection
+
+    async def _acquire_by_index(self) -> Connection:
+        """For statements of many shapes; the look-ups find their rows by an index in any case, and
+        are spared the question.
+        """
+        connection = await self._acquire()
+        try:
+            await self.driver.by_index(connection.raw)
+        except BaseException:
+            await self._release(connection, broken=True)
+            raise
+        return connection
+
+    async def _release(self, connection: Connection, *, broken: bool) -> None:
+        raw = connection.raw
+        if broken:
+            self._abandon(raw)
+        # By a task: what is cancelled must not leave a pool alone with its connection.
+        release = asyncio.ensure_future(connection.release(broken=broken))
+        release.add_done_callback(_heard)  # it is lost anyway; the fault before it counts
+        try:
+            await asyncio.wait([release])
+        finally:
+            if not release.done() or release.cancelled() or release.exception() is not None:
+                self._abandon(raw)  # it has broken just now, or its pool waits for its other end
+            # `databases` keeps for a task what could not be given back.
+            self.database._connection = None  # noqa: SLF001 -- there is no other way
+
+    def _abandon(self, raw: Raw) -> None:
+        with suppress(Exception):
+            self.driver.abandon(raw)
+
+
+def _keep_alive(sock: Any) -> None:  # noqa: ANN401 -- of asyncio, of uvloop
+    """Have the kernel send a sign of life while nothing else is sent: what lies between does not
+    forget the connection, and one whose other end is gone breaks by itself.
+    """
+    if sock is None or sock.family == getattr(socket, "AF_UNIX", None):
+        return
+    with suppress(OSError):  # it may be closed, or a kernel may know no such option
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _heard(task: asyncio.Future[None]) -> None:
+    with suppress(asyncio.CancelledError):
+        task.exception()
+
+
+async def _one(connection: Connection, jobs: Sequence[Work]) -> list[Any]:
+    (work,) = jobs
+    return [await work(connection)]

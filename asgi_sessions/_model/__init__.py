@@ -1,0 +1,1 @@
+"""Values and rules. Pure: no database, no framework, no event loop."""

@@ -1,0 +1,274 @@
+"""What happens to a request, as data. No I/O, no clock; docs/decisions.md shows these tables.
+
+Rule 1: everything that decides whether a request has a session stands in this file.
+Rule 2: a decision says what to end first and what to do then; how is the middleware's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Literal, NamedTuple
+
+
+class Word(Enum):
+    """A word that the tables are looked up by."""
+
+    __hash__ = object.__hash__  # of each there is one; Enum's own is slow
+
+
+class Cookie(Word):
+    """What the cookie of a request leads to."""
+
+    NONE = "none"
+    INVALID = "does not verify"
+    LIVE_LOGIN = "live, origin login"
+    LIVE_SCOPE = "live, origin scope"
+    UNPROVEN = "live, bound to a device that has not proved itself"
+    BRIDGE_LOGIN = "live, origin login, superseded secret within its grace"
+    BRIDGE_SCOPE = "live, origin scope, superseded secret within its grace"
+    LAPSED = "live, superseded secret whose successor was never seen, after 10 minutes"
+    SUPERSEDED = "live, superseded secret past its grace"
+    REVOKED = "ended as revoked, reuse or limit"
+    DEAD = "ended otherwise, expired or unknown"
+
+
+class Who(Word):
+    """The person in scope beside the row of the cookie. Without a row everybody is the same."""
+
+    NOBODY = "no person"
+    SAME = "same person and app"
+    SAME_SINCE = "same, authenticated since the end"
+    OTHER = "another person"
+
+
+class Found(Word):
+    """What a person without a cookie leads to: the row their token names, or their device's."""
+
+    LIVE = "live"
+    REVOKED = "ended as revoked, reuse or limit"
+    DEAD_CLAIM = "named by the token; ended otherwise or expired"
+    DEAD = "the device's newest; ended otherwise or expired"
+    NOTHING = "nothing"
+    CUT_OFF = "of a person who is cut off; neither spared nor live and named by the token"
+
+
+class Secret(Word):
+    """What the secret of a cookie is worth."""
+
+    CURRENT = "current"
+    #: Of requests that were under way when the secret was replaced: the same session, but nothing
+    #: that was proved since counts for them.
+    BRIDGE = "superseded, within its grace"
+    LAPSED = "superseded by one that was never seen, after 10 minutes"
+    SUPERSEDED = "superseded, past its grace"
+
+
+class Then(Enum):
+    """What to do once that which has to end has ended."""
+
+    NO_SESSION = "no session"
+    RESUME = "resume"
+    BRIDGE = "resume as if nothing had been proved"
+    FIND = "find or start"
+    START = "start"
+    SIGN_OUT = "signed out"
+
+
+#: Why a session has ended; an app may have words of its own besides.
+EndReason = Literal[
+    "logout",  # the person has left
+    "revoked",  # somebody has ended it: the person elsewhere, the app, an operator
+    "replaced",  # by another login in the same browser
+    "person_changed",  # another layer vouched for somebody else
+    "limit",  # one login too many
+    "expired",  # its time was up
+    "reuse",  # of a superseded secret: a theft
+    "not_delivered",  # the answer to the login could not be sent
+]
+
+
+class Decision(NamedTuple):
+    """End the session for this reason, if one is given; then go on."""
+
+    end: EndReason | None
+    then: Then
+
+
+#: Reasons after which only a new authentication lets a person in again.
+REVOKING: frozenset[EndReason] = frozenset({"revoked", "reuse", "limit"})
+
+#: How long a superseded secret stays good once its successor has been seen: requests that were
+#: under way. Later it means that two parties hold the cookie.
+GRACE = timedelta(seconds=60)
+#: How long it stays good while its successor has not been seen, because the answer may have been
+#: lost. Later it is good for nothing, and ends nothing: nobody else has shown up.
+UNSEEN_GRACE = timedelta(minutes=10)
+
+_NO_SESSION = Decision(None, Then.NO_SESSION)
+RESUME = Decision(None, Then.RESUME)
+_BRIDGE = Decision(None, Then.BRIDGE)
+_FIND = Decision(None, Then.FIND)
+_START = Decision(None, Then.START)
+_SIGN_OUT = Decision(None, Then.SIGN_OUT)
+
+BY_COOKIE: dict[Cookie, dict[Who, Decision]] = {
+    Cookie.NONE: {Who.NOBODY: _NO_SESSION, Who.SAME: _FIND},
+    Cookie.INVALID: {Who.NOBODY: _NO_SESSION, Who.SAME: _FIND},
+    Cookie.LIVE_LOGIN: {
+        Who.NOBODY: RESUME,
+        Who.SAME: RESUME,
+        Who.OTHER: Decision("person_changed", Then.FIND),
+    },
+    Cookie.LIVE_SCOPE: {
+        # Whoever vouched for the person does so no longer.
+        Who.NOBODY: _NO_SESSION,
+        Who.SAME: RESUME,
+        Who.OTHER: Decision("person_changed", Then.FIND),
+    },
+    Cookie.UNPROVEN: {
+        # The browser may prove itself yet; whoever has merely copied its cookie cannot.
+        Who.NOBODY: _NO_SESSION,
+        Who.SAME: _SIGN_OUT,
+        Who.OTHER: Decision("person_changed", Then.FIND),
+    },
+    Cookie.BRIDGE_LOGIN: {
+        Who.NOBODY: _BRIDGE,
+        Who.SAME: _BRIDGE,
+        Who.OTHER: Decision("person_changed", Then.FIND),
+    },
+    Cookie.BRIDGE_SCOPE: {
+        Who.NOBODY: _NO_SESSION,
+        Who.SAME: _BRIDGE,
+        Who.OTHER: Decision("person_changed", Then.FIND),
+    },
+    # As if the cookie had not come.
+    Cookie.LAPSED: {Who.NOBODY: _NO_SESSION, Who.SAME: _FIND, Who.OTHER: _FIND},
+    Cookie.SUPERSEDED: {
+        Who.NOBODY: Decision("reuse", Then.NO_SESSION),
+        Who.SAME: Decision("reuse", Then.SIGN_OUT),
+        Who.OTHER: Decision("reuse", Then.FIND),
+    },
+    Cookie.REVOKED: {
+        Who.NOBODY: _NO_SESSION,
+        Who.SAME: _SIGN_OUT,
+        Who.SAME_SINCE: _FIND,
+        Who.OTHER: _FIND,
+    },
+    Cookie.DEAD: {
+        Who.NOBODY: _NO_SESSION,
+        Who.SAME: _FIND,
+        Who.SAME_SINCE: _FIND,
+        Who.OTHER: _FIND,
+    },
+}
+
+BY_FINDING: dict[Found, dict[Who, Decision]] = {
+    Found.LIVE: {Who.SAME: RESUME},
+    Found.REVOKED: {Who.SAME: _SIGN_OUT, Who.SAME_SINCE: _START},
+    # A token that names its session lives and dies with it.
+    Found.DEAD_CLAIM: {Who.SAME: _SIGN_OUT, Who.SAME_SINCE: _START},
+    Found.DEAD: {Who.SAME: _START, Who.SAME_SINCE: _START},
+    Found.NOTHING: {Who.SAME: _START},
+    # On every device, whatever has become of its row.
+    Found.CUT_OFF: {Who.SAME: _SIGN_OUT, Who.SAME_SINCE: _SIGN_OUT},
+}
+
+
+def worth_of_superseded(
+    renewed_at: datetime | None, seen_at: datetime | None, now: datetime
+) -> Secret:
+    """What the secret before the current one is worth.
+
+    Args:
+        renewed_at: when it was replaced; None if nobody wrote that down.
+        seen_at: when its successor was first seen; None if it was not.
+        now: the moment.
+    """
+    if seen_at is not None:
+        return Secret.BRIDGE if now <= seen_at + GRACE else Secret.SUPERSEDED
+    if renewed_at is not None and now <= renewed_at + UNSEEN_GRACE:
+        return Secret.BRIDGE
+    return Secret.LAPSED
+
+
+class Cutoff(NamedTuple):
+    """What is remembered when all sessions of a person are ended, longer than any of their rows.
+
+    Attributes:
+        person_id: whose.
+        app_id: in which app; empty for all apps.
+        cut_at: what was proved until then opens nothing; None if nothing was cut off.
+        spared_sid: the session that goes on.
+        proved_at: the latest proof that was dated ahead of the clock when it was seen.
+        readmitted_at: what has ended until then, and what was cut off, counts no longer.
+    """
+
+    person_id: str
+    app_id: str
+    cut_at: datetime | None = None
+    spared_sid: str | None = None
+    proved_at: datetime | None = None
+    readmitted_at: datetime | None = None
+
+    def cut(self, beside: Iterable[Cutoff], now: datetime, spared_sid: str | None) -> Cutoff:
+        """All sessions end now, but that one. The cut is later than any proof that was seen, so
+        that a provider whose clock is ahead opens nothing.
+
+        Args:
+            beside: all cut-offs that the app knows of the person, this one too.
+            now: the moment.
+            spared_sid: the session that goes on.
+        """
+        beside = list(beside)
+        readmitted = readmitted_at(beside)
+        proofs = [one.proved_at for one in beside]
+        cut_at = _latest(now, self.cut_at, readmitted and readmitted + _TICK, *proofs)
+        return self._replace(cut_at=cut_at, spared_sid=spared_sid)
+
+    def readmit(self, beside: Iterable[Cutoff], now: datetime) -> Cutoff:
+        """The person may come in again with whatever another layer says of them."""
+        return self._replace(readmitted_at=_latest(now, *(one.cut_at for one in beside)))
+
+    def prove(self, proof: datetime) -> Cutoff:
+        """A proof was seen that is dated ahead of the clock."""
+        return self._replace(proved_at=_latest(proof, self.proved_at))
+
+
+_TICK = timedelta(microseconds=1)
+
+
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def readmitted_at(cutoffs: Iterable[Cutoff]) -> datetime | None:
+    """When the person was last readmitted; None if never."""
+    return _latest(*(one.readmitted_at for one in cutoffs))
+
+
+def is_cut_off(cutoffs: Iterable[Cutoff], proof: datetime | None, sid: str | None) -> bool:
+    """Whether a person comes in vain: with a proof from before all their sessions were ended.
+
+    Args:
+        cutoffs: those of the person in the app, and in all apps.
+        proof: when the person last proved who they are; None if nobody has dated that.
+        sid: the live session that was found for them; None for a new one.
+    """
+    cutoffs = list(cutoffs)
+    readmitted = readmitted_at(cutoffs)
+    return any(
+        one.cut_at is not None
+        and (proof is None or proof <= one.cut_at)
+        and (readmitted is None or readmitted < one.cut_at)
+        and (sid is None or sid != one.spared_sid)
+        for one in cutoffs
+    )
+
+
+def is_fresh(authenticated_at: datetime | None, now: datetime, max_age: timedelta) -> bool:
+    """Whether a proof of identity is recent enough (ASVS 7.5.1). One in the future is not: the
+    clock that dated it cannot be compared with ours.
+    """
+    return authenticated_at is not None and timedelta(0) <= now - authenticated_at <= max_age

@@ -1,0 +1,1 @@
+"""ASGI apps to mount: the page of devices, the logout route."""

@@ -1,0 +1,1 @@
+"""The steps of a session's life, options, events."""

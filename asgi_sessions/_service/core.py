@@ -1,0 +1,489 @@
+"""The steps of a session's life, on rows: start, find, renew, touch, end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from asgi_sessions._errors import ConfigurationError, SessionsError
+from asgi_sessions._model.changeset import changeset, checked
+from asgi_sessions._model.decisions import (
+    BY_FINDING,
+    Cutoff,
+    Found,
+    Then,
+    Who,
+    is_cut_off,
+    readmitted_at,
+)
+from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store, device_from_scope
+from asgi_sessions._model.lifetimes import Terms
+from asgi_sessions._model.person import Person
+from asgi_sessions._model.row import Row, enforced_at
+from asgi_sessions._model.session import Session
+from asgi_sessions._model.tokens import (
+    SID_PATTERN,
+    Token,
+    digest,
+    looks_like_ours,
+    microseconds,
+    new_secret,
+    new_sid,
+)
+from asgi_sessions._store.store import Finding, Store, Touch
+
+from .events import Events
+from .live_connections import Alive, LiveConnections
+from .options import Settings
+
+#: How far a proof may be dated ahead of the clock, as those of a provider whose clock is ahead.
+#: One that is further ahead is taken for undated.
+SKEW = timedelta(minutes=5)
+
+#: Ended sessions that are told of in one go: a millisecond.
+_TOLD = 32
+
+#: The name of a task that waits until a use has been noted.
+TOUCH = "asgi_sessions touch"
+
+
+class Started(NamedTuple):
+    """A session, its row, and its token if it is new: one that was found has given it away."""
+
+    session: Session
+    row: Row
+    token: Token | None
+
+
+class Core:
+    """What the middleware and `Sessions` are made of.
+
+    Args:
+        settings: the options.
+        store: the rows.
+        events: who is told.
+        random: returns so many random bytes.
+
+    Attributes:
+        proof_lifetime: how long the proof of a device is good; none where none can be given.
+    """
+
+    proof_lifetime = timedelta(0)
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        events: Events,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.events = events
+        self._random = random
+        self.live_connections = LiveConnections(
+            self._living,
+            settings.socket_check_interval,
+            store.listener if settings.notify else None,
+        )
+
+    # --- values -------------------------------------------------------------------------------
+
+    def session(self, row: Row) -> Session:
+        """The public side of a row; what has run out has ended, written down or not."""
+        return _public(row, self.settings.now(), self.settings.terms)
+
+    def sessions(self, rows: Iterable[Row]) -> list[Session]:
+        """The public sides of some rows."""
+        now, terms = self.settings.now(), self.settings.terms
+        return [_public(row, now, terms) for row in rows]
+
+    def identify(self, person: object) -> Person:
+        """The person with id and app as the table spells them.
+
+        Raises:
+            ConfigurationError: if there is no id, or only the subject of a foreign issuer.
+            InvalidSession: if an id cannot be stored.
+        """
+        person = Person.of(person)
+        if person.id is None and person.subject is not None:
+            person = replace(person, id=self._id_of_subject(person))
+        latest = self.settings.now() + SKEW
+        if person.proof is not None and person.proof > latest:
+            person = replace(person, authenticated_at=None, issued_at=None)
+        app_id = self.settings.app_id if person.app_id is None else person.app_id
+        facts = {
+            "person_id": person.id,
+            "app_id": app_id,
+            "auth_provider": person.auth_provider,
+            "acr": person.acr,
+            "amr": person.amr,
+        }
+        cast = changeset(None, facts).checked()
+        return Person(
+            cast["person_id"],
+            cast["app_id"],
+            cast["auth_provider"],
+            person.authenticated_at,
+            person.sid,
+            cast["acr"],
+            person.amr,
+            person.issued_at,
+        )
+
+    def _id_of_subject(self, person: Person) -> str | None:
+        """A subject is unique only with its issuer: those of another one are other people."""
+        if person.issuer != self.settings.issuer:
+            raise ConfigurationError(
+                f"the claims of issuer {person.issuer!r} name their person by sub alone, which "
+                "another issuer may use for somebody else: pass Person(id=...) with the id that "
+                "your app has for them, or Sessions(issuer=...) if nobody else vouches for people"
+            )
+        return person.subject
+
+    def _new(
+        self, device: Device, person: Person, origin: str, now: datetime, *, remember: bool
+    ) -> tuple[dict[str, Any], Token, list[bytes]]:
+        keys = self._device_keys(device, person)
+        token = Token(new_sid(now, self._random), new_secret(self._random))
+        authenticated_at = person.authenticated_at or (now if origin == "login" else None)
+        # The rest is of our own making, or has been cast where it came in.
+        given = checked(
+            started_at=now,
+            expires_at=self.settings.terms.of(remember=remember).expires_at(now),
+            remember=remember,
+            amr=person.amr,
+        )
+        values = {
+            "id": token.sid,
+            "person_id": person.id,
+            "app_id": person.app_id,
+            "auth_provider": person.auth_provider,
+            "origin": origin,
+            "user_agent": device.user_agent,
+            "ip_address": address_to_store(device.ip_address, self.settings.store_ip),
+            "device_key": keys[0],
+            "live_device_key": keys[0] if origin == "scope" else None,
+            "secret_hash": digest(token.secret),
+            "previous_secret_hash": None,
+            "secret_seen_at": None,
+            "last_seen_at": now,
+            "authenticated_at": authenticated_at,
+            "ended_at": None,
+            "end_reason": None,
+            "acr": person.acr,
+            "binding": None,
+            "renewed_at": None,
+            **given,
+        }
+        return values, token, keys
+
+    def _device_keys(self, device: Device, person: Person) -> list[bytes]:
+        return self.settings.keys.device_keys(
+            person.app_id, str(person.id), device.user_agent, device.ip_address
+        )
+
+    # --- steps --------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        scope: Mapping[str, Any],
+        person: Person,
+        *,
+        remember: bool,
+        replaces: str | None = None,
+        known: bool = False,
+        announce: Callable[[str], None] | None = None,
+    ) -> Started:
+        """A new row of origin ``login``; `announce` is told its sid before it is written. `known`:
+        whether the browser has shown that it is no new device.
+        """
+        now = self.settings.now()
+        await self.note_proof(person)
+        device = device_from_scope(scope)
+        values, token, keys = self._new(device, person, "login", now, remember=remember)
+        new_device = await self._is_new(keys, known=known)
+        if announce is not None:
+            announce(token.sid)
+        row, ended, crowded = await self.store.insert(values, replaces=replaces, now=now)
+        session = self.session(row)
+        self._started(session, ended, new_device=new_device)
+        if crowded:
+            await self._tell_of(self.store.trim(row, now=now))
+        return Started(session, row, token)
+
+    async def find_or_start(
+        self, scope: Mapping[str, Any], person: Person, *, start: bool, known: bool
+    ) -> tuple[Then, Started | None, str | None]:
+        """The session of a person without a cookie: named by their token, or their device's; else
+        a new one of origin ``scope``. With the decision, and why a dead one is dead.
+        """
+        settings, now = self.settings, self.settings.now()
+        device = device_from_scope(scope)
+        own, shared = self._device_keys(device, person), self._device_keys(OTHER_DEVICES, person)
+        asked = Finding(str(person.id), str(person.app_id), _sid(person), (*own, *shared))
+        row, device_row, cutoffs = await self.store.find(asked)
+        claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
+        if not claimed:
+            row = device_row or await self.store.by_device(asked.keys, origin="scope")
+        found, who = Found.NOTHING, Who.SAME
+        if row is not None:
+            found = row.found(now, settings.terms, claimed=claimed)
+            who = row.who(person, now, settings.terms, readmitted_at(cutoffs))
+        sid = row.id if row is not None and found is Found.LIVE else None
+        if not (claimed and sid) and is_cut_off(cutoffs, person.proof, sid):
+            found = Found.CUT_OFF
+        then = BY_FINDING[found][who].then
+        if then is Then.SIGN_OUT:
+            return then, None, _why(found, row)
+        if then is Then.RESUME and row is not None:
+            return then, Started(_lesser(self.session(row), person), row, None), None
+        if not start:
+            return Then.NO_SESSION, None, None
+        values, token, _ = self._new(device, person, "scope", now, remember=True)
+        new_device = await self._is_new(own, known=known)
+        row, ended, _ = await self.store.insert_once(
+            values, own, {**values, **_shared(shared)}, shared, now=now
+        )
+        session, mine = self.session(row), row.id == token.sid
+        if mine:
+            self._started(session, ended, new_device=new_device)
+        # All sessions of the person may have been ended since the question above: whoever ends
+        # them writes the cut-off first, so that one of the two sees the other.
+        if is_cut_off(await self._cutoffs(person), person.proof, row.id):
+            if mine:
+                await self.end(row.id, "revoked")
+            return Then.SIGN_OUT, None, "revoked"
+        # The cookie of a session that many devices share would be good on each of them.
+        alone = mine and row.live_device_key == values["live_device_key"]
+        return Then.START, Started(session, row, token if alone else None), None
+
+    async def _cutoffs(self, person: Person) -> list[Cutoff]:
+        asked = Finding(str(person.id), str(person.app_id))
+        return (await self.store.find(asked)).cutoffs
+
+    async def readmitted_at(self, person: Person) -> datetime | None:
+        """When a person was last readmitted; None if never."""
+        return readmitted_at(await self._cutoffs(person))
+
+    async def note_proof(self, person: Person | None) -> None:
+        """Remember a proof that is dated ahead of the clock: what cuts it off must be later."""
+        now = self.settings.now()
+        proof = None if person is None else person.proof
+        if person is None or proof is None or proof <= now:
+            return
+        if any(one.proved_at and one.proved_at >= proof for one in await self._cutoffs(person)):
+            return
+        await self.store.cutoffs.change(
+            str(person.id), person.app_id, lambda old, _: old.prove(proof), now=now
+        )
+
+    async def end_all(self, person_id: str, app_id: str | None, spared_sid: str | None) -> int:
+        """End a person's sessions but one, and cut off what was proved before; how many."""
+        now = self.settings.now()
+        await self.store.cutoffs.change(
+            person_id, app_id, lambda old, beside: old.cut(beside, now, spared_sid), now=now
+        )
+        return await self._tell_of(
+            self.store.bulk.end_all(
+                person_id, app_id, except_sid=spared_sid, reason="revoked", now=now
+            )
+        )
+
+    async def readmit(self, person_id: str, app_id: str | None) -> None:
+        """Let a person in again with whatever another layer says of them."""
+        now = self.settings.now()
+        await self.store.cutoffs.change(
+            person_id, app_id, lambda old, beside: old.readmit(beside, now), now=now
+        )
+
+    async def newest(self, scope: Mapping[str, Any], person: Person) -> Row | None:
+        """The newest live row of a person's device, whatever its origin."""
+        devices = (device_from_scope(scope), OTHER_DEVICES)
+        keys = [key for device in devices for key in self._device_keys(device, person)]
+        return await self.store.by_device(keys, live=self.settings.now())
+
+    async def renew(
+        self, row: Row, presented: bytes | None, proof: Mapping[str, Any]
+    ) -> Started | None:
+        """A new secret for a live session; None if it is dead.
+
+        Args:
+            row: as it was read.
+            presented: the digest of the secret that the browser is known to hold.
+            proof: what else is written: how and when the person was authenticated.
+        """
+        now = self.settings.now()
+        token = Token(row.id, new_secret(self._random))
+        values = checked(
+            secret_hash=digest(token.secret),
+            # The last one that the browser is known to hold, so that a lost answer strands nobody.
+            previous_secret_hash=presented or row.secret_hash,
+            secret_seen_at=None,
+            renewed_at=now,
+            last_seen_at=now,
+        )
+        renewed = await self.store.renew(row, {**values, **checked(**proof)}, now=now)
+        if renewed is None:
+            return None
+        session, won = self.session(renewed), renewed.secret_hash == values["secret_hash"]
+        if won:
+            self.events.tell("renewed", session)
+            self.live_connections.end(row.id, but=renewed.secret_hash)
+        return Started(session, renewed, token if won else None)
+
+    async def end(
+        self,
+        sid: str,
+        reason: str,
+        *,
+        person_id: str | None = None,
+        app_id: str | None = None,
+    ) -> tuple[Session | None, bool]:
+        """End one session; it as it is then, and whether it ended now."""
+        reason = checked(end_reason=reason)["end_reason"]
+        now = self.settings.now()
+        row, ended = await self.store.end(
+            sid, reason=reason, now=now, person_id=person_id, app_id=app_id
+        )
+        if ended and row is not None:
+            self.ended([row])
+        return (None if row is None else self.session(row)), ended
+
+    async def holds(self, token: Token) -> bool:
+        """Whether a token is still good: its session may have ended since it was made."""
+        try:
+            row = await self.store.by_sid(token.sid)
+        except SessionsError:
+            return True  # it was a moment ago, and an outage logs nobody out
+        live = row is not None and row.live(self.settings.now(), self.settings.terms)
+        return live and row is not None and row.secret_hash == digest(token.secret)
+
+    def touch(self, row: Row, *, seen: bool, now: datetime) -> None:
+        """Note a use at a moment, for which nobody waits; a failure is counted and harms nothing.
+
+        Args:
+            row: as it was read.
+            seen: whether the row's secret has come for the first time.
+            now: the moment.
+        """
+        noted = self.store.touch(Touch(row.id, now, row.secret_hash if seen else None))
+
+        async def listen() -> None:
+            try:
+                await noted
+            except SessionsError as fault:
+                self.events.touch_failed(fault)
+
+        self.events.run(listen(), TOUCH)
+
+    # --- being told ---------------------------------------------------------------------------
+
+    def note_forged(self, scope: Mapping[str, Any], values: Iterable[str]) -> None:
+        """Tell of the cookies that look like ours among these, which no key has signed."""
+        if forged := sum(map(looks_like_ours, values)):
+            self.events.forged_cookie(forged, lambda: self.client(scope))
+
+    def client(self, scope: Mapping[str, Any]) -> str | None:
+        """Where a request comes from, as far as that may be told."""
+        return address_to_store(device_from_scope(scope).ip_address, self.settings.store_ip)
+
+    async def _living(self, sids: Sequence[str]) -> Mapping[str, Alive]:
+        """Which of these sessions live, and what may be open on them."""
+        now = self.settings.now()
+        living = await self.store.living(sids, now=now)
+        cut = now - self.proof_lifetime
+        latest = microseconds(cut)
+        return {
+            sid: Alive(digest, cut if 0 < enforced_at(binding) <= latest else None)
+            for sid, (digest, binding) in living.items()
+        }
+
+    async def _is_new(self, keys: Sequence[bytes], *, known: bool) -> bool:
+        # Asked where somebody is told: it costs a look-up.
+        if known or not self.events.heard:
+            return False
+        return await self.store.by_device(keys) is None
+
+    def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
+        self.ended(ended)
+        self.events.tell("started", session, new_device=new_device)
+
+    async def _tell_of(self, batches: AsyncIterator[Sequence[Row]]) -> int:
+        """Tell of the rows that end in batches; how many. Once begun it goes on to the last, even
+        if nobody waits for it any more.
+        """
+
+        async def work() -> int:
+            count = 0
+            async for rows in batches:
+                count += len(rows)
+                await self.tell_of(rows)
+            return count
+
+        return await self.events.complete(work())
+
+    async def tell_of(self, rows: Sequence[Row]) -> None:
+        """Tell of many ended sessions, so that other requests come in between."""
+        for start in range(0, len(rows), _TOLD):
+            self.ended(rows[start : start + _TOLD])
+            await asyncio.sleep(0)
+
+    def ended(self, rows: Iterable[Row]) -> None:
+        """Tell of ended sessions, and end what is open on them in this process."""
+        for row in rows:
+            if row.end_reason == "reuse":
+                self.events.tell("reuse_detected", self.session(row))
+            self.events.tell("ended", self.session(row))
+            self.live_connections.end(row.id)
+
+
+def unproved(session: Session) -> Session:
+    """The session as whoever has a superseded secret sees it: nothing has been proved."""
+    return replace(session, authenticated_at=None, acr=None, amr=())
+
+
+def _sid(person: Person) -> str | None:
+    """The session that a person's token names, if it can be one."""
+    sid = person.sid
+    return sid if isinstance(sid, str) and SID_PATTERN.fullmatch(sid) else None
+
+
+def _why(found: Found, row: Row | None) -> str:
+    """Why a person is signed out."""
+    return "revoked" if row is None or found is Found.CUT_OFF else row.reason()
+
+
+def _shared(keys: Sequence[bytes]) -> dict[str, Any]:
+    """What a row that many devices share has in place of its own device."""
+    return {
+        "user_agent": OTHER_DEVICES.user_agent,
+        "ip_address": OTHER_DEVICES.ip_address,
+        "device_key": keys[0],
+        "live_device_key": keys[0],
+    }
+
+
+def _lesser(session: Session, person: Person) -> Session:
+    """The session as a person sees it who came without its cookie: what they have proved now may be
+    less than what was proved when it started. Of two different `acr` nobody knows the order.
+    """
+    proofs = (session.authenticated_at, person.authenticated_at)
+    return replace(
+        session,
+        authenticated_at=None if None in proofs else min(filter(None, proofs)),
+        acr=session.acr if session.acr == person.acr else None,
+        amr=tuple(method for method in session.amr if method in person.amr),
+    )
+
+
+def _public(row: Row, now: datetime, terms: Terms) -> Session:
+    session = row.session(terms, now)
+    if session.ended_at is None and not session.live(now):
+        up = row.deadline(terms)
+        return replace(session, ended_at=up, end_reason="expired")
+    return session

@@ -1,0 +1,1 @@
+"""The tables: what is written and read."""

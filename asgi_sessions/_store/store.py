@@ -1,0 +1,489 @@
+"""The rows. Reads answer with rows or None; writes with the rows they changed.
+
+Each write is conditional on the row being live, so that none can bring an ended session back,
+and tells by its answer whether it took place. A missing row is never an error; a database that
+cannot be asked is `SessionsUnavailable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from sqlalchemy import MetaData, Select, Update, bindparam, select, update
+
+from asgi_sessions._database.engines import Engines
+from asgi_sessions._database.source import Source
+from asgi_sessions._database.statement import Record
+from asgi_sessions._errors import SessionsError
+from asgi_sessions._model.decisions import Cutoff
+from asgi_sessions._model.lifetimes import Terms
+from asgi_sessions._model.row import Row
+
+from .bulk_ending import Bulk
+from .clauses import LIMIT, Clauses, Condition, values
+from .connection import RowConnection
+from .cutoffs import Cutoffs, in_app
+from .ending import Ends
+from .listener import Listener
+from .maintenance import Maintenance, in_batches
+from .schema_check import explained, refuse_others
+from .starting import ROOM, Start, Started, Starts
+from .tables import cutoffs_table, ddl, sessions_table
+
+#: Sessions that one statement asks about: SQLite takes 32,766 parameters, and a statement with
+#: many takes its time to be made.
+_MOST = 4096
+
+#: How long a cut-off is remembered: longer than anybody trusts a token.
+KEEP_CUTOFFS = timedelta(days=400)
+
+
+class Touch(NamedTuple):
+    """That a session was used: when, and the digest of its secret if that came for the first
+    time.
+    """
+
+    sid: str
+    now: datetime
+    arrived: bytes | None
+
+
+class Finding(NamedTuple):
+    """What is asked about a person who has brought no cookie.
+
+    Attributes:
+        person_id: who.
+        app_id: in which app.
+        sid: the session that their token names; None if it names none.
+        keys: their device, by each key; the first that leads to a row counts.
+    """
+
+    person_id: str
+    app_id: str
+    sid: str | None = None
+    keys: tuple[bytes, ...] = ()
+
+
+class Known(NamedTuple):
+    """What is known about them: the row that their token names, the row of origin ``scope`` that
+    their device uses, and the cut-offs that hold in the app.
+    """
+
+    named: Row | None
+    device: Row | None
+    cutoffs: list[Cutoff]
+
+
+class Store:
+    """The tables of sessions and of cut-offs in a database.
+
+    Args:
+        source: where the connections come from.
+        table_name: the table's name.
+        terms: what "live" means.
+        cap: live sessions of origin ``login`` that a person may have in an app; None for any
+            number.
+        scope_cap: those of origin ``scope``; devices beyond them share one more.
+        notify: whether other processes are told when rows end.
+        timeout: seconds that anything may take.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        table_name: str,
+        terms: Terms,
+        cap: int | None,
+        scope_cap: int | None = None,
+        *,
+        notify: bool = False,
+        timeout: float = 5.0,
+    ) -> None:
+        self.metadata = MetaData()
+        self.table = sessions_table(table_name, self.metadata)
+        self._sql = Clauses(self.table, terms)
+        #: At most 52 bytes of the 63 that PostgreSQL takes.
+        self._channel = f"{self.table.name}_ended"
+        self._ends = Ends(self._sql, terms, self._channel if notify else None)
+        self._cap = cap
+        self._starts = Starts(self._sql, self._ends, cap, scope_cap)
+        self.engines = engines = Engines(
+            source,
+            {"look-up": self._look_up, "start": self._starts.run, "touch": self._touch},
+            explain=self._explain,
+            connection=RowConnection,
+            timeout=timeout,
+        )
+        self._write, self._query = engines.write, engines.query
+        #: Many rows at a time, for `purge` and for operators.
+        self.maintenance = Maintenance(engines, self._sql, self._ends)
+        #: Many rows of one person.
+        self.bulk = Bulk(engines, self._sql, self._ends)
+        self.cutoffs = Cutoffs(engines, cutoffs_table(table_name, self.metadata))
+
+    async def create(self) -> None:
+        """Make the tables and their indexes where they are missing."""
+        tables = self.metadata.sorted_tables
+
+        async def work(connection: RowConnection) -> None:
+            await refuse_others(connection, tables)
+            dialect = await connection.ddl_dialect()
+            for table in tables:
+                for statement in ddl(table, dialect):
+                    await connection.create(statement)
+
+        await self._write(work)
+
+    async def _explain(self, connection: RowConnection, fault: Exception) -> SessionsError | None:
+        return await explained(connection, self.metadata.sorted_tables, fault)
+
+    # --- reads --------------------------------------------------------------------------------
+
+    def by_sid(self, sid: str) -> Awaitable[Row | None]:
+        """The row of this sid, an ended one too."""
+        return self.engines.here.lookups.put("look-up", sid)
+
+    async def living(
+        self, sids: Sequence[str], *, now: datetime
+    ) -> dict[str, tuple[bytes, bytes | None]]:
+        """Which of these sessions live, with the digests of their secrets and their bindings: one
+        SELECT for 4,096, out of the way of requests.
+        """
+        sql, c = self._sql, self.table.c
+
+        async def work(connection: RowConnection, some: Sequence[str]) -> list[Record]:
+            mine = connection.driver.among(c.id, some)
+            return await connection.records(
+                ("living", mine.shape),
+                lambda: select(c.id, c.secret_hash, c.binding).where(mine.match(), sql.live),
+                {**mine.values, **sql.at(now)},
+            )
+
+        found: dict[str, tuple[bytes, bytes | None]] = {}
+        for start in range(0, len(sids), _MOST):
+            records = await self._query(partial(work, some=sids[start : start + _MOST]))
+            found.update((sid, (bytes(digest), binding)) for sid, digest, binding in records)
+        return found
+
+    def find(self, finding: Finding) -> Awaitable[Known]:
+        """What is known about a person who has brought no cookie."""
+        return self.engines.here.lookups.put("look-up", finding)
+
+    async def _look_up(
+        self, connection: RowConnection, jobs: list[str | Finding]
+    ) -> Sequence[Row | Known | None]:
+        """Answer what many requests have asked for, in one SELECT for each kind of key."""
+        c, among = self.table.c, connection.driver.among
+        found: dict[str | bytes, Row] = {}
+        sids = {job for job in jobs if type(job) is str}
+        findings: list[Finding] = []
+        if len(sids) < len(jobs):
+            findings = [job for job in jobs if type(job) is Finding]
+            sids.update(finding.sid for finding in findings if finding.sid is not None)
+        if sids:
+            for row in await connection.among(self._sql, among(c.id, sids)):
+                found[row.id] = row
+        if not findings:
+            return [found.get(job) for job in jobs]  # type: ignore[arg-type]  # they are sids
+        if devices := {key for finding in findings for key in finding.keys}:
+            for row in await connection.among(self._sql, among(c.live_device_key, devices)):
+                found[row.live_device_key or b""] = row
+        cutoffs = await self.cutoffs.of(connection, {finding.person_id for finding in findings})
+
+        def known(finding: Finding) -> Known:
+            named = None if finding.sid is None else found.get(finding.sid)
+            device = next((found[key] for key in finding.keys if key in found), None)
+            theirs = cutoffs.get(finding.person_id, ())
+            return Known(named, device, in_app(theirs, finding.app_id))
+
+        return [found.get(job) if isinstance(job, str) else known(job) for job in jobs]
+
+    async def by_device(
+        self, keys: Sequence[bytes], *, live: datetime | None = None, origin: str | None = None
+    ) -> Row | None:
+        """The newest row of a device: of those live at a moment, of one origin, or of all."""
+        sql = self._sql
+        given: dict[str, Any] = {}
+        conditions: list[Condition] = []
+        if live is not None:
+            conditions.append(sql.live)
+            given |= sql.at(live)
+        if origin is not None:
+            conditions.append(sql.equals("origin"))
+            given |= values(origin=origin)
+
+        async def work(connection: RowConnection) -> Row | None:
+            device = connection.driver.among(self.table.c.device_key, keys)
+            newest = (self.table.c.started_at.desc(), self.table.c.id.desc())
+            rows = await connection.select(
+                ("device", live is None, origin is None, device.shape),
+                lambda: sql.rows.where(device.match(), *conditions).order_by(*newest).limit(1),
+                {**given, **device.values},
+            )
+            return rows[0] if rows else None
+
+        answer: Row | None = await self._query(work)
+        return answer
+
+    async def listed(
+        self,
+        person_id: str,
+        app_id: str | None,
+        *,
+        live: datetime | None,
+        limit: int,
+        before: str | None,
+    ) -> list[Row]:
+        """A person's rows, newest first, from `before` (a sid) on; all or those live."""
+        sql, c = self._sql, self.table.c
+        given = values(person_id=person_id, app_id=app_id, id=before, limit=limit)
+        if live is not None:
+            given |= sql.at(live)
+
+        def make() -> Select[Any]:
+            rows = sql.theirs.where(sql.person).order_by(c.id.desc()).limit(LIMIT)
+            for wanted, condition in (
+                (app_id, sql.app),
+                (live, sql.live),
+                (before, c.id < sql.param("id")),
+            ):
+                if wanted is not None:
+                    rows = rows.where(condition)
+            return rows
+
+        key = ("listed", app_id is None, live is None, before is None)
+
+        async def work(connection: RowConnection) -> list[Row]:
+            rows = await connection.rows(key, make, given, many=True)
+            return sorted(rows, reverse=True)  # by the id, which comes first
+
+        answer: list[Row] = await self._query(work)
+        return answer
+
+    # --- writes -------------------------------------------------------------------------------
+
+    async def insert(self, row: dict[str, Any], *, replaces: str | None, now: datetime) -> Started:
+        """A new row of origin ``login``, and the rows that it ended: the one it replaces, and
+        those over the cap. All of it or nothing.
+        """
+        started: Started = await self.engines.here.writes.put(
+            "start", Start(row, (), replaces, now)
+        )
+        return started
+
+    async def insert_once(
+        self,
+        row: dict[str, Any],
+        keys: Sequence[bytes],
+        shared: dict[str, Any],
+        shared_keys: Sequence[bytes],
+        *,
+        now: datetime,
+    ) -> Started:
+        """The one live row of origin ``scope`` that this device has: a new one, or the one that
+        another request or process was first to make; and the rows that it ended. Where the person
+        has as many as they may, the row that their other devices share.
+        """
+        start = Start(row, keys, None, now, (shared, shared_keys))
+        started: Started = await self.engines.here.writes.put("start", start)
+        return started
+
+    async def trim(self, row: Row, *, now: datetime) -> AsyncIterator[list[Row]]:
+        """End what the person of a new row has over the cap, where that was too much to be ended
+        with its start; those of each batch.
+        """
+
+        def hold() -> Update:
+            return update(self.table).where(self._sql.sid).values(id=self.table.c.id)
+
+        crowded = True
+        while crowded:
+            most = (self._cap or 0) + ROOM // 2  # the others are counted under a lock, as ever
+            async for ended in self.bulk.trim(row, most, reason="limit", now=now):
+                yield ended
+
+            async def work(connection: RowConnection) -> tuple[list[Row], bool]:
+                async with connection.transaction():
+                    if connection.driver.serial:
+                        # First a write: SQLite refuses one after a read if others wrote in between.
+                        await connection.execute("hold", hold, values(id=row.id))
+                    rows, more = await self._starts.end_surplus(
+                        connection, [row], spared=[row], now=now
+                    )
+                return rows, bool(more)
+
+            ended, crowded = await self._write(work)
+            yield ended
+
+    async def end(
+        self,
+        sid: str,
+        *,
+        reason: str,
+        now: datetime,
+        person_id: str | None = None,
+        app_id: str | None = None,
+    ) -> tuple[Row | None, bool]:
+        """End one session, of this person and in this app if they are given: its row, and whether
+        it ended now. The first end wins; one whose time was up has ended by that.
+        """
+        sql = self._sql
+        mine, given = sql.sid, values(id=sid)
+        if person_id is not None:
+            mine &= sql.person
+            given |= values(person_id=person_id)
+        if app_id is not None:
+            mine &= sql.app
+            given |= values(app_id=app_id)
+        key = ("one", person_id is None, app_id is None)
+
+        async def work(connection: RowConnection) -> tuple[Row | None, bool]:
+            ended = await self._ends.end(connection, key, mine, given, reason=reason, now=now)
+            if ended:
+                return ended[0], True
+            rows = await connection.select(key, lambda: sql.rows.where(mine), given)
+            expired = await self._ends.expire(connection, rows, now)
+            return (*expired, *rows, None)[0], bool(expired)
+
+        answer: tuple[Row | None, bool] = await self._write(work)
+        return answer
+
+    def end_all_statement(
+        self,
+        person_id: str,
+        app_id: str | None,
+        *,
+        except_sid: str | None,
+        reason: str,
+        now: datetime,
+    ) -> Update:
+        """What `bulk.end_all` does, as one statement with its values."""
+        c = self.table.c
+        mine = [c.person_id == person_id, self._sql.live_at(now)]
+        if app_id is not None:
+            mine.append(c.app_id == app_id)
+        if except_sid is not None:
+            mine.append(c.id != except_sid)
+        ended = {"ended_at": now, "end_reason": reason, "live_device_key": None}
+        return update(self.table).where(*mine).values(ended)
+
+    async def renew(self, row: Row, changed: dict[str, Any], *, now: datetime) -> Row | None:
+        """Write a new secret unless the session is dead (None) or another request has renewed it
+        since `row` was read (then its row as it is now).
+        """
+        sql = self._sql
+        old = bindparam("p_old_hash", type_=self.table.c.secret_hash.type)
+        unchanged = sql.sid & sql.live & (self.table.c.secret_hash == old)
+        given = {**sql.at(now), **values(id=row.id, old_hash=row.secret_hash, **changed)}
+
+        async def work(connection: RowConnection) -> Row | None:
+            rows = await connection.update(
+                "renew", sql, lambda: unchanged, changes=sql.given(*changed), values=given
+            ) or await connection.select(
+                "live one", lambda: sql.rows.where(sql.sid, sql.live), given
+            )
+            return rows[0] if rows else None
+
+        answer: Row | None = await self._write(work)
+        return answer
+
+    async def bind(self, row: Row, binding: bytes, *, now: datetime) -> bool:
+        """Write what a device has proved, unless the session is dead, or another request has
+        written since `row` was read.
+        """
+        sql, c = self._sql, self.table.c
+        old = bindparam("p_old_binding", type_=c.binding.type)
+        unchanged = c.binding.is_(None) if row.binding is None else c.binding == old
+        given = {**sql.at(now), **values(id=row.id, old_binding=row.binding, binding=binding)}
+
+        async def work(connection: RowConnection) -> int:
+            return await connection.execute(
+                ("bind", row.binding is None),
+                lambda: (
+                    update(self.table)
+                    .where(sql.sid, sql.live, unchanged)
+                    .values(sql.given("binding"))
+                ),
+                given,
+            )
+
+        return bool(await self._write(work))
+
+    def touch(self, use: Touch) -> asyncio.Future[None]:
+        """Note that a live session was used; not that of a row that somebody has locked, which
+        would hold up the others: its next use will do.
+        """
+        return self.engines.here.touches.put("touch", use)
+
+    async def _touch(self, connection: RowConnection, uses: list[Touch]) -> list[None]:
+        """One UPDATE for all that have been used since the last; the time of the earliest."""
+        for use in uses:
+            if use.arrived is not None:
+                await self._arrived(connection, use.sid, use.arrived, use.now)
+        sql, c = self._sql, self.table.c
+        now = min(use.now for use in uses)
+        mine = connection.driver.among(c.id, {use.sid for use in uses})
+        await connection.change_unlocked(
+            ("touch", mine.shape),
+            sql,
+            lambda: mine.match() & sql.live & (c.last_seen_at < sql.now),
+            changes={"last_seen_at": sql.now},
+            values={**sql.at(now), **mine.values},
+        )
+        return [None] * len(uses)
+
+    async def _arrived(
+        self, connection: RowConnection, sid: str, secret_hash: bytes, now: datetime
+    ) -> None:
+        """Note that the secret of a row has been seen: its predecessor's grace begins."""
+        sql = self._sql
+        mine = sql.sid & sql.live & sql.equals("secret_hash")
+        await connection.change_unlocked(
+            "arrived",
+            sql,
+            lambda: mine,
+            changes={"secret_seen_at": sql.now},
+            values={**sql.at(now), **values(id=sid, secret_hash=secret_hash)},
+        )
+
+    async def purge(self, *, keep: timedelta, batch_size: int, now: datetime) -> int:
+        """Mark what has run out, then remove what ended longer than `keep` ago, in batches."""
+        aim = self.engines.here.driver.batch
+        with self.engines.here.bulk.kept():
+            await in_batches(partial(self.maintenance.mark, now=now), batch_size, aim=aim)
+            remove = partial(self.maintenance.remove, before=now - keep)
+            removed = await in_batches(remove, batch_size, aim=aim)
+            forget = partial(self.cutoffs.forget, before=now - KEEP_CUTOFFS)
+            await in_batches(forget, batch_size, aim=aim)
+        return removed
+
+    # --- other processes ----------------------------------------------------------------------
+
+    def listener(self, heard: Callable[[str], None], ready: Callable[[], None]) -> Listener:
+        """Hear of the sids that end in other processes, in the running loop.
+
+        Args:
+            heard: called with each of them.
+            ready: called when hearing begins, also again.
+        """
+        engine = self.engines.here
+
+        async def tell(word: str) -> None:
+            async def work(connection: RowConnection) -> None:
+                told = "SELECT pg_notify($1, $2)"
+                await connection.driver.fetch(connection.raw, told, (self._channel, word))
+
+            await self._query(work)
+
+        return Listener(
+            partial(engine.driver.connect, engine.database),
+            self._channel,
+            tell=tell,
+            heard=heard,
+            ready=ready,
+            timeout=self.engines.timeout,
+        )
