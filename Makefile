@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench clean help
+.PHONY: demo test check docs bench clean help
 
 VENV := .venv
 python := $(VENV)/bin/python
@@ -14,6 +14,7 @@ unexport PYTHONHOME PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export NO_MKDOCS_2_WARNING := 1
 
 demo: $(VENV)/.demo  ## serve example_app.py at http://127.0.0.1:8000
 	$(python) example_app.py
@@ -33,6 +34,10 @@ check: $(VENV)/.dev  ## style, types, and the types that users see, on the pages
 	@# It looks for the package where the first python of the PATH would.
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" pyright --verifytypes asgi_sessions --ignoreexternal
 
+docs: $(VENV)/.docs  ## build the documentation as a site, in build/site; a broken link is an error
+	@# Not with --quiet: then it would overlook warnings.
+	$(python) -m mkdocs build
+
 bench:  ## measure it beside its peers; make bench ARGS=--quick takes less than two minutes
 	@# A directory of their own: they hold SQLAlchemy back.
 	$(MAKE) --no-print-directory VENV=$(VENV)/peers $(VENV)/peers/.bench
@@ -40,7 +45,7 @@ bench:  ## measure it beside its peers; make bench ARGS=--quick takes less than 
 
 clean:  ## remove what the other targets have made, the demo's people and sessions too
 	rm -rf .demo-secret demo.db demo.db-shm demo.db-wal fastapi-demo.db litestar-demo.db
-	rm -rf $(VENV) benchmarks/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) benchmarks/out build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## show this list

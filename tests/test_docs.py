@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -36,8 +37,15 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
+INTEGRATIONS = [f"asgi_sessions.{name}" for name in ("dbsc", "fastapi", "litestar", "starlette")]
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+def name_of(page: Path) -> str:
+    """The name of a page in the ids of tests: there are two READMEs."""
+    return page.relative_to(ROOT).with_suffix("").as_posix()
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 # --- reading pages --------------------------------------------------------------------------------
 
@@ -215,6 +223,31 @@ def test_the_command_line_is_that_of_its_page() -> None:
             assert default.strip("`") == str(option.default)
     codes = [line.split()[0] for line in EPILOG.splitlines()[2:]]
     assert [code for code, _ in table(page, "Exit codes")] == codes
+
+
+@pytest.mark.parametrize("page", [DOCS / "tutorial.md"])
+async def test_the_app_of_the_tutorial_does_what_it_says(reader: Reader) -> None:
+    await reader.run()
+    app, sessions = reader["app"], reader["sessions"]
+    await sessions.create_tables()
+    first, second = Browser(app), Browser(app)
+    sids = []
+    for browser in (first, second):
+        assert "You are not logged in" in (await browser.get("/")).text
+        assert (await browser.post("/login/nobody")).status_code == 404
+        assert (await browser.post("/login/ada")).headers["location"] == "/"
+        (sid,) = re.findall(r"Hello, Ada. Your session is ([\w-]+)", (await browser.get("/")).text)
+        sids.append(sid)
+
+    listed = (await first.get("/sessions/", headers={"accept": "text/html"})).text
+    assert all(f"{sid}/end" in listed for sid in sids)
+    assert (await first.post(f"/sessions/{sids[1]}/end")).is_success
+    assert "Hello, Ada" in (await first.get("/")).text
+    assert "ended on another device" in (await second.get("/")).text
+    await second.post("/login/grace")
+    assert "Hello, Grace" in (await second.get("/")).text
+    assert (await first.post("/logout")).headers["location"] == "/"
+    assert "You are not logged in" in (await first.get("/")).text
 
 
 @pytest.mark.parametrize("page", [DOCS / "sessions.md"])
@@ -503,9 +536,7 @@ def engines(page: Path) -> Iterator[tuple[str, str]]:
             yield path, fragment
 
 
-@pytest.mark.parametrize(
-    "page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for path, fragment in engines(page):
         target = (page.parent / path).resolve() if path else page
@@ -516,6 +547,29 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_readme_leads_to_each_page() -> None:
     linked = {(ROOT / path).resolve() for path, _ in engines(README)}
     assert set(PAGES) - {README} <= linked
+
+
+def test_the_site_has_the_pages_in_the_parts_of_the_index() -> None:
+    index = {
+        heading: re.findall(r"^- \[(.+?)\]\((\w+\.md)\)", section(DOCS / "README.md", heading), re.M)
+        for heading in ("Tutorial", "How to", "Reference", "Explanation")
+    }
+    (nav,) = re.findall(r"^nav:\n(.*?)\n\n", (ROOT / "mkdocs.yml").read_text(), re.M | re.S)
+    parts = {
+        heading: re.findall(r"^ +- (.+): (\S+\.md)$", entries, re.M)
+        for heading, entries in re.findall(r"^  - (.+):\n((?:      .+\n?)+)", nav, re.M)
+    }
+    assert {heading: parts[heading] for heading in index} == index
+    named = [page for part in index.values() for _, page in part]
+    assert sorted([*named, "README.md"]) == sorted(page.name for page in DOCS.glob("*.md"))
+
+
+def test_the_reference_of_the_api_has_each_public_name() -> None:
+    page = (DOCS / "api.md").read_text()
+    shown = set(re.findall(r"^::: ([\w.]+)$", page, re.M))
+    for module in (asgi_sessions, *map(import_module, INTEGRATIONS)):
+        for name in module.__all__:
+            assert f"{module.__name__}.{name}" in shown or f"`{name}`" in page, name
 
 
 def test_the_readme_is_short_and_plain() -> None:
