@@ -1,6 +1,6 @@
 """The seven functions of dwyl's Auth.Session, and its faults, which are not carried over.
 
-docs/auth_session.md names the tests of this file; L1 to L29 are its numbers.
+docs/evidence.md names the tests of this file; L1 to L29 are the numbers of docs/auth_session.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must never happen, and one test per attack: the tests that docs/security.md names."""
+"""What must never happen, and one test per attack: the tests that docs/evidence.md names."""
 
 from __future__ import annotations
 
