@@ -498,6 +498,17 @@ def test_the_reasons_of_an_end_are_those_of_the_code() -> None:
     assert len(shown) == 8
 
 
+def test_the_architecture_names_what_there_is() -> None:
+    sources = [path.read_text() for path in (ROOT / "asgi_sessions").rglob("*.py")]
+    page = prose(DOCS / "architecture.md")
+    named = re.findall(r"`([A-Z]\w*[a-z]\w*)(?:\.(\w+))?`", page)
+    assert len(named) > 50
+    for name, member in named:
+        here = [text for text in sources if re.search(rf"^class {name}\b", text, re.MULTILINE)]
+        assert here, name
+        assert not member or any(re.search(rf"\b{member}\b", text) for text in here), (name, member)
+
+
 # --- links, versions, manners ---------------------------------------------------------------------
 
 
