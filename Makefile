@@ -1,9 +1,10 @@
 # Needs make and Python >= 3.11. Everything it makes stays in this directory.
-#   make test PYTHON=python3.12    chooses the interpreter
+#   make test PYTHON=python3.12                       chooses the interpreter
+#   make test PYTHON=python3.12 VENV=.venv/python3.12 keeps it beside another one
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs bench clean help
+.PHONY: demo test check docs bench dist clean help chosen
 
 VENV := .venv
 python := $(VENV)/bin/python
@@ -22,7 +23,7 @@ demo: $(VENV)/.demo  ## serve example_app.py at http://127.0.0.1:8000
 test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
 	$(python) -m pytest -n auto --dist loadfile -m "not alone" --cov --cov-report= --cov-fail-under=0
 	$(python) -m pytest -m alone --cov --cov-append --cov-report= --cov-fail-under=0
-	$(python) -m coverage report $(if $(TEST_DATABASE_URLS),,--fail-under=0)
+	$(python) -m coverage report $(if $(TEST_SERVERS),,--fail-under=0)
 
 check: $(VENV)/.dev  ## style, types, and the types that users see, on the pages too
 	$(python) -m ruff check
@@ -43,16 +44,28 @@ bench:  ## measure it beside its peers; make bench ARGS=--quick takes less than 
 	$(MAKE) --no-print-directory VENV=$(VENV)/peers $(VENV)/peers/.bench
 	$(VENV)/peers/bin/python -m benchmarks $(ARGS)
 
+dist: $(VENV)/.release  ## build the release into dist/, try its wheel, list what it depends on in build/
+	rm -rf dist $(VENV)/wheel
+	mkdir -p build
+	$(python) -m build
+	@# An environment with the wheel, what it asks for and nothing else, not even pip.
+	$(python) -m venv --without-pip $(VENV)/wheel
+	$(python) -m pip --python $(VENV)/wheel/bin/python install --quiet dist/*.whl
+	$(python) -m pip --python $(VENV)/wheel/bin/python check
+	cd $(VENV)/wheel && bin/python -I $(CURDIR)/.ci/try_wheel.py
+	$(VENV)/bin/cyclonedx-py environment $(VENV)/wheel/bin/python --pyproject pyproject.toml \
+	  --output-reproducible --output-file build/sbom.cdx.json
+
 clean:  ## remove what the other targets have made, the demo's people and sessions too
 	rm -rf .demo-secret demo.db demo.db-shm demo.db-wal fastapi-demo.db litestar-demo.db
-	rm -rf $(VENV) benchmarks/out build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist benchmarks/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST))
 
 # The package, editable, with a dependency group; again when pyproject.toml has changed.
-$(VENV)/.%: pyproject.toml | $(VENV)/.ready
+$(VENV)/.%: pyproject.toml | $(VENV)/.ready chosen
 	$(python) -m pip install --quiet --group $* --editable .
 	@touch $@
 
@@ -71,3 +84,13 @@ $(VENV)/.ready:
 	@$(python) -m pip install --help | grep -q -e --group || \
 	  $(python) -m pip install --quiet --upgrade 'pip>=25.1'
 	@touch $@
+
+# A PYTHON that is named has to be the one that $(VENV) was made with.
+chosen: $(VENV)/.ready
+	@version='import sys; print(sys.version)'; \
+	for candidate in $(or $(PYTHON),$(python)); do \
+	  if [ "$$("$$candidate" -c "$$version" 2>&1)" = "$$($(python) -c "$$version")" ]; then exit; fi; \
+	done; \
+	echo '$(VENV) was made with another Python than $(PYTHON).' >&2; \
+	echo 'Run make clean first, or name another directory: VENV=$(VENV)/other' >&2; \
+	exit 1
