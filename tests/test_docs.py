@@ -518,7 +518,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def engines(page: Path) -> Iterator[tuple[str, str]]:
+def links(page: Path) -> Iterator[tuple[str, str]]:
     """Path and fragment of each link into the repository."""
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if not target.startswith(("https://", "http://")):
@@ -526,9 +526,9 @@ def engines(page: Path) -> Iterator[tuple[str, str]]:
             yield path, fragment
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"], ids=name_of)
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
-    for path, fragment in engines(page):
+    for path, fragment in links(page):
         target = (page.parent / path).resolve() if path else page
         assert target.is_file(), f"{page.name}: {path}"
         assert not fragment or fragment in anchors(target), f"{page.name}: {path}#{fragment}"
@@ -592,7 +592,7 @@ def files(directory: Path) -> Iterator[Path]:
             made = path.name.startswith(".") or path.name in {"__pycache__", "build", "dist"}
             if not made or path.name in {".ci", ".github"}:
                 yield from files(path)
-        elif path.suffix in {".py", ".md", ".toml", ".yml", ".ini"} or path.name in {
+        elif path.suffix in {".py", ".md", ".toml", ".yml", ".ini", ".yaml"} or path.name in {
             "Makefile",
             "LICENSE",
             "run",
