@@ -535,7 +535,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_readme_leads_to_each_page() -> None:
-    linked = {(ROOT / path).resolve() for path, _ in engines(README)}
+    linked = {(ROOT / path).resolve() for path, _ in links(README)}
     assert set(PAGES) - {README} <= linked
 
 
