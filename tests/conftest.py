@@ -35,11 +35,16 @@ ALONE_THERE = {"cluster", "servers"}
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark them. Tests with the mark `servers` run with TEST_SERVERS=1 alone."""
     for item in items:
         if item.path.stem in ALONE or item.path.parent.name in ALONE_THERE:
             item.add_marker("alone")
+    if os.environ.get("TEST_SERVERS") != "1":
+        servers = [item for item in items if item.get_closest_marker("servers")]
+        if servers:
+            config.hook.pytest_deselected(items=servers)
+            items[:] = [item for item in items if item not in servers]
 
 
 @pytest.fixture

@@ -899,6 +899,7 @@ def servers() -> Iterator[dict[str, PostgresServer | MariaDBServer]]:
         server.destroy()
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("database_url", SERVERS)
 async def test_a_server_is_restarted_killed_and_stopped_under_load(
     database_url: str, servers: dict[str, PostgresServer | MariaDBServer], table_name: str

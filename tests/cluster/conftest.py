@@ -1,4 +1,4 @@
-"""As in `tests/servers`: the mark `servers`, and its tests with TEST_SERVERS=1 alone."""
+"""The databases that all tests of this directory share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers.conftest import pytest_collection_modifyitems, pytest_configure
-
 from .galera import GaleraCluster
 from .postgres import PostgresPair
-
-__all__ = ["pytest_collection_modifyitems", "pytest_configure"]
 
 
 @pytest.fixture(scope="package")
