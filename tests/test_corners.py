@@ -23,9 +23,9 @@ from asgi_sessions import (
     Sessions,
     SessionsError,
     SessionsUnavailable,
-    _sqlite,
 )
 from asgi_sessions._database.batcher import Batcher
+from asgi_sessions._database.drivers import aiosqlite as aiosqlite_driver
 from asgi_sessions._database.drivers import driver_for
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
@@ -447,9 +447,9 @@ def test_what_is_open_when_the_interpreter_ends_is_stopped(monkeypatch: pytest.M
     over = threading.Thread(target=int)
     over.start()
     left = [Stoppable(breaks=True), Stoppable()]
-    monkeypatch.setattr(_sqlite, "main_thread", lambda: over)
-    monkeypatch.setattr(_sqlite, "_open", left)
-    _sqlite._stop_after_main()
+    monkeypatch.setattr(aiosqlite_driver, "main_thread", lambda: over)
+    monkeypatch.setattr(aiosqlite_driver, "_open", left)
+    aiosqlite_driver._stop_after_main()
     assert all(raw.stopped.is_set() for raw in left)
 
 

@@ -22,8 +22,8 @@ from asgi_sessions import (
     InvalidSession,
     Session,
     Sessions,
-    _mysql,
 )
+from asgi_sessions._database.drivers import mysql
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
 from asgi_sessions._database.drivers.base import Driver
@@ -215,7 +215,7 @@ async def test_many_that_are_looked_up_at_once_are_those_that_were_asked_for(
 async def test_many_whose_rows_do_not_fit_into_one_answer_are_found(
     make_sessions: MakeSessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_mysql, "_TEXT", 1000)  # bytes; elsewhere there is no such limit
+    monkeypatch.setattr(mysql, "_TEXT", 1000)  # bytes; elsewhere there is no such limit
     sessions = await make_sessions()
     started = [await sessions.insert(scope(), {"id": f"ann {number}"}) for number in range(20)]
     for _ in range(2):
