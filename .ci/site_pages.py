@@ -1,7 +1,8 @@
 """A hook of MkDocs: take pages into the site that stand outside of docs/.
 
 On a forge, and in the source distribution, docs/security.md links to ../SECURITY.md. The site has
-no directory above it, so the file joins the pages, and the link loses its two dots.
+no directory above it, so the file joins the pages, and the link loses its two dots; its own links to
+docs/ lose that.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 #: What pages link to, and the pictures of these pages.
 OUTSIDE = (
     "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("benchmarks/*.svg"))),
     "benchmarks/RESULTS.md",
@@ -31,4 +34,4 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Link to them where they are in the site."""
-    return re.sub(r"\]\(\.\./", "](", markdown)
+    return re.sub(r"\]\((\.\./|docs/)", "](", markdown)
