@@ -1,8 +1,8 @@
 """A hook of MkDocs: take pages into the site that stand outside of docs/.
 
 On a forge, and in the source distribution, docs/security.md links to ../SECURITY.md. The site has
-no directory above it, so the file joins the pages, and the link loses its two dots; its own links to
-docs/ lose that.
+no directory above it, so the file joins the pages, and the link loses its two dots; links of that
+file to docs/ lose their first part.
 """
 
 from __future__ import annotations
