@@ -72,6 +72,11 @@ class Stdout(io.TextIOBase):
             with self._open() as stream:
                 stream.flush()
 
+    def close(self) -> None:
+        """Do nothing: the stream belongs to the process. Python calls this when it collects the
+        object, and since 3.13 it reports what fails then.
+        """
+
     def silence(self) -> None:
         """Have Python's last flush at the end of the process succeed."""
         if self._stream is not None:
