@@ -18,8 +18,10 @@ from sqlalchemy.exc import OperationalError
 _WAITING = {
     "postgresql": "SELECT count(*) FROM pg_stat_activity"
     " WHERE wait_event_type = 'Lock' AND (query LIKE :query OR wait_event = 'advisory')",
-    "mariadb": "SELECT count(*) FROM information_schema.INNODB_TRX"
-    " WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE :query",
+    "mariadb": "SELECT (SELECT count(*) FROM information_schema.INNODB_TRX"
+    " WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE :query) +"
+    " (SELECT count(*) FROM information_schema.PROCESSLIST"
+    " WHERE state LIKE 'Waiting for table%' AND info LIKE :query)",
 }
 _WAITING["mysql"] = _WAITING["mariadb"]
 
@@ -131,6 +133,28 @@ class Onlooker:
                 yield self._until_waiting
             finally:
                 connection.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
+    def shut(self) -> Iterator[Callable[[int], None]]:
+        """Let nobody write to the table, not even to a row that nobody has locked; else as
+        `locked`.
+        """
+        if self.engine.dialect.name == "sqlite":
+            with self.locked() as until_waiting:
+                yield until_waiting
+            return
+        postgresql = self.engine.dialect.name == "postgresql"
+        with self.engine.connect() as connection:
+            lock = (
+                "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE" if postgresql else "LOCK TABLES {} READ"
+            )
+            if postgresql:
+                connection.exec_driver_sql("BEGIN")
+            connection.exec_driver_sql(lock.format(self.table))
+            try:
+                yield self._until_waiting
+            finally:
+                connection.exec_driver_sql("ROLLBACK" if postgresql else "UNLOCK TABLES")
 
     def waiting(self) -> int:
         """How many statements on the table wait for a lock."""

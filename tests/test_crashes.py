@@ -378,7 +378,7 @@ async def test_a_touch_that_waits_when_the_server_is_told_to_end_is_written(
         async with site.client() as client:
             sid = (await client.post("/login?person=ann")).json()["sid"]
             asked = datetime.now(UTC)  # noqa: TID251 -- the server has the system's clock
-            with others.locked() as until_waiting:
+            with others.shut() as until_waiting:
                 assert (await client.get("/")).json()["sid"] == sid
                 await asyncio.to_thread(until_waiting, 1)
                 site.process.send_signal(signal.SIGTERM)
