@@ -192,7 +192,10 @@ class SessionMiddleware:
                 await self._delivery.withdraw(context)
             if context.now is not None:
                 self._touch_if_due(context, context.now)
-            if context.overwritten or context.row is None:
+            # What `_look_around` tells of, which is rare and would be asked at each request.
+            if context.state.get("session") is not context.session or (
+                context.row is None and scope.get("user") is not None
+            ):
                 self._look_around(scope, context, person)
 
     def _look_around(self, scope: Scope, context: RequestContext, person: object) -> None:
@@ -233,9 +236,10 @@ class SessionMiddleware:
         values = self._read(headers_of(scope))
         if not values:
             return [], False
-        tokens = [token for value in values if (token := self._verify(value)) is not None]
+        read = [self._verify(value) for value in values]
+        tokens = [token for token in read if token is not None]
         if len(tokens) < len(values):
-            forged = [value for value in values if self._verify(value) is None]
+            forged = [v for v, token in zip(values, read, strict=True) if token is None]
             self._core.note_forged(scope, forged)
         return tokens, True
 
