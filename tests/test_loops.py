@@ -289,6 +289,8 @@ def test_a_touch_that_the_end_of_its_loop_cuts_in_half_is_written_all_the_same(
     assert session.last_seen_at == clock.now
 
 
+# The thread of aiosqlite reports that it has stopped to the loop, which may be gone by then.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_file_that_is_being_opened_when_the_loop_ends_is_closed(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
