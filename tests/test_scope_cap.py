@@ -76,6 +76,18 @@ def third_scope(browser: Browser) -> dict[str, object]:
     }
 
 
+async def test_first_requests_of_one_device_beyond_the_bound_share_one_that_is_there(
+    make_sessions: MakeSessions,
+) -> None:
+    sessions = await make_sessions(max_scope_sessions=1)
+    app = make_app(sessions)
+    await Browser(app, agent="the first").see_as("ann")
+    same = [Browser(app, agent="another") for _ in range(6)]
+    sids = {one["sid"] for one in await asyncio.gather(*(each.see_as("ann") for each in same))}
+    (sid,) = sids
+    assert sid in {session.sid for session in await sessions.list_sessions("ann")}
+
+
 async def test_what_devices_share_that_has_run_out_makes_room(
     make_sessions: MakeSessions, clock: Clock
 ) -> None:

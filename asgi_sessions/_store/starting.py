@@ -141,7 +141,9 @@ class Starts:
         theirs: Mapping[bytes, Row],
         now: datetime,
     ) -> list[Start]:
-        """Those of these jobs that have made one more row than their person may have."""
+        """Those of these jobs whose row is one more than their person may have: the one that has
+        made it, and whoever asks for the same device in the same moment.
+        """
         made = [job for job in jobs if job.shared and _is(job, _of(job, theirs))]
         if self._scope_cap is None or not made:
             return []
@@ -149,13 +151,13 @@ class Starts:
         most = self._scope_cap + len(made)
         counts = await self._count(connection, owners, self._sql.vouched, most, now)
         surplus = {owner: count - self._scope_cap for owner, count in counts.items()}
-        beyond: list[Start] = []
+        beyond: set[str] = set()
         for job in reversed(made):
             owner = (job.row["person_id"], job.row["app_id"])
             if surplus[owner] > 0:
                 surplus[owner] -= 1
-                beyond.append(job)
-        return beyond
+                beyond.add(job.row["id"])
+        return [job for job in jobs if (row := _of(job, theirs)) and row.id in beyond]
 
     async def _share(
         self, connection: RowConnection, jobs: Sequence[Start], ended: list[Row], now: datetime
