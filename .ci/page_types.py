@@ -28,7 +28,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-def awaited(one: Awaitable[T], /) -> T: ...  # type: ignore[empty-body]
+def awaited(one: Awaitable[T], /) -> T: ...  # type: ignore[empty-body]  # only typed
 """
 
 

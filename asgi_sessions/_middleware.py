@@ -192,10 +192,8 @@ class SessionMiddleware:
                 await self._delivery.withdraw(context)
             if context.now is not None:
                 self._touch_if_due(context, context.now)
-            # What `_look_around` tells of, which is rare and would be asked at each request.
-            if context.state.get("session") is not context.session or (
-                context.row is None and scope.get("user") is not None
-            ):
+            # Otherwise `_look_around` has nothing to tell, and nearly every request is spared it.
+            if context.overwritten or (context.row is None and scope.get("user") is not None):
                 self._look_around(scope, context, person)
 
     def _look_around(self, scope: Scope, context: RequestContext, person: object) -> None:

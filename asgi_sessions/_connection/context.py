@@ -35,7 +35,7 @@ def scope_of(conn: Conn) -> Any:  # noqa: ANN401 -- a mutable mapping in every f
 
 
 class RequestContext:
-    """The session of a call, and what its response has to tell the browser.
+    """The session of a request or WebSocket, and what its response has to tell the browser.
 
     It lies in the scope under a key of its `Sessions`, and is the only place where they look up
     whose connection this is. What the app reads from ``scope["state"]`` is written there and never
@@ -55,7 +55,7 @@ class RequestContext:
         responding: whether the response has begun, so that headers come too late.
         now: when its session was looked up.
         private: whether the response depends on a session.
-        touches: whether the call counts as use of its session.
+        touches: whether the request counts as use of its session.
         excluded: whether its path is left alone, so that nobody has looked for a session.
         bridge: whether the session was presented with the secret before the current one.
         proved: the sid of the session whose device has proved itself.
@@ -68,7 +68,7 @@ class RequestContext:
             it has to say, because each request asks for it.
     """
 
-    # Defaults of the class: most calls change none of them, and need not be slowed down by all.
+    # Defaults of the class: most requests change none of them, and setting all takes time.
     row: Row | None = None
     session: Session | None = None
     end_reason: str | None = None
@@ -94,7 +94,7 @@ class RequestContext:
     tells = False
 
     def __init__(self, scope: Scope, key: str) -> None:
-        # Keeping the scope, which holds the call, would make a reference cycle.
+        # Keeping the scope, which holds this context, would create a reference cycle.
         state = scope.get("state")
         #: Whether the server gives the requests of a connection one state, as Hypercorn does.
         self.shared = False
@@ -118,7 +118,7 @@ class RequestContext:
 
     @property
     def secret(self) -> bytes | None:
-        """The digest of the secret with which the session of the call was opened; None if it was
+        """The digest of the secret with which the session in use was opened; None if it was
         found without one.
         """
         if self.row is None or self.token is None:
@@ -127,7 +127,7 @@ class RequestContext:
 
     @property
     def unproved_since(self) -> datetime | None:
-        """Since when the session of the call is in use by its cookie alone; None if its device has
+        """Since when the session is in use by its cookie alone; None if its device has
         proved itself, or it was found without the cookie.
         """
         row = self.row
@@ -147,7 +147,7 @@ class RequestContext:
         return any(row is not None and (row.person_id, row.app_id) == owner for row in rows)
 
     def use(self, row: Row, session: Session) -> None:
-        """Make this the session of the call."""
+        """Make this the session in use."""
         self.row, self.session = row, session
         self.private = True
         self.state["sid"] = row.id
@@ -175,7 +175,7 @@ class RequestContext:
         self.extra, self.tells = header, True
 
     def drop(self) -> None:
-        """Leave the call without a session."""
+        """Leave the request without a session."""
         self.row = self.session = self.presented = self.kept = None
         self.bridge = False
         self.token = self.undelivered = None

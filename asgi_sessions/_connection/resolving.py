@@ -31,8 +31,8 @@ def resumes(
     tokens: Sequence[Presented],
     rows: Sequence[Row | None],
 ) -> bool:
-    """Give the call the session of its one cookie, if it only has to be resumed: the way of nearly
-    every request, in one step.
+    """Give the request the session of its one cookie, if it only has to be resumed: the way of
+    nearly every request, in one step.
     """
     row = rows[0] if len(rows) == 1 else None
     if row is None or row.binding is not None:  # a bound one takes a closer look
@@ -60,10 +60,10 @@ async def resolve(
     sent: bool,
     start: bool,
 ) -> bool:
-    """Give the call its session, if it has one.
+    """Give the request its session, if it has one.
 
     Args:
-        scope: of the call.
+        scope: of the request.
         tokens: what the cookies say whose signature holds.
         rows: theirs, None where there is none.
         binding: what binds sessions to devices, if anything does.

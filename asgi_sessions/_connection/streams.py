@@ -81,9 +81,9 @@ class Streams:
 
     Args:
         app: the app.
-        key: of the call in the scope.
-        watched: what is open.
-        used: notes that the session of a call is in use: at the start, for the end may be far.
+        key: of the `RequestContext` in the scope.
+        live_connections: what is open.
+        used: notes that the session of a response is in use: at the start, for the end may be far.
     """
 
     def __init__(

@@ -79,8 +79,8 @@ class DeviceBound(Binding):
         """The row, if the request brings a live bound cookie, or needs none.
 
         The first one that comes puts the binding in force: the browser has it, so that whoever
-        has none is somebody else. Notes on the call the challenge that the response brings along,
-        if it is time for it.
+        has none is somebody else. Notes on the context the challenge that the response brings
+        along, if it is time for it.
         """
         self._offers.taken_up()
         given = scope.get("headers", ())

@@ -34,7 +34,7 @@ class Bulk:
     locked, or a fault, leaves ended what has ended.
 
     Args:
-        links: where the database is reached.
+        engines: where the database is reached.
         sql: what is said of the table.
         ends: how rows end.
     """

@@ -181,12 +181,11 @@ class Clauses:
 
     def param(self, name: str) -> ColumnElement[Any]:
         """A parameter for a value of a column."""
-        return bindparam(f"p_{name}", type_=self.c[name].type)
+        return param(self.table, name)
 
     def equals(self, name: str) -> Condition:
         """That a column has the value of its parameter."""
-        condition: Condition = self.c[name] == self.param(name)
-        return condition
+        return equals(self.table, name)
 
     def given(self, *names: str) -> dict[str, ColumnElement[Any]]:
         """Columns that are set to their parameters."""
@@ -204,6 +203,17 @@ class Clauses:
             given["p_idle_browser"] = terms.browser.idle_since(now)
             given["p_born_browser"] = terms.browser.too_old_since(now)
         return given
+
+
+def param(table: Table, name: str) -> ColumnElement[Any]:
+    """A parameter for a value of a column of any table."""
+    return bindparam(f"p_{name}", type_=table.c[name].type)
+
+
+def equals(table: Table, name: str) -> Condition:
+    """That a column of any table has the value of its parameter."""
+    condition: Condition = table.c[name] == param(table, name)
+    return condition
 
 
 def values(**given: object) -> dict[str, Any]:

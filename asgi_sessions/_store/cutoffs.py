@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, select, update
+from sqlalchemy import Table, delete, select, update
 
 from asgi_sessions._database.engines import Engines
 from asgi_sessions._model.decisions import Cutoff
 
-from .clauses import LIMIT, values
+from .clauses import LIMIT, equals, param, values
 from .connection import RowConnection
 
 #: The app of a cut-off that holds in all apps; no app has an empty id.
@@ -21,7 +20,7 @@ EVERYWHERE = ""
 #: A cut-off as it is to be, from it as it is and from all of the person's that count beside it.
 Change = Callable[[Cutoff, Sequence[Cutoff]], Cutoff]
 
-_WRITTEN = Cutoff._fields[2:]
+_WRITTEN = (*Cutoff._fields[2:], "changed_at")
 
 #: More apps than anybody has.
 _APPS = 10_000
@@ -31,7 +30,7 @@ class Cutoffs:
     """Writes and reads cut-offs.
 
     Args:
-        links: where the database is reached.
+        engines: where the database is reached.
         table: their table.
     """
 
@@ -72,7 +71,7 @@ class Cutoffs:
                     "all cut-offs",
                     lambda: (
                         select(*self._columns)
-                        .where(self._equals("person_id"))
+                        .where(equals(self._table, "person_id"))
                         .order_by(self._table.c.app_id)  # all lock in the same order
                         .with_for_update()
                     ),
@@ -86,8 +85,8 @@ class Cutoffs:
                     "change cut-off",
                     lambda: (
                         update(self._table)
-                        .where(self._equals("person_id"), self._equals("app_id"))
-                        .values({name: self._param(name) for name in (*_WRITTEN, "changed_at")})
+                        .where(equals(self._table, "person_id"), equals(self._table, "app_id"))
+                        .values({name: param(self._table, name) for name in _WRITTEN})
                     ),
                     values(**new, changed_at=now),
                 )
@@ -96,7 +95,7 @@ class Cutoffs:
 
     async def forget(self, limit: int, *, before: datetime) -> int:
         """Remove so many that were last changed before a moment; how many."""
-        old = self._table.c.changed_at < self._param("changed_at")
+        old = self._table.c.changed_at < param(self._table, "changed_at")
 
         async def work(connection: RowConnection) -> int:
             people = await connection.ids(
@@ -120,13 +119,6 @@ class Cutoffs:
 
         count: int = await self._write(work)
         return count
-
-    def _param(self, name: str) -> ColumnElement[Any]:
-        return bindparam(f"p_{name}", type_=self._table.c[name].type)
-
-    def _equals(self, name: str) -> ColumnElement[bool]:
-        condition: ColumnElement[bool] = self._table.c[name] == self._param(name)
-        return condition
 
 
 def in_app(cutoffs: Sequence[Cutoff], app_id: str) -> list[Cutoff]:

@@ -45,20 +45,9 @@ class Ends:
         reason: str,
         now: datetime,
     ) -> list[Row]:
-        """End the live rows that fulfil a condition; those that ended now."""
-        condition &= self._sql.live
-        return await self._end(connection, key, condition, given, reason=reason, now=now)
-
-    async def _end(
-        self,
-        connection: RowConnection,
-        key: Hashable,
-        condition: Condition,
-        given: Mapping[str, Any],
-        *,
-        reason: str,
-        now: datetime,
-    ) -> list[Row]:
+        """End the rows that fulfil a condition, which has to say that they live, unless they are
+        locked and known to; those that ended now.
+        """
         written = {**given, **self._sql.at(now), **values(ended_at=now, end_reason=reason)}
         if self._channel is not None:
             return await connection.select(
@@ -79,9 +68,8 @@ class Ends:
         sql = self._sql
         mine = connection.driver.among(sql.c.id, sids)
         if len(sids) == 1 or not connection.driver.locks:
-            return await self.end(
-                connection, mine.shape, mine.match(), mine.values, reason=reason, now=now
-            )
+            live = mine.match() & sql.live
+            return await self.end(connection, mine.shape, live, mine.values, reason=reason, now=now)
         async with connection.transaction():
             records = await connection.records(
                 ("lock", mine.shape),
@@ -99,13 +87,9 @@ class Ends:
             if not sids:
                 return []
             mine = connection.driver.among(sql.c.id, sids)
-            return await self._end(
-                connection,
-                ("locked", mine.shape),
-                mine.match(),
-                mine.values,
-                reason=reason,
-                now=now,
+            key = ("locked", mine.shape)
+            return await self.end(
+                connection, key, mine.match(), mine.values, reason=reason, now=now
             )
 
     def overdue(self, rows: Iterable[Row], now: datetime) -> list[Row]:

@@ -101,7 +101,7 @@ class Maintenance:
     """The table of sessions, many rows at a time.
 
     Args:
-        links: where the database is reached.
+        engines: where the database is reached.
         sql: what is said of the table.
         ends: how rows end.
     """

@@ -32,8 +32,13 @@ class _Difference(NamedTuple):
         return "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
 
 
-async def refuse_others(connection: RowConnection, tables: Iterable[Table]) -> None:
+async def refuse_others(
+    connection: RowConnection, tables: Iterable[Table]
+) -> dict[Table, list[Found]]:
     """See to it that no table has the name of one of ours, and cannot be used as ours.
+
+    Returns:
+        The columns of each table as they are; none of one that is missing.
 
     Raises:
         ConfigurationError: that names what differs.
@@ -41,16 +46,15 @@ async def refuse_others(connection: RowConnection, tables: Iterable[Table]) -> N
     dialect = await connection.ddl_dialect()
     found = {table: await connection.columns(table) for table in tables}
     _refuse(found, dialect)
+    return found
 
 
 async def explained(
     connection: RowConnection, tables: Sequence[Table], fault: Exception
 ) -> SessionsError | None:
     """The reason for a fault that the database has met, if its tables are the reason."""
-    dialect = await connection.ddl_dialect()
-    found = {table: await connection.columns(table) for table in tables}
     try:
-        _refuse(found, dialect)
+        found = await refuse_others(connection, tables)
     except ConfigurationError as refused:
         return refused
     if missing := [table.fullname for table, columns in found.items() if not columns]:

@@ -193,7 +193,7 @@ class Starts:
         that two who count at the same moment do not both end one.
 
         Args:
-            access: the connection, in a transaction.
+            connection: in a transaction.
             new: rows of these people.
             spared: rows that stay, whenever they were seen.
             now: the moment.

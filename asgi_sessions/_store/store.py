@@ -342,7 +342,8 @@ class Store:
         key = ("one", person_id is None, app_id is None)
 
         async def work(connection: RowConnection) -> tuple[Row | None, bool]:
-            ended = await self._ends.end(connection, key, mine, given, reason=reason, now=now)
+            live = mine & sql.live
+            ended = await self._ends.end(connection, key, live, given, reason=reason, now=now)
             if ended:
                 return ended[0], True
             rows = await connection.select(key, lambda: sql.rows.where(mine), given)
