@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
@@ -116,9 +117,12 @@ class SessionMiddleware:
         #: What has been told once.
         self._told: set[str] = set()
         self._sessions = sessions
+        self._alone = (sessions,)
         self._person = person
         self._core = sessions._core
         self._settings = sessions._core.settings
+        self._excludes = self._settings.excludes if self._settings.exclude else None
+        self._touch = self._settings.touch
         self._key = sessions._key
         self._read = self._settings.cookie.reader()
         self._verify = self._settings.keys.verify
@@ -132,31 +136,37 @@ class SessionMiddleware:
 
     # Any: Starlette's and Litestar's ASGI types are incompatible. It stays one function, because
     # every extra call slows down every request.
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901, PLR0912 -- as said above
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401, C901, PLR0912, PLR0915 -- as said above
         """Serve one connection."""
         kind = scope["type"]
         if kind not in _KINDS or self._key in scope:
             await self.app(scope, receive, send)
             return
-        running_loop()  # rather here than at the first login
+        if _get_running_loop() is None:
+            running_loop()  # raises, rather here than at the first login
         context = scope[self._key] = RequestContext(scope, self._key)
-        scope[SESSIONS] = (*scope.get(SESSIONS, ()), self._sessions)
+        outer = scope.get(SESSIONS)
+        scope[SESSIONS] = self._alone if outer is None else (*outer, self._sessions)
         if context.shared and self._first("shared_state"):
             logger.warning(_SHARED_STATE, extra={"event": "shared_state"})
-        if self._settings.exclude and self._settings.excludes(scope):
+        if self._excludes is not None and self._excludes(scope):
             context.excluded = True
             await self.app(scope, receive, send)
             return
-        if self._settings.touch is not None:
-            context.touches = bool(self._settings.touch(scope))
-        headers_of(scope)  # from now on they can be read more than once
+        if self._touch is not None:
+            context.touches = bool(self._touch(scope))
+        if type(scope.get("headers")) is not list:
+            headers_of(scope)  # from now on they can be read more than once
         person = self._person(scope)
         if self._binding is not None:
             if (respond := self._binding.responder(scope)) is not None:
                 await self._answer_device(respond, scope, receive, send)
                 return
             context.root_path = scope.get("root_path", "")  # routers change it
-        if not await self._enter(scope, context, person, send):
+        tokens = self._presented(scope)
+        if (tokens is not None or person is not None) and not await self._enter(
+            scope, context, person, tokens, send
+        ):
             return
         if kind == "websocket":
             await self._serve_websocket(scope, context, receive, send)
@@ -193,12 +203,15 @@ class SessionMiddleware:
             if context.now is not None:
                 self._touch_if_due(context, context.now)
             # Otherwise `_look_around` has nothing to tell, and nearly every request is spared it.
-            if context.overwritten or (context.row is None and scope.get("user") is not None):
-                self._look_around(scope, context, person)
+            overwritten = context.state.get("session") is not context.session
+            if overwritten or (context.row is None and scope.get("user") is not None):
+                self._look_around(scope, context, person, overwritten=overwritten)
 
-    def _look_around(self, scope: Scope, context: RequestContext, person: object) -> None:
+    def _look_around(
+        self, scope: Scope, context: RequestContext, person: object, *, overwritten: bool
+    ) -> None:
         """Tell once of layers that do not get along with this one."""
-        if context.overwritten and self._first("state_overwritten"):
+        if overwritten and self._first("state_overwritten"):
             logger.warning(_STATE_OVERWRITTEN, extra={"event": "state_overwritten"})
         if (
             person is None
@@ -225,36 +238,44 @@ class SessionMiddleware:
         self._told.add(kind)
         return not told
 
-    def _presented(self, scope: Scope) -> tuple[list[Presented], bool]:
-        """What the cookies say whose signature holds, and whether any cookie of ours came."""
-        if scope["type"] == "websocket" and foreign_origin(
-            headers_of(scope), self._settings.trusted_origins
+    def _presented(self, scope: Scope) -> list[Presented] | None:
+        """What the cookies say whose signature holds; None if no cookie of ours came. The cookies
+        themselves are in no variable any more when the app runs.
+        """
+        headers = scope.get("headers", ())
+        values = self._read(headers)
+        if not values or (
+            scope["type"] == "websocket" and foreign_origin(headers, self._settings.trusted_origins)
         ):
-            return [], False
-        values = self._read(headers_of(scope))
-        if not values:
-            return [], False
-        read = [self._verify(value) for value in values]
-        tokens = [token for token in read if token is not None]
-        if len(tokens) < len(values):
-            forged = [v for v, token in zip(values, read, strict=True) if token is None]
+            return None
+        tokens, forged = [], []
+        for value in values:
+            token = self._verify(value)
+            if token is None:
+                forged.append(value)
+            else:
+                tokens.append(token)
+        if forged:
             self._core.note_forged(scope, forged)
-        return tokens, True
+        return tokens
 
     async def _enter(
-        self, scope: Scope, context: RequestContext, person: object, send: Send
+        self,
+        scope: Scope,
+        context: RequestContext,
+        person: object,
+        presented: list[Presented] | None,
+        send: Send,
     ) -> bool:
-        """Find the session; False if the request has been refused."""
-        core = self._core
-        tokens, sent = self._presented(scope)
-        if person is None and not tokens:
-            return True
+        """Find the session of a request with cookies or a person; False if it has been refused."""
+        core, tokens = self._core, presented or []
         identified = context.person = None if person is None else self._identify(person)
         if person is not None and identified is None:
             if not await self._signed_out(scope, context, send):
                 return False
-            if not tokens:
-                return True
+            person = None
+        if person is None and not tokens:
+            return True
         try:
             if len(tokens) == 1:  # the rule, and gathering takes time
                 rows = [await self._store.by_sid(tokens[0].sid)]
@@ -270,7 +291,7 @@ class SessionMiddleware:
                     rows,
                     binding=self._binding,
                     person=identified,
-                    sent=sent,
+                    sent=presented is not None,
                     start=start,
                 )
                 if not stays and not await self._signed_out(scope, context, send):

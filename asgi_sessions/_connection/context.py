@@ -56,6 +56,7 @@ class RequestContext:
         now: when its session was looked up.
         private: whether the response depends on a session.
         touches: whether the request counts as use of its session.
+        shared: whether the server gives the requests of a connection one state, as Hypercorn does.
         excluded: whether its path is left alone, so that nobody has looked for a session.
         bridge: whether the session was presented with the secret before the current one.
         proved: the sid of the session whose device has proved itself.
@@ -83,6 +84,7 @@ class RequestContext:
     now: datetime | None = None
     private = False
     touches = True
+    shared = False
     excluded = False
     bridge = False
     proved: str | None = None
@@ -96,8 +98,6 @@ class RequestContext:
     def __init__(self, scope: Scope, key: str) -> None:
         # Keeping the scope, which holds this context, would create a reference cycle.
         state = scope.get("state")
-        #: Whether the server gives the requests of a connection one state, as Hypercorn does.
-        self.shared = False
         if type(state) is not dict and not isinstance(state, dict):
             state = scope["state"] = dict(state) if isinstance(state, Mapping) else {}
         elif key in state:
@@ -110,11 +110,6 @@ class RequestContext:
         state[key] = state.get("person")
         self.state: dict[str, Any] = state
         state["sid"] = state["session"] = state["session_end_reason"] = None
-
-    @property
-    def overwritten(self) -> bool:
-        """Whether another layer has written over what the app reads from the state."""
-        return self.state.get("session") is not self.session
 
     @property
     def secret(self) -> bytes | None:

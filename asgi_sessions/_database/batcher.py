@@ -239,11 +239,12 @@ class Batcher(Generic[Held]):
         """Once more after a fault, on a fresh connection: the held one may have died while it was
         idle. And as long as the database itself asks for it.
         """
-        again = False
-        await self._drop_forgotten()
+        again, remote = False, self._max_idle is not None
+        if remote:
+            await self._drop_forgotten()
         while True:
             try:
-                async with Deadline(until if again else self._half(until)):
+                async with Deadline(self._half(until) if remote and not again else until):
                     if self._held is None:
                         self._held = await self._acquire()
                     answers = await run(self._held, jobs)
@@ -272,8 +273,8 @@ class Batcher(Generic[Held]):
         """The time until which the first answer is waited for: half of what there is, if nobody
         can know whether the other end is still there.
         """
-        if self._max_idle is None or (self._held is None and self._hold):
-            return until  # nothing lies between, or a new one will be opened
+        if self._held is None and self._hold:
+            return until  # a new one will be opened
         now = self._now()
         return now + (until - now) / 2
 

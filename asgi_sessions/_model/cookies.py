@@ -30,11 +30,9 @@ _CACHING = frozenset(
     }
 )
 _PRIVATE = (b"cache-control", b"private")
-_CACHE_CONTROL = b"cache-control"
-_CACHE_CONTROL_LENGTH = len(_CACHE_CONTROL)
-
 _VARY = (b"vary", b"Cookie")
-_VARY_LENGTH = len(b"vary")
+#: Of the names of headers that tell caches what `for_caches` does.
+_LENGTHS = (len(b"vary"), len(b"cache-control"))
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
 _DOMAIN = re.compile(r"\.?[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
 _PATH = re.compile(r"/[!-:<-~]*")
@@ -95,16 +93,16 @@ class CookieSettings:
         pairs = re.compile(rb"(?:^|;)[ \t]*" + re.escape(name) + rb"=([^;]*)")
 
         def read(headers: Headers) -> list[str]:
-            values: dict[str, None] = {}
+            values: list[str] = []
             for header, line in headers:
                 if header == b"cookie" and name in line:
-                    for given in pairs.finditer(line):
-                        value = given[1].rstrip(b" \t").decode("latin-1")
-                        if 0 < len(value) <= VALUE_LENGTH:
-                            values[value] = None
+                    for given in pairs.findall(line):
+                        value = given.rstrip(b" \t").decode("latin-1")
+                        if 0 < len(value) <= VALUE_LENGTH and value not in values:
+                            values.append(value)
                             if len(values) == MOST_VALUES:
-                                return list(values)
-            return list(values)
+                                return values
+            return values
 
         return read
 
@@ -152,14 +150,24 @@ def for_caches(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:
     """The headers with ``Vary: Cookie``, merged with what the app has set (RFC 9110, 12.5.5), and
     with ``Cache-Control: private`` for an answer to somebody, unless the app says otherwise.
     """
-    varied, place, varies = list(headers), None, False
+    varied = list(headers)
+    for name, _ in varied:
+        if len(name) in _LENGTHS:  # lengths compare faster
+            return _merged(varied, private=private)
+    if private:
+        varied.append(_PRIVATE)
+    varied.append(_VARY)
+    return varied
+
+
+def _merged(varied: list[tuple[bytes, bytes]], *, private: bool) -> list[tuple[bytes, bytes]]:
+    place, varies = None, False
     for index, (name, value) in enumerate(varied):
-        length = len(name)  # lengths compare faster
-        if length == _VARY_LENGTH and name.lower() == b"vary":
+        if name.lower() == b"vary":
             fields = {field.strip().lower() for field in value.split(b",")}
             varies = varies or bool(fields & {b"cookie", b"*"})
             place = index if place is None else place
-        elif length == _CACHE_CONTROL_LENGTH and private and name.lower() == _CACHE_CONTROL:
+        elif name.lower() == b"cache-control":
             private = False
     if private:
         varied.append(_PRIVATE)

@@ -150,7 +150,7 @@ def person_from_scope(scope: Mapping[str, Any]) -> Person | None:
         person = state.get("person")
         if person is not None:
             return Person.of(person, where='scope["state"]["person"]')
-    if not is_vouched_for(scope):
+    if scope.get("user") is None or not is_vouched_for(scope):
         return None
     return Person.of(scope["user"], where='scope["user"]')
 

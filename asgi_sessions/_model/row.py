@@ -72,7 +72,11 @@ class Row(NamedTuple):
     def session(self, terms: Terms, now: datetime) -> Session:
         """What the outside sees. A proof that is dated later than now counts as one of now."""
         lifetimes = terms.persistent if self[16] else terms.browser
-        authenticated_at, expires_at = self[12], self[10] + lifetimes.absolute
+        authenticated_at, expires_at = self[12], self[13]
+        if (sooner := self[10] + lifetimes.absolute) < expires_at:
+            expires_at = sooner
+        if authenticated_at is not None and authenticated_at > now:
+            authenticated_at = now
         session = _new(Session)
         # A frozen dataclass sets its fields one by one, which takes three times as long.
         _set(
@@ -89,8 +93,8 @@ class Row(NamedTuple):
                 "started_at": self[10],
                 "last_seen_at": self[11],
                 "idle_expires_at": self[11] + lifetimes.idle,
-                "authenticated_at": authenticated_at and min(authenticated_at, now),
-                "expires_at": min(self[13], expires_at),
+                "authenticated_at": authenticated_at,
+                "expires_at": expires_at,
                 "ended_at": self[14],
                 "end_reason": self[15],
                 "remember": self[16],
@@ -112,7 +116,13 @@ class Row(NamedTuple):
 
     def live(self, now: datetime, terms: Terms) -> bool:
         """The predicate of `Session.live`, and of `Clauses.live` in SQL."""
-        return self.ended_at is None and now < self.deadline(terms)
+        lifetimes = terms.persistent if self.remember else terms.browser
+        return (
+            self.ended_at is None
+            and now < self.expires_at
+            and now - self.started_at < lifetimes.absolute
+            and now - self.last_seen_at < lifetimes.idle
+        )
 
     def reason(self) -> str:
         """Why a row that is not live is not."""

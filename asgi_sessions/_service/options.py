@@ -66,7 +66,7 @@ class Settings:
     max_scope_sessions: int | None
     connection_max_idle: timedelta
 
-    @property
+    @cached_property
     def terms(self) -> Terms:
         """The lifetimes of sessions with and without `remember`."""
         return Terms(self.lifetimes, self.browser_lifetimes or self.lifetimes)
@@ -85,12 +85,16 @@ class Settings:
         assert isinstance(self.exclude, Sequence)  # noqa: S101 -- for the type checker
         return tuple(f"{prefix.rstrip('/')}/" for prefix in self.exclude)
 
-    def now(self) -> datetime:
-        """The clock's time in UTC.
+    @cached_property
+    def now(self) -> Clock:
+        """Tells the clock's time in UTC.
 
         Raises:
             ConfigurationError: if the clock gives a time without a zone.
         """
+        return self.clock if self.clock is system_clock else self._checked_clock
+
+    def _checked_clock(self) -> datetime:
         now = self.clock()
         if type(now) is datetime and now.tzinfo is UTC:
             return now
