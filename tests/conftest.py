@@ -13,8 +13,7 @@ import pytest
 from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Sessions
-
-from .support import KEY, Clock
+from tests.support import KEY, Clock
 
 _GIVEN = [url.partition("#") for url in os.environ.get("TEST_DATABASE_URLS", "").split()]
 #: SQLite always; further databases by URL, separated by spaces.
@@ -30,7 +29,7 @@ def name_of(url: str) -> str:
 MakeSessions = Callable[..., Awaitable[Sessions]]
 
 #: What `make test` runs after the others, not beside them.
-ALONE = {"test_benchmarks", "test_crashes", "test_dbsc_browser", "test_outages"}
+ALONE = {"test_benchmarks", "test_dbsc_browser"}
 ALONE_THERE = {"cluster", "servers"}
 
 

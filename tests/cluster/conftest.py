@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .galera import GaleraCluster
-from .postgres import PostgresPair
+from tests.cluster.galera import GaleraCluster
+from tests.cluster.postgres import PostgresPair
 
 
 @pytest.fixture(scope="package")

@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from asgi_sessions import Sessions
+from tests.cluster.galera import GaleraCluster
+from tests.cluster.load import App, Load
+from tests.cluster.postgres import PostgresPair
 from tests.support import KEY
-
-from .galera import GaleraCluster
-from .load import App, Load
-from .postgres import PostgresPair
 
 TABLE = "sessions"
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from asgi_sessions import Session, Sessions
+from tests.cluster.app import CAP
+from tests.cluster.model import Model, Told
 from tests.servers.process import LOOPBACK, ServerError, wait_until
 from tests.support import KEY
-
-from .app import CAP
-from .model import Model, Told
 
 ROOT = Path(__file__).parents[2]
 COOKIE = "__Host-sid"

@@ -15,9 +15,8 @@ from pathlib import Path
 from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Sessions
+from tests.cluster.load import App, Load
 from tests.support import KEY
-
-from .load import App, Load
 
 #: Seconds for which ended sessions are kept: few, so that purges have something to do.
 KEEP = 5.0

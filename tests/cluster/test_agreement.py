@@ -13,12 +13,11 @@ import pytest
 from databases import Database
 
 from asgi_sessions import Session, Sessions, SessionsUnavailable
+from tests.cluster.galera import GaleraCluster
+from tests.cluster.postgres import PostgresPair
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.process import LOOPBACK, wait_until
 from tests.support import KEY, Browser, make_app
-
-from .galera import GaleraCluster
-from .postgres import PostgresPair
 
 pytestmark = pytest.mark.servers
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from .galera import GaleraCluster
-from .hold import (
+from tests.cluster.galera import GaleraCluster
+from tests.cluster.hold import (
     hold_galera,
     hold_postgres,
     kill_a_node,
@@ -15,8 +15,8 @@ from .hold import (
     pause_a_node,
     pause_the_replica,
 )
-from .load import Load
-from .postgres import PostgresPair
+from tests.cluster.load import Load
+from tests.cluster.postgres import PostgresPair
 
 pytestmark = pytest.mark.servers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .mixed import mixed
+from tests.cluster.mixed import mixed
 
 
 async def test_every_answer_of_mixed_traffic_over_two_processes_is_right(

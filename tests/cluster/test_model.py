@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from asgi_sessions import Sessions
-from tests.engines import Onlooker
+from tests.cluster.load import App, Load
+from tests.cluster.model import Model, Told
 from tests.support import KEY
-
-from .load import App, Load
-from .model import Model, Told
+from tests.support.engines import Onlooker
 
 
 @pytest.fixture

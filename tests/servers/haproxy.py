@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import ClassVar
 
-from .process import LOOPBACK, Server, find_binary, wait_until
+from tests.servers.process import LOOPBACK, Server, find_binary, wait_until
 
 _GLOBAL = """\
 global

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from .process import LOOPBACK, Server, ServerError, find_binary, free_port, options, run
+from tests.servers.process import (
+    LOOPBACK,
+    Server,
+    ServerError,
+    find_binary,
+    free_port,
+    options,
+    run,
+)
 
 #: As Debian's package has it (character set), small, and quick to start. SIGKILL loses nothing: a
 #: commit is in the kernel's hands before it is confirmed, and only the loss of the machine would

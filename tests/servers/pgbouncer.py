@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
-from .postgres import postgres_binary
-from .process import LOOPBACK, Server, ServerError, find_binary, run, until_interrupted
+from tests.servers.postgres import postgres_binary
+from tests.servers.process import LOOPBACK, Server, ServerError, find_binary, run, until_interrupted
 
 #: What differs from PgBouncer's defaults; docs/databases.md shows the same.
 SETTINGS = {

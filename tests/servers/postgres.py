@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from .process import LOOPBACK, Server, ServerError, find_binary, options, run, wait_until
+from tests.servers.process import (
+    LOOPBACK,
+    Server,
+    ServerError,
+    find_binary,
+    options,
+    run,
+    wait_until,
+)
 
 _BINARIES = "/usr/lib/postgresql/*/bin"
 

@@ -9,7 +9,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-from .process import LOOPBACK, free_port
+from tests.servers.process import LOOPBACK, free_port
 
 _CHUNK = 1 << 16
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 s

@@ -12,10 +12,9 @@ import pytest
 from databases import Database
 
 from asgi_sessions import ConfigurationError, Sessions
+from tests.servers.pgbouncer import SETTINGS, PgBouncer
+from tests.servers.postgres import PostgresServer
 from tests.support import KEY, Browser, make_app
-
-from .pgbouncer import SETTINGS, PgBouncer
-from .postgres import PostgresServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "databases.md"
 #: As docs/databases.md has it.

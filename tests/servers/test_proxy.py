@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from .process import LOOPBACK, wait_until
-from .proxy import TcpProxy
+from tests.servers.process import LOOPBACK, wait_until
+from tests.servers.proxy import TcpProxy
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -17,12 +17,11 @@ import pytest
 
 from tests.cluster.galera import GaleraCluster
 from tests.cluster.postgres import PostgresPair
-
-from .mariadb import MariaDBServer
-from .pgbouncer import PgBouncer
-from .postgres import PostgresServer
-from .process import LOOPBACK, Server, ServerError, is_running, wait_until
-from .proxy import TcpProxy
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.pgbouncer import PgBouncer
+from tests.servers.postgres import PostgresServer
+from tests.servers.process import LOOPBACK, Server, ServerError, is_running, wait_until
+from tests.servers.proxy import TcpProxy
 
 pytestmark = pytest.mark.servers
 

@@ -1,0 +1,333 @@
+"""`asgi_sessions.litestar`: what one line adds, and who gets past a guard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from litestar import Litestar, Request, WebSocket, get, websocket
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import WebSocketDisconnect
+from litestar.handlers import BaseRouteHandler
+from litestar.middleware import DefineMiddleware
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.response import Response
+from litestar.testing import TestClient
+
+from asgi_sessions import (
+    ConfigurationError,
+    Person,
+    SessionMiddleware,
+    Sessions,
+    SessionsUnavailable,
+)
+from asgi_sessions.litestar import (
+    CurrentSession,
+    OptionalSession,
+    SessionsPlugin,
+    requires_fresh_session,
+    requires_session,
+)
+from asgi_sessions.testing import Clock, logged_in_cookie
+from tests.support import KEY, Browser, Vouch, vouched
+
+HOUR = timedelta(hours=1)
+AnyRequest = Request[Any, Any, Any]
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """SQLite's is enough: no statement of its own."""
+    return f"sqlite:///{tmp_path}/sessions.db"
+
+
+@get("/current")
+async def current(current_session: CurrentSession) -> str:
+    return current_session.sid
+
+
+@get("/optional")
+async def optional(optional_session: OptionalSession) -> str:
+    return str(optional_session and optional_session.sid)
+
+
+@get("/guarded", guards=[requires_session])
+async def guarded(request: AnyRequest) -> str:
+    return str(request.state.sid)
+
+
+@get("/fresh", guards=[requires_fresh_session(HOUR)])
+async def fresh(current_session: CurrentSession) -> str:
+    return current_session.sid
+
+
+@get("/")
+async def home(request: AnyRequest) -> str:
+    return str(request.state.sid)
+
+
+HANDLERS: list[Any] = [current, optional, guarded, fresh, home]
+
+
+def make(sessions: Sessions, **options: Any) -> Any:  # Browser takes Starlette's kind of ASGI
+    return Litestar(HANDLERS, plugins=[SessionsPlugin(sessions)], **options)
+
+
+async def browse(sessions: Sessions, person: str | None = None) -> Browser:
+    browser = Browser(make(sessions))
+    if person is not None:
+        browser.cookies.update(await logged_in_cookie(sessions, person))
+    return browser
+
+
+# --- who gets past --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/current", "/guarded", "/fresh"])
+async def test_a_stranger_is_asked_to_log_in(sessions: Sessions, path: str) -> None:
+    answer = await (await browse(sessions)).get(path)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Cookie"
+    assert answer.json() == {
+        "status_code": 401,
+        "detail": "log in first",
+        "extra": {
+            "error": "login_required",
+            "error_description": "log in first",
+            "reason": None,
+        },
+    }
+
+
+async def test_whoever_was_logged_out_is_told_why(sessions: Sessions) -> None:
+    browser = await browse(sessions, "ann")
+    await sessions.end_all_sessions("ann")
+    assert (await browser.get("/guarded")).json()["extra"]["reason"] == "revoked"
+
+
+async def test_whoever_has_a_session_gets_it(sessions: Sessions) -> None:
+    browser = await browse(sessions, "ann")
+    (session,) = await sessions.list_sessions("ann")
+    for path in ("/current", "/optional", "/guarded", "/fresh", "/"):
+        assert (await browser.get(path)).text == session.sid
+    stranger = await browse(sessions)
+    assert (await stranger.get("/optional")).text == "None"
+    assert (await stranger.get("/")).text == "None"
+
+
+async def test_a_proof_counts_as_long_as_it_is_said(sessions: Sessions, clock: Clock) -> None:
+    browser = await browse(sessions, "ann")
+    proof = clock.now
+    clock.turn(HOUR)
+    assert (await browser.get("/fresh")).status_code == 200
+    clock.turn(timedelta(microseconds=1))
+    answer = await browser.get("/fresh")
+    assert answer.status_code == 403
+    message = "prove again who you are: the last time was too long ago"
+    assert answer.json() == {
+        "status_code": 403,
+        "detail": message,
+        "extra": {
+            "error": "insufficient_user_authentication",
+            "error_description": message,
+            "authenticated_at": proof.isoformat(),
+            "max_age": 3600,
+        },
+    }
+    assert (await browser.get("/guarded")).status_code == 200
+
+
+def test_an_age_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"use a datetime\.timedelta of more"):
+        requires_fresh_session(timedelta(0))
+
+
+async def test_a_websocket_asks_in_the_same_way(sessions: Sessions) -> None:
+    @websocket("/socket", guards=[requires_session])
+    async def tell(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        await socket.send_text(socket.state.sid)
+        await socket.close()
+
+    cookie = await logged_in_cookie(sessions, "ann")
+    (session,) = await sessions.list_sessions("ann")
+    app = Litestar([tell], plugins=[SessionsPlugin(sessions)])
+    with TestClient(app, base_url="https://test.local") as client:
+        with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect("/socket"):
+            pass
+        assert closed.value.code == 4500  # Litestar's for every fault
+        assert closed.value.detail == "log in first"
+        client.cookies.update(cookie)
+        with client.websocket_connect("wss://test.local/socket") as socket:
+            assert socket.receive_text() == session.sid
+
+
+async def test_an_outage_is_no_logout(tmp_path: Path) -> None:
+    working = Sessions(f"sqlite:///{tmp_path}/sessions.db", secret_key=KEY)
+    await working.create_tables()
+    broken = Sessions(
+        f"sqlite:///{tmp_path}/missing/sessions.db", secret_key=KEY, on_unavailable="anonymous"
+    )
+    browser = Browser(make(broken))
+    browser.cookies.update(await logged_in_cookie(working, "ann"))
+    assert (await browser.get("/optional")).text == "None"
+    for path in ("/current", "/guarded", "/fresh"):
+        answer = await browser.get(path)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert answer.headers["cache-control"] == "no-store"
+    await working.disconnect()
+    await broken.disconnect()
+
+
+# --- what the plugin adds -------------------------------------------------------------------------
+
+
+async def test_the_sessions_are_there_before_the_lifespan_of_the_app_and_go_after_it(
+    tmp_path: Path,
+) -> None:
+    sessions = Sessions(f"sqlite:///{tmp_path}/sessions.db", secret_key=KEY)
+    connected: list[bool] = []
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        connected.append(sessions.database.is_connected)
+        yield
+        connected.append(sessions.database.is_connected)
+
+    app = make(sessions, lifespan=[lifespan])
+    async with app.lifespan():
+        assert sessions.database.is_connected
+    assert connected == [True, True]
+    assert not sessions.database.is_connected
+
+
+def middlewares(app: Litestar) -> list[Any]:
+    return [getattr(one, "middleware", one) for one in app.middleware]
+
+
+async def test_the_middleware_is_inside_of_what_authenticates(sessions: Sessions) -> None:
+    app = make(sessions, middleware=[Vouch])
+    assert middlewares(app) == [Vouch, SessionMiddleware]
+    answer = await Browser(app).get("/current", headers=vouched("ann"))
+    (session,) = await sessions.list_sessions("ann")
+    assert answer.text == session.sid
+
+
+async def test_the_middleware_stays_where_the_app_has_put_it(sessions: Sessions) -> None:
+    mine = DefineMiddleware(SessionMiddleware, sessions=sessions)
+    assert middlewares(make(sessions, middleware=[mine, Vouch])) == [SessionMiddleware, Vouch]
+
+
+async def test_the_person_is_read_by_whom_the_app_says(sessions: Sessions) -> None:
+    plugin = SessionsPlugin(sessions, person=lambda _: Person("ann"))
+    app: Any = Litestar(HANDLERS, plugins=[plugin])
+    answer = await Browser(app).get("/current")
+    (session,) = await sessions.list_sessions("ann")
+    assert answer.text == session.sid
+
+
+async def test_what_the_app_has_under_the_same_names_stays(tmp_path: Path) -> None:
+    def mine() -> str:
+        return "mine"
+
+    def unavailable(_: AnyRequest, __: SessionsUnavailable) -> Response[str]:
+        return Response("back soon", status_code=418)
+
+    @get("/mine", dependencies={"current_session": Provide(mine, sync_to_thread=False)})
+    async def of_the_apps_own(current_session: NamedDependency[str]) -> str:
+        return current_session
+
+    broken = Sessions(
+        f"sqlite:///{tmp_path}/missing/sessions.db", secret_key=KEY, on_unavailable="anonymous"
+    )
+    app: Any = Litestar(
+        [of_the_apps_own, guarded],
+        plugins=[SessionsPlugin(broken)],
+        exception_handlers={SessionsUnavailable: unavailable},
+    )
+    browser = Browser(app)
+    assert (await browser.get("/mine")).text == "mine"
+    working = Sessions(f"sqlite:///{tmp_path}/sessions.db", secret_key=KEY)
+    await working.create_tables()
+    browser.cookies.update(await logged_in_cookie(working, "ann"))
+    assert (await browser.get("/guarded")).status_code == 418
+    assert "security" not in described(app)["paths"]["/mine"]["get"]
+    await working.disconnect()
+    await broken.disconnect()
+
+
+@pytest.mark.parametrize("wrong", [None, "sessions", Litestar])
+def test_what_is_no_sessions_is_refused(wrong: Any) -> None:
+    plugin: Callable[..., Any] = SessionsPlugin
+    with pytest.raises(ConfigurationError, match=r"SessionsPlugin\(.*pass the Sessions of your"):
+        plugin(wrong)
+
+
+async def test_without_the_plugin_the_mend_is_named() -> None:
+    # Asked directly: Litestar would make a 500 of it, and a record in its log.
+    scope: Any = {"type": "http", "headers": [], "state": {}}
+    handler: Any = BaseRouteHandler
+    with pytest.raises(ConfigurationError, match="did not pass through SessionMiddleware"):
+        await requires_session(ASGIConnection(scope), handler)
+
+
+# --- the OpenAPI document -------------------------------------------------------------------------
+
+
+def described(app: Litestar) -> dict[str, Any]:
+    return app.openapi_schema.to_schema()
+
+
+def test_the_document_says_who_asks_for_the_cookie() -> None:
+    sessions = Sessions("sqlite:///never.db", secret_key=KEY, cookie_name="me", cookie_path="/app")
+    document = described(make(sessions))
+    assert document["components"]["securitySchemes"] == {
+        "session": {"type": "apiKey", "in": "cookie", "name": "__Secure-me"}
+    }
+    operations = {path: methods["get"] for path, methods in document["paths"].items()}
+    asks = {path: (set(one["responses"]), one.get("security")) for path, one in operations.items()}
+    asked: Any = [{"session": []}]
+    assert asks == {
+        "/": ({"200"}, None),
+        "/optional": ({"200"}, None),
+        "/current": ({"200", "401"}, asked),
+        "/guarded": ({"200", "401"}, asked),
+        "/fresh": ({"200", "401", "403"}, asked),
+    }
+
+
+def test_a_guard_of_the_whole_app_is_in_the_document_of_each_handler() -> None:
+    sessions = Sessions("sqlite:///never.db", secret_key=KEY)
+    document = described(make(sessions, guards=[requires_session]))
+    for methods in document["paths"].values():
+        assert methods["get"]["security"] == [{"session": []}]
+
+
+@pytest.mark.parametrize("components", [Components, list])
+def test_what_the_app_says_in_its_document_stays(components: type) -> None:
+    mine = Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")})
+    config = OpenAPIConfig(
+        title="Shop", version="1", components=mine if components is Components else [mine]
+    )
+    app = make(Sessions("sqlite:///never.db", secret_key=KEY), openapi_config=config)
+    assert described(app)["components"]["securitySchemes"].keys() == {"key", "session"}
+    assert config.components in (mine, [mine])  # another app may use it
+
+
+def test_two_apps_do_not_know_each_other() -> None:
+    ours = make(Sessions("sqlite:///never.db", secret_key=KEY))
+    assert "session" in described(ours)["components"]["securitySchemes"]
+    others = described(Litestar([home]))
+    assert "session" not in others["components"].get("securitySchemes", {})
+
+
+def test_an_app_without_a_document_needs_none() -> None:
+    app = make(Sessions("sqlite:///never.db", secret_key=KEY), openapi_config=None)
+    assert SessionMiddleware in middlewares(app)
