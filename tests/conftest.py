@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Sessions
 from tests.support import KEY, Clock
+from tests.support.pages import Reader
 
 _GIVEN = [url.partition("#") for url in os.environ.get("TEST_DATABASE_URLS", "").split()]
 #: SQLite always; further databases by URL, separated by spaces.
@@ -111,3 +113,17 @@ async def make_sessions(
 async def sessions(make_sessions: MakeSessions) -> Sessions:
     """`Sessions` with the defaults."""
     return await make_sessions()
+
+
+@pytest.fixture
+async def reader(
+    anyio_backend: str, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Reader]:
+    """A reader of a page, in an empty directory, with a key in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    reader = Reader(page)
+    monkeypatch.setitem(sys.modules, reader.module.__name__, reader.module)
+    yield reader
+    for sessions in reader.sessions:
+        await sessions.disconnect()

@@ -14,13 +14,12 @@ from collections.abc import (
     Callable,
     Coroutine,
     Generator,
-    Iterable,
     Iterator,
 )
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -40,83 +39,23 @@ from asgi_sessions import (
     Sessions,
     SessionsUnavailable,
 )
-from asgi_sessions.testing import logged_in_cookie
 from tests.conftest import MakeSessions
-from tests.support import Browser, Clock, Vouch, make_app, set_cookies, touched, vouched
-
-#: Nothing here takes longer; what does, hangs.
-SECONDS = 10
-
-# --- the server's side ----------------------------------------------------------------------------
-
-
-def http(
-    method: str = "GET", path: str = "/", *, cookie: str | None = None, **headers: str
-) -> Scope:
-    """The scope of a request."""
-    fields = {"host": "test", "user-agent": "Firefox", **headers}
-    if cookie is not None:
-        fields["cookie"] = cookie
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "https",
-        "path": path.partition("?")[0],
-        "raw_path": path.encode(),
-        "query_string": path.partition("?")[2].encode(),
-        "root_path": "",
-        "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in fields.items()],
-        "client": ("192.0.2.1", 4711),
-        "server": ("test", 443),
-    }
-
-
-def websocket(*, cookie: str | None = None, denial: bool = False) -> Scope:
-    """The scope of a WebSocket; with `denial`, of a server that can send a response instead."""
-    scope = {**http(cookie=cookie), "type": "websocket", "scheme": "wss", "subprotocols": []}
-    del scope["method"]
-    scope["extensions"] = {"websocket.http.response": {}} if denial else {}
-    return scope
-
-
-async def call(app: ASGIApp, scope: Scope) -> list[Message]:
-    """Serve one request without a body; what was sent."""
-    sent: list[Message] = []
-    incoming = iter([{"type": "http.request", "body": b"", "more_body": False}])
-
-    async def receive() -> Message:
-        for message in incoming:
-            return message
-        return await asyncio.Future()  # the client neither speaks nor goes
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    async with asyncio.timeout(SECONDS):
-        await app(scope, receive, send)
-        await touched()
-    return sent
-
-
-def field(message: Message, name: str) -> list[str]:
-    """The values of a header on the start of a response."""
-    return [v.decode() for k, v in message.get("headers", ()) if k.decode().lower() == name]
-
-
-def cookies(messages: Iterable[Message]) -> list[str]:
-    """The cookies of ours on all of these messages, without their attributes."""
-    values = [value for message in messages for value in field(message, "set-cookie")]
-    return [value.partition(";")[0] for value in values if value.startswith("__Host-sid=")]
-
-
-async def respond(send: Send, status: int = 200, *body: bytes) -> None:
-    """A response in as many pieces as given."""
-    await send({"type": "http.response.start", "status": status, "headers": []})
-    for piece in body:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+from tests.support import Browser, Clock, Vouch, make_app, set_cookies, vouched
+from tests.support.asgi import (
+    ENDED,
+    SECONDS,
+    Peer,
+    call,
+    cookies,
+    echo,
+    field,
+    http,
+    log_in,
+    reasons,
+    respond,
+    websocket,
+)
+from tests.support.inside import check_what_is_open, open_sids, settled
 
 
 def logs_in(sessions: Sessions, person: str = "ann", status: int = 200) -> ASGIApp:
@@ -127,64 +66,6 @@ def logs_in(sessions: Sessions, person: str = "ann", status: int = 200) -> ASGIA
         await respond(send, status, b"welcome")
 
     return SessionMiddleware(app, sessions=sessions)
-
-
-async def log_in(sessions: Sessions, person: str = "ann") -> tuple[str, str]:
-    """A new session: its sid, and the Cookie header of the browser that holds it."""
-    ((name, value),) = (await logged_in_cookie(sessions, person)).items()
-    return value.partition(".")[0], f"{name}={value}"
-
-
-async def reasons(sessions: Sessions, person: str = "ann") -> list[str | None]:
-    """Why each session of a person has ended, sorted; None, first of all, for a live one."""
-    listed = await sessions.list_sessions(person, include_ended=True)
-    return sorted((session.end_reason for session in listed), key=lambda reason: reason or "")
-
-
-class Peer:
-    """The browser's end of a WebSocket, as an async context."""
-
-    def __init__(self, app: ASGIApp, scope: Scope) -> None:
-        self._app = app
-        self._scope = scope
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
-        self.task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        async def serve() -> None:
-            await self._app(self._scope, self._inbox.get, self._outbox.put)
-
-        self.task = asyncio.create_task(serve())
-        self.says({"type": "websocket.connect"})
-        return self
-
-    async def __aexit__(self, *fault: object) -> None:
-        assert self.task is not None
-        if fault[0] is not None:
-            self.task.cancel()
-        async with asyncio.timeout(SECONDS):
-            await asyncio.wait([self.task])
-        if fault[0] is None:
-            self.task.result()
-            assert self._outbox.empty(), self._outbox.get_nowait()
-
-    def says(self, message: Message) -> None:
-        """Something from the browser."""
-        self._inbox.put_nowait(message)
-
-    async def gets(self) -> Message:
-        """The next thing for the browser."""
-        async with asyncio.timeout(SECONDS):
-            return await self._outbox.get()
-
-
-ENDED = {"type": "websocket.close", "code": 1008, "reason": "session ended"}
-
-
-def watched_sids(sessions: Sessions) -> list[str]:
-    """The sessions on which something is open, in any event loop."""
-    return [sid for here in sessions._core.live_connections._loops.values() for sid in here.open]
 
 
 # --- what is none of our business -----------------------------------------------------------------
@@ -652,7 +533,7 @@ async def test_cancelled_at_any_await_no_row_is_live_without_its_cookie(
 
         async with asyncio.timeout(SECONDS):
             cancelled = await asyncio.create_task(request())
-            await sessions._core.events.settle()
+            await settled(sessions)
         await delivered_or_dead(sessions, handed_out)
         for person in ("ann", "bob"):
             await sessions.end_all_sessions(person)
@@ -681,7 +562,7 @@ async def test_a_client_that_has_gone_leaves_no_row_live_without_its_cookie(
     handed_out.update(session.id for session in await sessions.list_sessions("ann"))
     with pytest.raises(OSError, match="connection lost"):
         await make_app(sessions)(http(**options), receive, send)
-    await sessions._core.events.settle()
+    await settled(sessions)
     await delivered_or_dead(sessions, handed_out)
     await nothing_leaks(sessions, before)
 
@@ -719,11 +600,11 @@ async def test_a_handshake_cancelled_at_any_await_leaves_no_row_live_without_its
 
         async with asyncio.timeout(SECONDS):
             cancelled = await asyncio.create_task(handshake())
-            await sessions._core.events.settle()
+            await settled(sessions)
         await delivered_or_dead(sessions, handed_out)
         await sessions.end_all_sessions("ann")
     assert n >= 4, "so few awaits?"
-    assert watched_sids(sessions) == []
+    assert open_sids(sessions) == []
     await nothing_leaks(sessions, before)
 
 
@@ -904,16 +785,6 @@ async def test_only_a_mounted_app_may_have_sessions(sessions: Sessions) -> None:
 # --- WebSockets -----------------------------------------------------------------------------------
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Accepts, tells the sid, repeats what it hears until the browser goes."""
-    assert (await receive())["type"] == "websocket.connect"
-    await send({"type": "websocket.accept"})
-    await send({"type": "websocket.send", "text": str(scope["state"]["sid"])})
-    while (message := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": message["text"]})
-    scope["state"]["left"] = message
-
-
 async def test_a_websocket_resumes_like_a_request(sessions: Sessions) -> None:
     sid, cookie = await log_in(sessions)
     app = SessionMiddleware(echo, sessions=sessions)
@@ -925,7 +796,7 @@ async def test_a_websocket_resumes_like_a_request(sessions: Sessions) -> None:
         assert (await peer.gets())["text"] == "hello"
         peer.says({"type": "websocket.disconnect", "code": 1001})
     assert await reasons(sessions) == [None]
-    assert watched_sids(sessions) == []
+    assert open_sids(sessions) == []
 
 
 async def test_a_websocket_without_a_session_is_left_alone(sessions: Sessions) -> None:
@@ -933,7 +804,7 @@ async def test_a_websocket_without_a_session_is_left_alone(sessions: Sessions) -
     async with Peer(app, websocket()) as peer:
         assert await peer.gets() == {"type": "websocket.accept"}
         assert (await peer.gets())["text"] == "None"
-        assert watched_sids(sessions) == []
+        assert open_sids(sessions) == []
         peer.says({"type": "websocket.disconnect", "code": 1001})
 
 
@@ -969,7 +840,7 @@ async def test_a_login_over_a_live_session_keeps_the_socket(sessions: Sessions) 
         assert (await peer.gets())["text"] == "still here"
         await sessions.end_session_by_id(sid)
         assert await peer.gets() == ENDED
-    assert watched_sids(sessions) == []
+    assert open_sids(sessions) == []
 
 
 async def test_a_login_after_accept_is_refused(sessions: Sessions) -> None:
@@ -1200,9 +1071,9 @@ async def test_ended_in_another_process_a_socket_closes_with_the_next_check(
         for one in (peer, other):
             await one.gets()
             await one.gets()
-        await sessions._core.live_connections.check()
+        await check_what_is_open(sessions)
         await elsewhere.end_session_by_id(sid)
-        await sessions._core.live_connections.check()
+        await check_what_is_open(sessions)
         assert await peer.gets() == ENDED
         other.says({"type": "websocket.receive", "text": "still here"})
         assert (await other.gets())["text"] == "still here"
@@ -1218,7 +1089,7 @@ async def test_sockets_are_checked_again_and_again(make_sessions: MakeSessions) 
         await peer.gets()
         await elsewhere.end_session_by_id(sid)
         assert await peer.gets() == ENDED
-    assert watched_sids(sessions) == []
+    assert open_sids(sessions) == []
 
 
 async def test_a_session_that_runs_out_closes_its_sockets(sessions: Sessions, clock: Clock) -> None:
@@ -1227,7 +1098,7 @@ async def test_a_session_that_runs_out_closes_its_sockets(sessions: Sessions, cl
         await peer.gets()
         await peer.gets()
         clock.turn(timedelta(days=14))
-        await sessions._core.live_connections.check()
+        await check_what_is_open(sessions)
         assert await peer.gets() == ENDED
 
 
@@ -1242,8 +1113,8 @@ async def test_what_the_browser_says_keeps_the_session_alive(
             clock.turn(timedelta(days=9))
             peer.says({"type": "websocket.receive", "text": "hello"})
             await peer.gets()
-            await sessions._core.events.settle()
-            await sessions._core.live_connections.check()
+            await settled(sessions)
+            await check_what_is_open(sessions)
         peer.says({"type": "websocket.disconnect", "code": 1000})
     session = await sessions.get_by_id(sid)
     assert session is not None
@@ -1263,7 +1134,7 @@ async def test_an_outage_closes_no_socket(
         await peer.gets()
         with monkeypatch.context() as patch:
             patch.setattr(sessions._core.store, "living", gone)
-            await sessions._core.live_connections.check()
+            await check_what_is_open(sessions)
         assert "could not be checked" in caplog.text
         peer.says({"type": "websocket.receive", "text": "still here"})
         assert (await peer.gets())["text"] == "still here"

@@ -28,9 +28,18 @@ from asgi_sessions import (
     Sessions,
     changeset,
 )
-from tests.behaviour.test_security import cookie_of, outage, see_with, session_of, table_of
 from tests.conftest import MakeSessions
-from tests.support import Browser, Clock, entered, make_app, set_cookies, vouched
+from tests.support import (
+    Browser,
+    Clock,
+    cookie_of,
+    entered,
+    make_app,
+    see_with,
+    set_cookies,
+    vouched,
+)
+from tests.support.rows import outage, session_of, table_of
 
 Step = Callable[[Request], Awaitable[Any]]
 ANN = {"id": 42, "app_id": "shop", "auth_provider": "google"}

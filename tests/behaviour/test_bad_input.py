@@ -56,7 +56,8 @@ from asgi_sessions._model.tokens import (
 from asgi_sessions._pages.logout import crosses_sites
 from asgi_sessions._store.tables import sessions_table
 from asgi_sessions.testing import logged_in_cookie
-from tests.support import KEY, OLD_KEY, Clock, touched
+from tests.support import KEY, OLD_KEY, Clock
+from tests.support.inside import touched
 
 #: Made-up inputs of each test that is decorated with `@MANY` (its explicit examples come on top).
 EXAMPLES = 100

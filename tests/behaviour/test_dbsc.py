@@ -48,7 +48,6 @@ from asgi_sessions._model.tokens import microseconds
 from asgi_sessions._service.events import APART, EVERY
 from asgi_sessions.dbsc import DBSC, SkipReason
 from tests.conftest import MakeSessions
-from tests.project.test_docs import DOCS, table
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, vouched
 from tests.support.devices import (
     BOUND,
@@ -61,6 +60,9 @@ from tests.support.devices import (
     number,
     offered,
 )
+from tests.support.inside import check_what_is_open, driver_of
+from tests.support.pages import table
+from tests.support.repository import DOCS
 
 PAGE = DOCS / "dbsc.md"
 SECOND = timedelta(seconds=1)
@@ -798,7 +800,7 @@ async def test_a_websocket_needs_the_device_too(world: World) -> None:
 
 def statements(world: World) -> list[str]:
     """What the database is asked from now on."""
-    driver: Any = world.sessions._core.store.engines.here.driver
+    driver: Any = driver_of(world.sessions)
     asked: list[str] = []
 
     def counting(do: Callable[..., Any]) -> Callable[..., Any]:
@@ -1586,7 +1588,7 @@ async def opened(world: World, kind: str, cookies: httpx.Cookies, **headers: str
 
 async def checked(world: World) -> None:
     """As every `socket_check_interval`."""
-    await world.sessions._core.live_connections.check()
+    await check_what_is_open(world.sessions)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 

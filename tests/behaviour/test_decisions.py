@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,9 @@ from asgi_sessions import Sessions
 from asgi_sessions._model.decisions import BY_COOKIE, BY_FINDING, Cookie, Decision, Found, Then, Who
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app, set_cookies, vouched
+from tests.support.repository import DOCS
 
-PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
+PAGE = DOCS / "decisions.md"
 
 # --- the cookies ----------------------------------------------------------------------------------
 

@@ -29,15 +29,15 @@ from asgi_sessions import (
 from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
 from asgi_sessions._service.events import EventKind, IncidentKind
 from asgi_sessions.dbsc import DBSC
-from tests.behaviour.test_live import until
 from tests.conftest import MakeSessions
-from tests.database.test_notify import Server, stopped
-from tests.project.test_docs import DOCS, Reader, reader, table
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app
+from tests.support.asgi import until
 from tests.support.devices import DeviceBrowser
 from tests.support.engines import Onlooker
-
-__all__ = ["reader"]  # a fixture
+from tests.support.inside import check_what_is_open, settled
+from tests.support.listening import Server, stopped
+from tests.support.pages import Reader, table
+from tests.support.repository import DOCS
 
 PAGE = DOCS / "logging.md"
 MINUTE = timedelta(seconds=60)
@@ -382,7 +382,7 @@ async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
     for _ in range(4):
         clock.turn(timedelta(seconds=25))
         assert (await browser.get("/leave")).status_code == 200
-        await sessions._core.events.settle()
+        await settled(sessions)
         bring_back(others)
         assert (await browser.see())["sid"] == sid
     failed = incidents(told)
@@ -477,9 +477,9 @@ async def test_a_handler_may_use_the_sessions_that_tell_it(make_sessions: MakeSe
     app = make_app(sessions)
     first, second = Browser(app, agent="A"), Browser(app, agent="B")
     await first.login("ann")
-    await sessions._core.events.settle()
+    await settled(sessions)
     sid = await second.login("ann")
-    await sessions._core.events.settle()
+    await settled(sessions)
     assert ended == [0, 1]
     assert [session.sid for session in await sessions.list_sessions("ann")] == [sid]
     assert (await first.see())["reason"] == "revoked"
@@ -621,10 +621,10 @@ async def test_each_record_is_as_the_page_has_it(
     await Browser(app).see_as("x" * 256)
     sid = await browser.login("ann")
     await browser.get("/leave")
-    await sessions._core.events.settle()
+    await settled(sessions)
     assert (await browser.get("/")).status_code == 503
     closed = sessions._core.live_connections.add(sid, caplog.clear)
-    await sessions._core.live_connections.check()
+    await check_what_is_open(sessions)
     closed()
     server = Server()  # the one that notifies is not there, and then is
     server.faults = [OSError("refused")]

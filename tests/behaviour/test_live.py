@@ -25,19 +25,22 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_sessions import Lifetimes, SessionMiddleware, Sessions, SessionsUnavailable
-from tests.behaviour.test_asgi import (
+from tests.conftest import MakeSessions
+from tests.support import KEY, Clock
+from tests.support.asgi import (
     SECONDS,
     Peer,
+    behind,
     call,
     cookies,
     echo,
     http,
     log_in,
     respond,
+    until,
     websocket,
 )
-from tests.conftest import MakeSessions
-from tests.support import KEY, Clock
+from tests.support.inside import check_what_is_open, driver_of, open_sids, settled
 
 HOUR = timedelta(hours=1)
 EMPTY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -75,22 +78,6 @@ async def begin(send: Send, *headers: tuple[bytes, bytes], **more: object) -> No
 
 async def say(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def until(there: Callable[[], object]) -> None:
-    """Wait for what nobody tells."""
-    async with asyncio.timeout(SECONDS):
-        while not there():  # noqa: ASYNC110 -- there is no event
-            await asyncio.sleep(0.001)
-
-
-def behind(sessions: Sessions, app: ASGIApp) -> ASGIApp:
-    return SessionMiddleware(app, sessions=sessions)
-
-
-def open_sids(sessions: Sessions) -> list[str]:
-    """The sessions on which something is open, in any event loop."""
-    return [sid for here in sessions._core.live_connections._loops.values() for sid in here.open]
 
 
 # --- how the app is told --------------------------------------------------------------------------
@@ -482,14 +469,14 @@ async def test_a_stream_uses_its_session_when_it_begins(sessions: Sessions, cloc
 
     async with Client(behind(sessions, app), http(cookie=cookie)) as client:
         await client.streams()
-        await sessions._core.events.settle()
+        await settled(sessions)
         clock.turn(timedelta(days=13))
-        await sessions._core.live_connections.check()
+        await check_what_is_open(sessions)
         session = await sessions.get_by_id(sid)
         assert session is not None
         assert session.last_seen_at == clock.now - timedelta(days=13)
         clock.turn(timedelta(days=1))  # streaming is no use of it
-        await sessions._core.live_connections.check()
+        await check_what_is_open(sessions)
         assert await client.gets() == EMPTY
 
 
@@ -573,23 +560,23 @@ async def test_one_select_asks_for_all_that_is_open_and_none_for_nothing(
     ]
     last = started[-1]
     asked = statements(here)
-    await here._core.live_connections.check()
+    await check_what_is_open(here)
     assert len(asked) == 1
     await there.end_session_by_id(last.id)
-    await here._core.live_connections.check()
+    await check_what_is_open(here)
     await asyncio.sleep(0)
     assert told == [last.id] * 2
     assert len(asked) == 2
     for leave in leaves:
         leave()
         leave()  # once more harms nobody
-    await here._core.live_connections.check()
+    await check_what_is_open(here)
     assert len(asked) == 2
 
 
 def statements(sessions: Sessions) -> list[str]:
     """The SQL that is run from now on, in the running loop."""
-    driver = sessions._core.store.engines.here.driver
+    driver = driver_of(sessions)
     fetch, seen = driver.fetch, []
 
     async def noting(raw: object, sql: str, params: Sequence[Any]) -> Any:
@@ -816,7 +803,7 @@ async def test_short_sessions_close_streams_and_sockets_alike(tmp_path: Path, cl
             await peer.gets()
             await peer.gets()
             clock.turn(HOUR)
-            await sessions._core.live_connections.check()
+            await check_what_is_open(sessions)
             assert await client.gets() == EMPTY
             assert (await peer.gets())["code"] == 1008
 

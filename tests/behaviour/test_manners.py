@@ -18,18 +18,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_sessions import SessionMiddleware, Sessions, SessionsUnavailable, changeset
+from asgi_sessions import Sessions, SessionsUnavailable, changeset
 from asgi_sessions._model.device import headers_of
 from asgi_sessions._pages.negotiation import prefers_html
 from asgi_sessions.testing import logged_in_cookie
-from tests.behaviour.test_asgi import call, cookies, field, http
-from tests.behaviour.test_asgi import websocket as websocket_scope
 from tests.support import KEY
-
-
-def behind(sessions: Sessions, app: ASGIApp) -> ASGIApp:
-    return SessionMiddleware(app, sessions=sessions)
-
+from tests.support.asgi import behind, call, cookies, field, http
+from tests.support.asgi import websocket as websocket_scope
 
 # --- headers are any iterable (ASGI) --------------------------------------------------------------
 

@@ -16,7 +16,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from asgi_sessions import Sessions, SessionsUnavailable, _metrics
 from asgi_sessions._metrics import Metrics
-from tests.support import KEY, Browser, Clock, make_app, touched
+from tests.support import KEY, Browser, Clock, make_app
+from tests.support.inside import touched
+from tests.support.repository import DOCS
 
 #: Name: unit, kind.
 INSTRUMENTS = {
@@ -193,7 +195,7 @@ async def test_the_instruments_are_those_of_the_page(sessions: Sessions, meters:
         count(1)
     seen = meters.metrics()
     assert {name: metric.unit for name, metric in sorted(seen.items())} == INSTRUMENTS
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    page = (DOCS / "metrics.md").read_text()
     for name, metric in seen.items():
         kind = "histogram" if hasattr(metric.data.data_points[0], "bucket_counts") else "counter"
         assert f"| `{name}` | {kind} | `{metric.unit}` | {metric.description}" in page

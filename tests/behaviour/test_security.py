@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, get_args
 from uuid import uuid4
 
 import httpx
 import pytest
-from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -25,7 +23,6 @@ from asgi_sessions import (
     ConfigurationError,
     InvalidSession,
     Lifetimes,
-    Session,
     SessionEvent,
     Sessions,
     SessionsUnavailable,
@@ -33,7 +30,19 @@ from asgi_sessions import (
 from asgi_sessions._model.device import StoreIP
 from asgi_sessions._model.tokens import Keys, Token, new_secret, new_sid
 from tests.conftest import MakeSessions
-from tests.support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, touched, vouched
+from tests.support import (
+    KEY,
+    OLD_KEY,
+    Browser,
+    Clock,
+    cookie_of,
+    make_app,
+    see_with,
+    set_cookies,
+    vouched,
+)
+from tests.support.inside import check_what_is_open, settled, touched
+from tests.support.rows import outage, session_of, table_of
 
 Step = Callable[[Request], Awaitable[object]]
 
@@ -84,41 +93,6 @@ def doing(step: Step) -> Route:
 def cookie_value(line: str) -> str:
     """What a Set-Cookie sets the cookie to; empty if it clears it."""
     return line.partition(";")[0].partition("=")[2]
-
-
-def cookie_of(browser: Browser, sessions: Sessions) -> str:
-    """The value that the browser keeps."""
-    value = browser.cookies.get(sessions.cookie_name)
-    assert value is not None
-    return value
-
-
-async def see_with(app: ASGIApp, sessions: Sessions, *values: str) -> dict[str, Any]:
-    """What the app sees of a stranger who sends these cookie values."""
-    cookies = "; ".join(f"{sessions.cookie_name}={value}" for value in values)
-    return await Browser(app, agent="curl", address="203.0.113.66").see(cookie=cookies)
-
-
-async def session_of(sessions: Sessions, sid: str) -> Session:
-    """The session of a sid, which there is."""
-    session = await sessions.get_by_id(sid)
-    assert session is not None
-    return session
-
-
-async def table_of(sessions: Sessions) -> list[dict[str, Any]]:
-    """All rows with all columns, as somebody who has the database reads them."""
-    query = sessions.table.select().order_by(sessions.table.c.id)
-    return [dict(row._mapping) for row in await sessions.database.fetch_all(query)]
-
-
-@asynccontextmanager
-async def outage(sessions: Sessions) -> AsyncIterator[None]:
-    """The database answers each statement with an error."""
-    name = sessions.table.name
-    await sessions.database.execute(text(f"ALTER TABLE {name} RENAME TO {name}_away"))
-    yield
-    await sessions.database.execute(text(f"ALTER TABLE {name}_away RENAME TO {name}"))
 
 
 class NoStore:
@@ -211,7 +185,7 @@ async def test_a_touch_that_fails_never_logs_anyone_out(sessions: Sessions, cloc
     async with outage(sessions):
         gate.open()
         assert (await in_flight).json() == {"sid": sid}
-        await sessions._core.events.settle()
+        await settled(sessions)
     assert sessions._core.events.touch_failures == 1
     assert (await browser.see())["sid"] == sid
 
@@ -729,7 +703,7 @@ async def test_riding_on_a_socket_ends_with_the_session(
             clock.turn(AAL1.absolute)
         else:
             await there.end_session_by_id(sid)
-        await here._core.live_connections.check()  # which runs every `socket_check_interval`
+        await check_what_is_open(here)  # which runs every `socket_check_interval`
     assert (await wire.until("websocket.close"))["code"] == 1008
     await wire.task
 

@@ -20,8 +20,8 @@ from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwrigh
 from asgi_sessions import Sessions
 from tests.browser.chromium import Certificate, browser_path, make_certificate, open_profile
 from tests.support import KEY
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 #: Seconds until a test gives up; what is waited for takes less than a cookie's life.
 PATIENCE = 30
 #: Seconds that a bound cookie is good for; the browser drops it a quarter earlier.

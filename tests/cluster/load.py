@@ -19,8 +19,8 @@ from tests.cluster.app import CAP
 from tests.cluster.model import Model, Told
 from tests.servers.process import LOOPBACK, ServerError, wait_until
 from tests.support import KEY
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 COOKIE = "__Host-sid"
 #: Nobody waits longer for an answer: the app's own timeout is 5 s, and a retry may be under way.
 PATIENCE = 20.0

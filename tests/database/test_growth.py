@@ -20,9 +20,9 @@ from asgi_sessions import Sessions
 from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.store import Finding, Touch
-from tests.database.test_plans import Explainer
 from tests.support import KEY, Browser, Clock, make_app
 from tests.support.engines import app_database, kind, own_database, sync_engine
+from tests.support.plans import Explainer
 
 ROWS = 20_000
 #: Times after which PostgreSQL keeps a plan, and one more.

@@ -33,6 +33,7 @@ from starlette.websockets import WebSocket
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions, SessionsUnavailable
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.repository import ROOT
 
 #: Nothing here takes longer; what does, hangs.
 SECONDS = 30
@@ -731,7 +732,7 @@ def run(script: str, url: str, table: str = "sessions") -> subprocess.CompletedP
     script = SETTING + textwrap.dedent(script)
     return subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", script, url, table],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=SECONDS,

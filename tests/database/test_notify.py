@@ -20,89 +20,18 @@ from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions._service.options import system_clock
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.listener import Listener
-from tests.behaviour.test_asgi import ENDED, SECONDS, Peer, echo, http, log_in, websocket
-from tests.behaviour.test_live import until
 from tests.conftest import URLS, MakeSessions, name_of
-from tests.races.test_races import Process
 from tests.support import KEY, Clock
+from tests.support.asgi import ENDED, SECONDS, Peer, echo, http, log_in, until, websocket
 from tests.support.engines import Onlooker, app_database, kind
+from tests.support.inside import check_what_is_open
+from tests.support.listening import Server, stopped
+from tests.support.processes import Process
 
 HOUR = timedelta(hours=1)
 POSTGRESQL = [url for url in URLS if kind(url) == "postgresql"]
 
 # --- the listener, and a connection that obeys ----------------------------------------------------
-
-
-class Connection:
-    """What the listener asks of asyncpg's."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.hear: Callable[..., None] = print
-        self.lose: Callable[..., None] = print
-        self.dead = False
-
-    def add_termination_listener(self, lose: Callable[..., None]) -> None:
-        self.lose = lose
-
-    async def add_listener(self, channel: str, hear: Callable[..., None]) -> None:
-        self.log.append(f"listen {channel}")
-        self.hear = hear
-
-    async def remove_listener(self, channel: str, hear: Callable[..., None]) -> None:
-        self.log.append(f"unlisten {channel}")
-
-    async def execute(self, sql: str) -> None:
-        self.log.append(sql)
-        if self.dead:
-            raise OSError("no answer")
-
-    async def close(self) -> None:
-        self.log.append("close")
-        if self.dead:
-            raise OSError("no answer")
-
-    def terminate(self) -> None:
-        self.log.append("terminate")
-        raise RuntimeError("the event loop is closed")
-
-    def says(self, word: str) -> None:
-        self.hear(self, 1, "ended", word)
-
-
-class Server:
-    """Where a listener listens."""
-
-    def __init__(self) -> None:
-        self.connections: list[Connection] = []
-        self.faults: list[Exception] = []
-        self.echoes = True
-        self.heard: list[str] = []
-        self.ready = 0
-
-    async def connect(self) -> Connection:
-        if self.faults:
-            raise self.faults.pop(0)
-        self.connections.append(Connection())
-        return self.connections[-1]
-
-    async def tell(self, word: str) -> None:
-        if self.echoes:
-            self.connections[-1].says(word)
-            self.connections[-1].says(word)
-
-    def is_ready(self) -> None:
-        self.ready += 1
-
-    def listener(self, timeout: float = 5) -> Listener:
-        return Listener(
-            self.connect,
-            "ended",
-            tell=self.tell,
-            heard=self.heard.append,
-            ready=self.is_ready,
-            timeout=timeout,
-        )
 
 
 @pytest.fixture
@@ -120,11 +49,6 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
         for record in caplog.records
         if record.name == "asgi_sessions.database"
     ]
-
-
-async def stopped(listener: Listener) -> None:
-    listener.stop()
-    await listener.stopped()
 
 
 async def test_it_hears_what_others_say_and_not_itself() -> None:
@@ -321,7 +245,7 @@ async def test_an_end_in_another_process_is_told(
         if behind_pgbouncer(database_url):  # there only the check goes on
             await until(lambda: "PgBouncer in transaction mode" in caplog.text)
             assert await other.do("end", sid=sid) == "revoked"
-            await here._core.live_connections.check()
+            await check_what_is_open(here)
         else:
             await listener(here)
             assert await other.do("end", sid=sid) == "revoked"

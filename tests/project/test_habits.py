@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped] # its types are a package of their own
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
+
 WORKFLOWS = ROOT / ".github/workflows"
 HOOKS = ROOT / ".pre-commit-config.yaml"
 FORMS = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").iterdir() if path.stem != "config"]

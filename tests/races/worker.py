@@ -19,6 +19,7 @@ from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions.dbsc import DBSC
 from tests.support import KEY, Browser, Clock, make_app, set_cookies, vouched
 from tests.support.devices import BOUND, challenged, offered
+from tests.support.inside import driver_of
 
 Tell = Callable[[Mapping[str, Any]], None]
 Run = Callable[[Any, str, Sequence[Any]], Awaitable[Any]]
@@ -104,7 +105,7 @@ class Worker:
             dbsc=DBSC(),
         )
         self._app = make_app(self._sessions)
-        self._gate = Gate(self._sessions._core.store.engines.here.driver, self._tell)
+        self._gate = Gate(driver_of(self._sessions), self._tell)
         await self._sessions.create_tables()
 
     def _note(self, event: SessionEvent | Incident) -> None:

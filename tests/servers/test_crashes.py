@@ -29,13 +29,13 @@ from tests.conftest import URLS, MakeSessions
 from tests.servers.process import LOOPBACK, descendants, free_port, is_running, wait_until
 from tests.support import set_cookies
 from tests.support.engines import Onlooker
+from tests.support.repository import ROOT
 
 KILLS = int(os.environ.get("TEST_CRASH_KILLS", 1 + 104 // max(len(URLS), 4)))
 SEED = os.environ.get("TEST_CRASH_SEED", "1")
 #: Of so many kills one takes the supervisor and both workers at once.
 ALL_AT_ONCE = 9
 CLIENTS = 12
-ROOT = Path(__file__).parents[2]
 #: Nothing takes longer, whatever the machine does beside.
 PATIENCE = 60
 #: The grace period of uvicorn, in seconds.

@@ -18,8 +18,9 @@ from asgi_sessions._database.url import read
 from asgi_sessions._database.url_options import rules_for
 from tests.browser.chromium import make_certificate
 from tests.support import KEY
+from tests.support.repository import DOCS
 
-PAGE = Path(__file__).parents[2] / "docs" / "databases.md"
+PAGE = DOCS / "databases.md"
 POSTGRESQL = "postgresql://ann:hush@host/name"
 AIOMYSQL = "mysql://ann:hush@host/name"
 ASYNCMY = "mysql+asyncmy://ann:hush@host/name"
