@@ -40,7 +40,7 @@ from asgi_sessions import (
     SessionsUnavailable,
 )
 from tests.conftest import MakeSessions
-from tests.support import Browser, Clock, Vouch, make_app, set_cookies, vouched
+from tests.support import Browser, Clock, Vouch, make_app, rows, set_cookies, vouched
 from tests.support.asgi import (
     ENDED,
     SECONDS,
@@ -55,7 +55,7 @@ from tests.support.asgi import (
     respond,
     websocket,
 )
-from tests.support.inside import check_what_is_open, open_sids, settled
+from tests.support.inside import check_what_is_open, open_sids, settled, store_of
 
 
 def logs_in(sessions: Sessions, person: str = "ann", status: int = 200) -> ASGIApp:
@@ -377,7 +377,7 @@ async def test_a_login_that_the_app_gave_up_on_is_not_delivered(
     sessions: Sessions, *, before: bool
 ) -> None:
     written = asyncio.Event()
-    insert = sessions._core.store.insert
+    insert = store_of(sessions).insert
 
     async def answered_too_late(*arguments: Any, **options: Any) -> Any:
         await insert(*arguments, **options)
@@ -388,7 +388,7 @@ async def test_a_login_that_the_app_gave_up_on_is_not_delivered(
         if before:
             await sessions.start_session(scope, {"id": "ann"})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sessions._core.store, "insert", answered_too_late)
+            patch.setattr(store_of(sessions), "insert", answered_too_late)
             login = asyncio.create_task(sessions.start_session(scope, {"id": "ann"}))
             await written.wait()
             login.cancel()  # as a timeout of the app's own does
@@ -408,7 +408,7 @@ async def test_a_login_that_was_not_delivered_is_the_end_even_if_the_row_cannot_
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await sessions.start_session(scope, {"id": "ann"})
-        monkeypatch.setattr(sessions._core.store, "end", gone)
+        monkeypatch.setattr(store_of(sessions), "end", gone)
         await respond(send, 500)
 
     sent = await call(SessionMiddleware(app, sessions=sessions), http("POST"))
@@ -1122,18 +1122,13 @@ async def test_what_the_browser_says_keeps_the_session_alive(
 
 
 async def test_an_outage_closes_no_socket(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sessions: Sessions, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, cookie = await log_in(sessions)
-
-    async def gone(*arguments: object) -> None:
-        raise SessionsUnavailable("no database")
-
     async with Peer(SessionMiddleware(echo, sessions=sessions), websocket(cookie=cookie)) as peer:
         await peer.gets()
         await peer.gets()
-        with monkeypatch.context() as patch:
-            patch.setattr(sessions._core.store, "living", gone)
+        async with rows.outage(sessions):
             await check_what_is_open(sessions)
         assert "could not be checked" in caplog.text
         peer.says({"type": "websocket.receive", "text": "still here"})
@@ -1273,7 +1268,7 @@ async def test_a_logout_in_an_outage_is_no_logout(
         raise SessionsUnavailable("no database")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sessions._core.store, "end", gone)
+        patch.setattr(store_of(sessions), "end", gone)
         sent = await call(make_app(sessions), http("POST", "/end-session", cookie=cookie))
     assert sent[0]["status"] == 503
     assert cookies(sent) == []

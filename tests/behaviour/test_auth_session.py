@@ -39,6 +39,7 @@ from tests.support import (
     set_cookies,
     vouched,
 )
+from tests.support.inside import store_of
 from tests.support.rows import outage, session_of, table_of
 
 Step = Callable[[Request], Awaitable[Any]]
@@ -332,7 +333,7 @@ async def test_l14_a_cookie_asks_for_no_device(
     async def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the device was asked for")
 
-    monkeypatch.setattr(sessions._core.store, "by_device", refuse)
+    monkeypatch.setattr(store_of(sessions), "by_device", refuse)
     assert (await browser.see())["sid"] == sid
     assert (await browser.see_as("ann"))["sid"] == sid
 

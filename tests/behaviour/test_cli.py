@@ -1,4 +1,7 @@
-"""The command `asgi-sessions`: what it prints, asks and returns."""
+"""The command `asgi-sessions`: what it prints, asks and returns.
+
+The command's clock and its operator, on which it is run in process, have no public name.
+"""
 
 from __future__ import annotations
 

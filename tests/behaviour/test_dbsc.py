@@ -40,12 +40,10 @@ from asgi_sessions import (
 )
 from asgi_sessions._connection.context import RequestContext
 from asgi_sessions._dbsc import headers
-from asgi_sessions._dbsc.challenge import LIFETIME
-from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
 from asgi_sessions._dbsc.record import REMEMBERED, Record
 from asgi_sessions._dbsc.refusal import Reason
 from asgi_sessions._model.tokens import microseconds
-from asgi_sessions._service.events import APART, EVERY
+from asgi_sessions._service.events import APART
 from asgi_sessions.dbsc import DBSC, SkipReason
 from tests.conftest import MakeSessions
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, vouched
@@ -60,12 +58,16 @@ from tests.support.devices import (
     number,
     offered,
 )
-from tests.support.inside import check_what_is_open, driver_of
+from tests.support.inside import check_what_is_open, driver_of, store_of
 from tests.support.pages import table
 from tests.support.repository import DOCS
 
 PAGE = DOCS / "dbsc.md"
 SECOND = timedelta(seconds=1)
+#: How long a challenge may be answered.
+LIFETIME = timedelta(minutes=5)
+#: Of how many offers somebody has to take one up, and within what time at the least.
+MOST, LEAST_TIME = 20, timedelta(minutes=1)
 LIFE = timedelta(minutes=10)
 SID = "__Host-sid"
 RSA = Device("RS256")
@@ -92,7 +94,7 @@ class World:
         ]
 
     async def record(self, sid: str) -> Record:
-        row = await self.sessions._core.store.by_sid(sid)
+        row = await store_of(self.sessions).by_sid(sid)
         assert row is not None
         assert row.binding is not None
         return Record.read(row.binding)
@@ -578,7 +580,7 @@ async def test_a_first_bound_cookie_that_cannot_be_noted_is_an_outage(
         raise SessionsUnavailable("away", retry_after=1)
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.sessions._core.store, "bind", away)
+        patched.setattr(store_of(world.sessions), "bind", away)
         assert (await browser.get("/")).status_code == 503
     assert (await browser.see())["sid"] == browser.sid
     assert await world.is_bound(browser.sid)
@@ -913,7 +915,7 @@ async def test_a_refresh_that_others_are_always_faster_than_may_try_again(
         return False
 
     with monkeypatch.context() as patched:
-        patched.setattr(world.sessions._core.store, "bind", too_late)
+        patched.setattr(store_of(world.sessions), "bind", too_late)
         response = await browser.ask(browser.device.proof(str(browser.challenge)))
     assert (response.status_code, set_cookies(response, BOUND)) == (403, [])
     assert (await browser.refresh()).status_code == 200
@@ -1413,7 +1415,7 @@ async def test_a_registration_whose_answer_was_lost_counts_as_what_it_is(
 ) -> None:
     browser = world.browser()
     await browser.log_in()
-    store = world.sessions._core.store
+    store = store_of(world.sessions)
     bind = store.bind
 
     async def tried_again(*arguments: Any, **options: Any) -> bool:
@@ -1430,7 +1432,7 @@ async def test_a_registration_that_comes_second_is_refused(
 ) -> None:
     browser = world.browser()
     await browser.log_in()
-    store = world.sessions._core.store
+    store = store_of(world.sessions)
 
     async def too_late(*arguments: Any, **options: Any) -> bool:
         return False
@@ -1738,7 +1740,7 @@ async def test_nobody_hides_the_alarm_of_another(world: World) -> None:
         ("no_cookie", victim.sid, 1),
         ("malformed", victim.sid, 1),
     ]
-    world.clock.turn(EVERY)
+    world.clock.turn(60 * SECOND)
     await thief.see()
     assert alarms(world)[4:] == [("no_cookie", thief.sid, 3)]
 

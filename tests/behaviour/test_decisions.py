@@ -1,4 +1,7 @@
-"""The decision table: each cell tried through the middleware, the page asserted against it."""
+"""The decision table: each cell tried through the middleware, the page asserted against it.
+
+The tables that the cells come from are private. docs/decisions.md is what is public of them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from asgi_sessions import Sessions
 from asgi_sessions._model.decisions import BY_COOKIE, BY_FINDING, Cookie, Decision, Found, Then, Who
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app, set_cookies, vouched
+from tests.support.inside import store_of
 from tests.support.repository import DOCS
 
 PAGE = DOCS / "decisions.md"
@@ -49,7 +53,7 @@ class World:
 
     async def unproven(self) -> None:
         self.old = await self.browser.login("ann")
-        store = self.sessions._core.store
+        store = store_of(self.sessions)
         row = await store.by_sid(self.old)
         assert row is not None
         assert await store.bind(row, b"a device", now=self.clock.now)

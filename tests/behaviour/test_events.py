@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from starlette.authentication import SimpleUser
@@ -26,20 +26,21 @@ from asgi_sessions import (
     SessionsError,
     SessionsUnavailable,
 )
-from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
-from asgi_sessions._service.events import EventKind, IncidentKind
 from asgi_sessions.dbsc import DBSC
 from tests.conftest import MakeSessions
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app
 from tests.support.asgi import until
 from tests.support.devices import DeviceBrowser
 from tests.support.engines import Onlooker
-from tests.support.inside import check_what_is_open, settled
+from tests.support.inside import check_what_is_open, opened, run_beside, settled, store_of
 from tests.support.listening import Server, stopped
 from tests.support.pages import Reader, table
 from tests.support.repository import DOCS
 
 PAGE = DOCS / "logging.md"
+KINDS = [
+    kind for event in (SessionEvent, Incident) for kind in get_args(get_type_hints(event)["kind"])
+]
 MINUTE = timedelta(seconds=60)
 #: What any record has.
 PLAIN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
@@ -224,7 +225,7 @@ async def test_a_device_is_new_to_whom_another_layer_vouches_for_too(
 async def test_nobody_looks_for_devices_unless_somebody_is_told(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions._core.store, "by_device", None)
+    monkeypatch.setattr(store_of(sessions), "by_device", None)
     await Browser(make_app(sessions)).login("ann")
 
 
@@ -606,9 +607,9 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.post("/renew")
     await browser.see()
     chrome = Browser(app, agent="(Windows NT 10.0) Chrome/150.0.0.0 Safari/537.36")
-    for _ in range(MOST):
+    for _ in range(20):  # offers that nobody takes up, within two minutes
         await chrome.login("dan")
-        clock.turn(2 * LEAST_TIME / MOST)
+        clock.turn(2 * MINUTE / 20)
     device = DeviceBrowser(app)
     await device.bound("dan")
     device.forget()
@@ -623,7 +624,7 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.get("/leave")
     await settled(sessions)
     assert (await browser.get("/")).status_code == 503
-    closed = sessions._core.live_connections.add(sid, caplog.clear)
+    closed = opened(sessions, sid, caplog.clear)
     await check_what_is_open(sessions)
     closed()
     server = Server()  # the one that notifies is not there, and then is
@@ -640,12 +641,12 @@ async def test_each_record_is_as_the_page_has_it(
     async def broken() -> None:
         raise SessionsError("nobody expects it")
 
-    await sessions._core.events.run(broken())
+    await run_beside(sessions, broken())
     forged(sessions, thief, sent=cookie)
     await thief.see()
     await sessions.disconnect()
 
-    assert set(handled) == {*get_args(EventKind), *get_args(IncidentKind)}
+    assert set(handled) == {*KINDS}
     seen: dict[tuple[str, str, str], set[str]] = {}
     for record in ours(caplog):
         message = str(record.msg)
@@ -658,7 +659,7 @@ async def test_each_record_is_as_the_page_has_it(
 
 def test_the_page_has_each_kind_of_event() -> None:
     kinds = [kind.strip("`") for _, kind, _ in table(PAGE, "Events")]
-    assert kinds == [*get_args(EventKind), *get_args(IncidentKind)]
+    assert kinds == KINDS
 
 
 @pytest.mark.parametrize("page", [PAGE])

@@ -1,4 +1,7 @@
-"""What OpenTelemetry is told: read back with the memory reader of its SDK."""
+"""What OpenTelemetry is told: read back with the memory reader of its SDK.
+
+What stands between a lane and its work, and the fake instruments, are private.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from asgi_sessions import Sessions, SessionsUnavailable, _metrics
 from asgi_sessions._metrics import Metrics
 from tests.support import KEY, Browser, Clock, make_app
-from tests.support.inside import touched
+from tests.support.inside import store_of, touched
 from tests.support.repository import DOCS
 
 #: Name: unit, kind.
@@ -149,7 +152,7 @@ async def mishaps(sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPa
         raise SessionsUnavailable("away")
 
     with monkeypatch.context() as away:
-        away.setattr(sessions._core.store, "touch", fails)
+        away.setattr(store_of(sessions), "touch", fails)
         clock.turn(timedelta(minutes=2))
         await browser.see()
         await touched()
@@ -211,7 +214,7 @@ async def test_without_opentelemetry_nothing_stands_between_a_lane_and_its_work(
     url = f"sqlite:///{tmp_path}/sessions.db"
     async with Sessions(url, secret_key=KEY, clock=clock) as sessions:
         await sessions.create_tables()
-        store = sessions._core.store
+        store = store_of(sessions)
         assert store.engines.here.lookups._kinds["look-up"][0] == store._look_up
         assert sessions._core.events._metrics is None
         browser = Browser(make_app(sessions))

@@ -1,4 +1,7 @@
-"""What operators do to all sessions: on each database what asks it in a way of its own."""
+"""What operators do to all sessions: on each database what asks it in a way of its own.
+
+The operator is private: the command `asgi-sessions` is how to reach it, which is tested by itself.
+"""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from asgi_sessions import (
 )
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app, set_cookies, vouched
+from tests.support.inside import store_of
 
 SECOND = timedelta(seconds=1)
 
@@ -633,7 +634,7 @@ async def test_a_login_waits_until_the_old_session_of_the_browser_is_known(
         raise SessionsUnavailable("gone")
 
     with monkeypatch.context() as outage:
-        outage.setattr(sessions._core.store, "by_sid", fail)
+        outage.setattr(store_of(sessions), "by_sid", fail)
         assert (await browser.post("/login?person=ann")).status_code == 503
     assert (await browser.see())["sid"] == sid
 
@@ -646,7 +647,7 @@ async def test_an_outage_between_login_and_answer_does_not_lose_the_cookie(
 
     browser = Browser(make_app(sessions))
     with monkeypatch.context() as outage:
-        outage.setattr(sessions._core.store, "by_sid", fail)
+        outage.setattr(store_of(sessions), "by_sid", fail)
         sid = await browser.login("ann")
     assert (await browser.see())["sid"] == sid
 
@@ -660,7 +661,7 @@ async def test_a_batch_of_purge_never_exceeds_the_parameters_of_a_statement(
         asked.append(batch_size)
         return 0
 
-    monkeypatch.setattr(sessions._core.store, "purge", purge)
+    monkeypatch.setattr(store_of(sessions), "purge", purge)
     await sessions.purge(batch_size=10**9)
     await sessions.purge(batch_size=7)
     assert asked == [4096, 7]

@@ -1,4 +1,7 @@
-"""Many rows of one person: they end in batches, and nobody else waits for it."""
+"""Many rows of one person: they end in batches, and nobody else waits for it.
+
+The batches and their pace are private, and what is tested here is that nobody notices them.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """A table that grows under connections that are open: what was planned while it was empty is run
 all the same when it is full, and nobody has the table looked at (ANALYZE) in between. Still no
 statement reads all of it.
+
+The questions that a plan is kept for are asked of the private store, without an app around them.
 """
 
 from __future__ import annotations

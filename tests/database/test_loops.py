@@ -1,4 +1,7 @@
-"""Event loops: one for a server, one per request, one per test, several at once; and the end."""
+"""Event loops: one for a server, one per request, one per test, several at once; and the end.
+
+Statements are held up in the private driver, which is the only place between a session and SQLite.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""LISTEN and NOTIFY: what ends in one process ends in the others at once."""
+"""LISTEN and NOTIFY: what ends in one process ends in the others at once.
+
+The listener and the drivers that it listens through are private: `notify` shows neither.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from tests.conftest import URLS, MakeSessions, name_of
 from tests.support import KEY, Clock
 from tests.support.asgi import ENDED, SECONDS, Peer, echo, http, log_in, until, websocket
 from tests.support.engines import Onlooker, app_database, kind
-from tests.support.inside import check_what_is_open
+from tests.support.inside import check_what_is_open, opened
 from tests.support.listening import Server, stopped
 from tests.support.processes import Process
 
@@ -262,7 +265,7 @@ async def test_every_way_to_end_is_told(
 
     async def open_one() -> str:
         session = await here.insert(http(), "ann")
-        leaves.append(here._core.live_connections.add(session.id, partial(ended.add, session.id)))
+        leaves.append(opened(here, session.id, partial(ended.add, session.id)))
         await listener(here)
         return session.id
 
@@ -290,7 +293,7 @@ async def test_an_end_by_the_command_line_is_told(
     clock.now = system_clock()
     ended = asyncio.Event()
     sid = (await here.insert(http(), "ann")).sid
-    leave = here._core.live_connections.add(sid, ended.set)
+    leave = opened(here, sid, ended.set)
     await listener(here)
     place = ["--database-url", database_url, "--table", table_name]
     assert await asyncio.to_thread(run, ["end", sid, *place]) == 0
@@ -308,7 +311,7 @@ async def test_an_end_that_is_rolled_back_is_not_told(
     store, now = there._core.store, there._core.settings.now()
     ended: list[str] = []
     sids = [(await here.insert(http(), "ann")).id for _ in range(2)]
-    leaves = [here._core.live_connections.add(sid, partial(ended.append, sid)) for sid in sids]
+    leaves = [opened(here, sid, partial(ended.append, sid)) for sid in sids]
     await listener(here)
 
     async def fails(access: RowConnection) -> None:
@@ -339,7 +342,7 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
     there = await make_sessions(notify=True)
     sids = [(await here.insert(http(), "ann")).id for _ in range(2)]
     ended: set[str] = set()
-    leaves = [here._core.live_connections.add(sid, partial(ended.add, sid)) for sid in sids]
+    leaves = [opened(here, sid, partial(ended.add, sid)) for sid in sids]
     ears = await listener(here)
     connect, free = ears._connect, asyncio.Event()
 
@@ -405,7 +408,7 @@ async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
         there = await make_sessions(notify=True)
         session = await here.insert(http(), "ann")
         ended = asyncio.Event()
-        leave = here._core.live_connections.add(session.id, ended.set)
+        leave = opened(here, session.id, ended.set)
         ears = await listener(here)
         name = await ears._raw.fetchval("SHOW application_name")
         assert name == "of the app"

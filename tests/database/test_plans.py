@@ -1,5 +1,7 @@
 """Every statement finds its rows by an index, so that it costs the same among many rows as among
 few: what the database says that it would do.
+
+Statements are made and run by private parts. Nobody outside sees one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the pages say is so: their code runs, their tables match, their links and tests exist."""
+"""What the pages say is so: their code runs, their tables match, their links and tests exist.
+
+The command line is compared with its page as the objects that it consists of, which are private.
+"""
 
 from __future__ import annotations
 

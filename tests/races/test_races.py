@@ -11,11 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import MetaData
 
-from asgi_sessions import AAL1
-from asgi_sessions._store.tables import sessions_table
-from tests.support import Clock
+from asgi_sessions import AAL1, Sessions
+from tests.support import KEY, Clock
 from tests.support.devices import BY_ITSELF, PATH, Device
 from tests.support.engines import POLL, Onlooker
 from tests.support.processes import PATIENCE, Process
@@ -70,7 +68,7 @@ class Race(NamedTuple):
 
     def fill(self, count: int) -> set[str]:
         """Give Ann so many rows more; their sids."""
-        table = sessions_table(self.others.table, MetaData())
+        table = Sessions("sqlite:///never.db", secret_key=KEY, table_name=self.others.table).table
         with self.others.engine.connect() as connection:
             return set(fill(connection, table, Clock(), count=count))
 

@@ -7,10 +7,13 @@ they opened themselves.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from asgi_sessions import Sessions
 from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions._service.core import TOUCH
+from asgi_sessions._store.store import Store
 
 
 async def touched() -> None:
@@ -38,3 +41,25 @@ def open_sids(sessions: Sessions) -> list[str]:
 def driver_of(sessions: Sessions) -> Driver:
     """Through which each statement goes: somebody may want to count, change or stop them."""
     return sessions._core.store.engines.here.driver
+
+
+def opened(
+    sessions: Sessions,
+    sid: str,
+    end: Callable[[], None],
+    secret: Callable[[], bytes | None] = lambda: None,
+) -> Callable[[], None]:
+    """Have something open on a session, which `end` closes. What is returned takes it off again."""
+    return sessions._core.live_connections.add(sid, end, secret)
+
+
+async def run_beside(sessions: Sessions, work: Coroutine[Any, Any, Any]) -> None:
+    """Let something run as what runs beside requests does, and wait for it."""
+    await sessions._core.events.run(work)
+
+
+def store_of(sessions: Sessions) -> Store:
+    """Where each question to the database has a method of its own: one of them may be answered
+    late, or by a fault, while an outage from outside meets all of them.
+    """
+    return sessions._core.store

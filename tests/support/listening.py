@@ -1,4 +1,4 @@
-"""A listener without a database: a server, and a connection, that obey a test."""
+"""The private listener without a database: a server, and a connection, that obey a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a database would do to find the rows of a statement."""
+"""What a database would do to find the rows of a statement: the private driver asks it first."""
 
 from __future__ import annotations
 

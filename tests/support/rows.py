@@ -43,7 +43,9 @@ def fill(
         }
         for number, sid in enumerate(sids)
     ]
+    others.exec_driver_sql("BEGIN")  # it would commit each row by itself
     others.execute(insert(table), rows)
+    others.exec_driver_sql("COMMIT")
     return sids[::-1]
 
 

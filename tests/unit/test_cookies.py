@@ -1,4 +1,7 @@
-"""The cookie on the wire: its name, its value and the headers around it."""
+"""The cookie on the wire: its name, its value and the headers around it.
+
+What writes and reads it is private and pure, and the middleware does so too, further down.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Options that cannot work are refused at once, by name and with the mend."""
+"""Options that cannot work are refused at once, by name and with the mend.
+
+What an option becomes is private. It is looked at for one thing alone, that it shows no key.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Sids, secrets and signatures: pure, time and randomness are arguments."""
+"""Sids, secrets and signatures: pure, time and randomness are arguments.
+
+They are private, so that nobody makes a cookie but the package.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Each option in the query of a database URL is honoured, or refused by its name."""
+"""Each option in the query of a database URL is honoured, or refused by its name.
+
+What reads a URL is private. `Sessions` is given one.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._database.drivers import kind_of
 from asgi_sessions._database.url import read
 from asgi_sessions._database.url_options import rules_for
-from tests.browser.chromium import make_certificate
 from tests.support import KEY
+from tests.support.certificates import make_certificate
 from tests.support.repository import DOCS
 
 PAGE = DOCS / "databases.md"
