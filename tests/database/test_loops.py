@@ -36,6 +36,7 @@ from starlette.websockets import WebSocket
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions, SessionsUnavailable
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.engines import connection_threads
 from tests.support.repository import ROOT
 
 #: Nothing here takes longer; what does, hangs.
@@ -53,11 +54,6 @@ def url(tmp_path: Path) -> str:
 
     asyncio.run(create())
     return url
-
-
-def connection_threads() -> set[threading.Thread]:
-    """One for each connection that aiosqlite has open."""
-    return {t for t in threading.enumerate() if "_connection_worker" in t.name}
 
 
 @pytest.fixture(autouse=True)

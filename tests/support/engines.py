@@ -4,6 +4,7 @@ use; its locks, and who waits for them.
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -175,3 +176,8 @@ class Onlooker:
             while (waiting := self._waiting(connection)) < number:
                 assert time.monotonic() < until, f"{waiting} wait for a lock, not {number}"
                 time.sleep(POLL)
+
+
+def connection_threads() -> set[threading.Thread]:
+    """One for each connection that aiosqlite has open."""
+    return {t for t in threading.enumerate() if "_connection_worker" in t.name}
