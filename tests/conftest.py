@@ -15,6 +15,7 @@ from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Sessions
 from tests.support import KEY, Clock
+from tests.support.engines import Onlooker
 from tests.support.pages import Reader
 
 _GIVEN = [url.partition("#") for url in os.environ.get("TEST_DATABASE_URLS", "").split()]
@@ -127,3 +128,19 @@ async def reader(
     yield reader
     for sessions in reader.sessions:
         await sessions.disconnect()
+
+
+@pytest.fixture
+async def plain(anyio_backend: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Sessions]:
+    """On SQLite alone: for what no database does differently."""
+    async with Sessions(f"sqlite:///{tmp_path}/s.db", secret_key=KEY, clock=clock) as sessions:
+        await sessions.create_tables()
+        yield sessions
+
+
+@pytest.fixture
+def onlooker(database_url: str, table_name: str) -> Iterator[Onlooker]:
+    """Somebody else's connection to the table of this test."""
+    onlooker = Onlooker(database_url, table_name)
+    yield onlooker
+    onlooker.close()

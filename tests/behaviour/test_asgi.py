@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import (
-    AsyncIterator,
-)
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +29,7 @@ from asgi_sessions import (
 )
 from tests.conftest import MakeSessions
 from tests.support import Browser, Vouch, make_app, set_cookies, vouched
-from tests.support.asgi import (
-    call,
-    cookies,
-    http,
-    log_in,
-    reasons,
-    respond,
-)
+from tests.support.asgi import call, cookies, http, log_in, reasons, respond
 from tests.support.inside import store_of
 from tests.support.layers import Passes, layered
 

@@ -5,32 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import types
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Coroutine,
-    Generator,
-    Iterator,
-)
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from asgi_sessions import (
-    SessionMiddleware,
-    Sessions,
-)
+from asgi_sessions import SessionMiddleware, Sessions
 from tests.conftest import MakeSessions
 from tests.support import Clock, make_app, vouched
-from tests.support.asgi import (
-    SECONDS,
-    cookies,
-    http,
-    log_in,
-    websocket,
-)
+from tests.support.asgi import SECONDS, cookies, http, log_in, websocket
 from tests.support.engines import connection_threads
 from tests.support.inside import open_sids, settled
 

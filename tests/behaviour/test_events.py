@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -54,20 +53,12 @@ def everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "asgi_sessions")
 
 
-@pytest.fixture
-def others(database_url: str, table_name: str) -> Iterator[Onlooker]:
-    """Somebody who takes the table away."""
-    onlooker = Onlooker(database_url, table_name)
-    yield onlooker
-    onlooker.close()
+def take_away(onlooker: Onlooker) -> None:
+    onlooker.run("ALTER TABLE {0} RENAME TO {0}_away")
 
 
-def take_away(others: Onlooker) -> None:
-    others.run("ALTER TABLE {0} RENAME TO {0}_away")
-
-
-def bring_back(others: Onlooker) -> None:
-    others.run("ALTER TABLE {0}_away RENAME TO {0}")
+def bring_back(onlooker: Onlooker) -> None:
+    onlooker.run("ALTER TABLE {0}_away RENAME TO {0}")
 
 
 def ours(caplog: pytest.LogCaptureFixture, name: str = "asgi_sessions") -> list[logging.LogRecord]:
@@ -332,7 +323,7 @@ async def test_what_no_longer_verifies_is_told_but_what_never_was_ours_is_not(
 async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
     make_sessions: MakeSessions,
     clock: Clock,
-    others: Onlooker,
+    onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: Told = []
@@ -343,12 +334,12 @@ async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
     caplog.clear()
     told.clear()
     for _ in range(2):  # it can come again
-        take_away(others)
+        take_away(onlooker)
         for _ in range(3):
             assert (await browser.get("/")).status_code == 503
             clock.turn(timedelta(seconds=0.5))
         assert (await Browser(app).get("/")).status_code == 200  # asks no database
-        bring_back(others)
+        bring_back(onlooker)
         for _ in range(2):
             await browser.see()
     kinds = [(incident.kind, incident.count) for incident in incidents(told)]
@@ -368,14 +359,14 @@ async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
 async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
     make_sessions: MakeSessions,
     clock: Clock,
-    others: Onlooker,
+    onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: Told = []
     sessions = await make_sessions(on_event=told.append, touch_interval=timedelta(0))
 
     async def leave(request: Request) -> Response:
-        take_away(others)  # after the look-up, before the touch
+        take_away(onlooker)  # after the look-up, before the touch
         return Response()
 
     browser = Browser(make_app(sessions, Route("/leave", leave)))
@@ -384,7 +375,7 @@ async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
         clock.turn(timedelta(seconds=25))
         assert (await browser.get("/leave")).status_code == 200
         await settled(sessions)
-        bring_back(others)
+        bring_back(onlooker)
         assert (await browser.see())["sid"] == sid
     failed = incidents(told)
     assert [(incident.kind, incident.count) for incident in failed] == [
@@ -405,7 +396,7 @@ async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
 async def test_a_handler_that_fails_harms_no_request(
     make_sessions: MakeSessions,
     clock: Clock,
-    others: Onlooker,
+    onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
     later: bool,
 ) -> None:
@@ -422,9 +413,9 @@ async def test_a_handler_that_fails_harms_no_request(
     sid = await browser.login("ann")
     cookie = browser.cookies[sessions.cookie_name]
     assert (await browser.post("/renew")).json()["sid"] == sid
-    take_away(others)
+    take_away(onlooker)
     assert (await browser.get("/")).status_code == 503
-    bring_back(others)
+    bring_back(onlooker)
     clock.turn(timedelta(seconds=1))
     assert (await browser.see())["sid"] == sid
     clock.turn(2 * MINUTE)
@@ -571,7 +562,7 @@ async def among_other_layers(sessions: Sessions) -> None:
 async def test_each_record_is_as_the_page_has_it(
     make_sessions: MakeSessions,
     clock: Clock,
-    others: Onlooker,
+    onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handled: list[str] = []
@@ -591,12 +582,12 @@ async def test_each_record_is_as_the_page_has_it(
     )
 
     async def leave(request: Request) -> Response:
-        take_away(others)
+        take_away(onlooker)
         return Response()
 
     async def fail(request: Request) -> Response:
         await sessions.start_session(request, "cho")
-        take_away(others)
+        take_away(onlooker)
         return Response(status_code=500)
 
     app = make_app(sessions, Route("/leave", leave), Route("/fail", fail, methods=["POST"]))
@@ -632,10 +623,10 @@ async def test_each_record_is_as_the_page_has_it(
     listener = server.listener()
     await until(lambda: server.ready)
     await stopped(listener)
-    bring_back(others)
+    bring_back(onlooker)
     await browser.see()
     assert (await Browser(app).post("/fail")).status_code == 500
-    bring_back(others)
+    bring_back(onlooker)
     await among_other_layers(sessions)
 
     async def broken() -> None:
@@ -664,7 +655,7 @@ def test_the_page_has_each_kind_of_event() -> None:
 
 @pytest.mark.parametrize("page", [PAGE])
 async def test_the_handler_of_the_page_counts_what_it_is_told(
-    reader: Reader, others: Onlooker
+    reader: Reader, onlooker: Onlooker
 ) -> None:
     await reader.run()
     sessions: Sessions = reader["sessions"]

@@ -6,7 +6,6 @@ The operator is private: the command `asgi-sessions` is how to reach it, which i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,6 @@ async def start(sessions: Sessions, person: str = "ann", app: str = "default") -
 
 async def left(sessions: Sessions, *sids: str) -> list[str]:
     return [sid for sid in sids if await sessions.get_by_id(sid) is not None]
-
-
-@pytest.fixture
-async def plain(anyio_backend: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Sessions]:
-    """On SQLite alone."""
-    async with Sessions(f"sqlite:///{tmp_path}/s.db", secret_key=KEY, clock=clock) as sessions:
-        await sessions.create_tables()
-        yield sessions
 
 
 # --- purge ----------------------------------------------------------------------------------------

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import (
-    AsyncIterator,
-)
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,7 @@ import pytest
 from starlette.middleware import Middleware
 from starlette.types import Message, Receive, Scope, Send
 
-from asgi_sessions import (
-    SessionMiddleware,
-    Sessions,
-    SessionsUnavailable,
-)
+from asgi_sessions import SessionMiddleware, Sessions, SessionsUnavailable
 from tests.support import make_app, vouched
 from tests.support.asgi import (
     SECONDS,

@@ -8,24 +8,10 @@ from datetime import timedelta
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from asgi_sessions import (
-    ConfigurationError,
-    SessionMiddleware,
-    Sessions,
-)
+from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from tests.conftest import MakeSessions
 from tests.support import Clock, rows
-from tests.support.asgi import (
-    ENDED,
-    Peer,
-    call,
-    cookies,
-    echo,
-    field,
-    log_in,
-    reasons,
-    websocket,
-)
+from tests.support.asgi import ENDED, Peer, call, cookies, echo, field, log_in, reasons, websocket
 from tests.support.inside import check_what_is_open, open_sids, settled
 
 

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,15 +184,6 @@ async def test_an_end_goes_on_when_nobody_waits_for_it_any_more(
     await settled(sessions)
     assert len(events) == MANY
     assert await live(sessions) == []
-
-
-@pytest.fixture
-async def plain(anyio_backend: str, tmp_path: Path, clock: Clock) -> Any:
-    """On SQLite alone."""
-    url = f"sqlite:///{tmp_path}/s.db"
-    async with Sessions(url, secret_key=KEY, clock=clock) as sessions:
-        await sessions.create_tables()
-        yield sessions
 
 
 @pytest.fixture

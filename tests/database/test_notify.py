@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -191,13 +191,6 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def others(database_url: str, table_name: str) -> Iterator[Onlooker]:
-    others = Onlooker(database_url, table_name)
-    yield others
-    others.close()
-
-
-@pytest.fixture
 async def other(
     anyio_backend: str, make_sessions: MakeSessions, database_url: str, table_name: str
 ) -> AsyncIterator[Process]:
@@ -231,9 +224,9 @@ async def listener(sessions: Sessions) -> Listener:
     return ears
 
 
-def connected(others: Onlooker, number: int) -> bool:
+def connected(onlooker: Onlooker, number: int) -> bool:
     """Whether a connection is there, by the server's number for it."""
-    with others.engine.connect() as connection:
+    with onlooker.engine.connect() as connection:
         question = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :number")
         return bool(connection.scalar(question, {"number": number}))
 
@@ -332,7 +325,7 @@ async def test_an_end_that_is_rolled_back_is_not_told(
 async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
     make_sessions: MakeSessions,
     here: Sessions,
-    others: Onlooker,
+    onlooker: Onlooker,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -352,7 +345,7 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
 
     ears._connect = later
     number = ears._raw.get_server_pid()
-    others.cut([number])
+    onlooker.cut([number])
     await until(lambda: not ears.hears)
     await there.end_session_by_id(sids[0])
     free.set()
@@ -367,7 +360,7 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
 
 
 async def test_there_is_a_connection_while_something_is_open(
-    here: Sessions, others: Onlooker, database_url: str
+    here: Sessions, onlooker: Onlooker, database_url: str
 ) -> None:
     if behind_pgbouncer(database_url):
         return
@@ -377,7 +370,7 @@ async def test_there_is_a_connection_while_something_is_open(
     (watch,) = live_connections._loops.values()
     ears = await listener(here)  # although nothing is open any more, for it may come back
     number = ears._raw.get_server_pid()
-    assert connected(others, number)
+    assert connected(onlooker, number)
     leave = live_connections.add(sid, lambda: None)
     assert watch.ears is ears
     leave()
@@ -385,18 +378,18 @@ async def test_there_is_a_connection_while_something_is_open(
     watch.timer.cancel()
     live_connections._wake(watch)  # as in an hour
     await ears.stopped()
-    await until(lambda: not connected(others, number))
+    await until(lambda: not connected(onlooker, number))
     assert live_connections._loops == {}
 
     leave = live_connections.add(sid, lambda: None)
     number = (await listener(here))._raw.get_server_pid()
     await here.disconnect()
-    await until(lambda: not connected(others, number))
+    await until(lambda: not connected(onlooker, number))
     leave()
 
 
 async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
-    make_sessions: MakeSessions, others: Onlooker, database_url: str
+    make_sessions: MakeSessions, onlooker: Onlooker, database_url: str
 ) -> None:
     if behind_pgbouncer(database_url):
         return

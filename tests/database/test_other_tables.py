@@ -35,12 +35,10 @@ OTHER_KINDS: dict[str, dict[str, str]] = {
 
 
 @pytest.fixture
-def onlooker(database_url: str, table_name: str) -> Iterator[Onlooker]:
+def onlooker(onlooker: Onlooker) -> Iterator[Onlooker]:
     """Somebody who makes tables of the name that `Sessions` has."""
-    onlooker = Onlooker(database_url, table_name)
     yield onlooker
     onlooker.run("DROP TABLE IF EXISTS {}")
-    onlooker.close()
 
 
 @pytest.fixture

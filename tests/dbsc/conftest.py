@@ -9,17 +9,10 @@ from typing import Any
 
 import pytest
 
-from asgi_sessions import (
-    Incident,
-    SessionEvent,
-    Sessions,
-)
+from asgi_sessions import Incident, SessionEvent, Sessions
 from asgi_sessions.dbsc import DBSC
 from tests.support import KEY, Clock
-from tests.support.dbsc import (
-    MakeWorld,
-    World,
-)
+from tests.support.dbsc import MakeWorld, World
 
 
 @pytest.fixture

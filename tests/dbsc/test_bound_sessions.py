@@ -1,4 +1,8 @@
-"""A bound session: by its cookies it is there, by a stolen one it is not."""
+"""A bound session: by its cookies it is there, by a stolen one it is not.
+
+How many alarms are remembered is private: more sessions than that would have to be attacked. So is
+the signer of the names by which browsers know sessions.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,12 @@ from starlette.routing import WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
-from asgi_sessions import (
-    Incident,
-)
+from asgi_sessions import Incident
 from asgi_sessions._service.events import APART
 from asgi_sessions.dbsc import DBSC
 from tests.support import KEY, OLD_KEY, Browser, make_app, set_cookies
-from tests.support.dbsc import (
-    LIFE,
-    SECOND,
-    SID,
-    MakeWorld,
-    World,
-    statements,
-)
-from tests.support.devices import (
-    BOUND,
-    DeviceBrowser,
-)
+from tests.support.dbsc import LIFE, SECOND, SID, MakeWorld, World, statements
+from tests.support.devices import BOUND, DeviceBrowser
 
 # --- a bound session ------------------------------------------------------------------------------
 

@@ -17,24 +17,11 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
-from asgi_sessions import (
-    SessionMiddleware,
-    Sessions,
-)
+from asgi_sessions import SessionMiddleware, Sessions
 from asgi_sessions.dbsc import DBSC
 from tests.support import Browser, make_app, set_cookies, vouched
-from tests.support.dbsc import (
-    MakeWorld,
-    World,
-)
-from tests.support.devices import (
-    BOUND,
-    BY_ITSELF,
-    PATH,
-    Device,
-    DeviceBrowser,
-    offered,
-)
+from tests.support.dbsc import MakeWorld, World
+from tests.support.devices import BOUND, BY_ITSELF, PATH, Device, DeviceBrowser, offered
 
 #: Of how many offers somebody has to take one up, and within what time at the least.
 MOST, LEAST_TIME = 20, timedelta(minutes=1)

@@ -1,4 +1,7 @@
-"""What is open on a bound session ends when its device has not proved itself for too long."""
+"""What is open on a bound session ends when its device has not proved itself for too long.
+
+What a socket has proved is kept in its private context.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from asgi_sessions import (
-    SessionMiddleware,
-)
+from asgi_sessions import SessionMiddleware
 from asgi_sessions._connection.context import RequestContext
 from asgi_sessions.dbsc import DBSC
 from tests.conftest import MakeSessions
 from tests.support import Clock
-from tests.support.dbsc import (
-    LIFE,
-    SID,
-    MakeWorld,
-    World,
-)
+from tests.support.dbsc import LIFE, SID, MakeWorld, World
 from tests.support.inside import check_what_is_open
 
 

@@ -1,4 +1,7 @@
-"""The options of `DBSC`, and its page."""
+"""The options of `DBSC`, and its page.
+
+The reasons of refusals, which the page explains, are a private type.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from asgi_sessions import (
-    ConfigurationError,
-    Sessions,
-)
+from asgi_sessions import ConfigurationError, Sessions
 from asgi_sessions._dbsc.refusal import Reason
 from asgi_sessions.dbsc import DBSC, SkipReason
 from tests.support import KEY, Browser, make_app
-from tests.support.dbsc import (
-    LIFE,
-    SECOND,
-    World,
-)
-from tests.support.devices import (
-    PATH,
-)
+from tests.support.dbsc import LIFE, SECOND, World
+from tests.support.devices import PATH
 from tests.support.pages import table
 from tests.support.repository import DOCS
 

@@ -1,4 +1,7 @@
-"""Refreshes: each proof is good once, and a browser may skip one where that is allowed."""
+"""Refreshes: each proof is good once, and a browser may skip one where that is allowed.
+
+An identifier that nobody was given is signed with the private signer.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,7 @@ from typing import Any
 
 import pytest
 
-from asgi_sessions import (
-    Incident,
-)
+from asgi_sessions import Incident
 from asgi_sessions.dbsc import DBSC
 from tests.support import OLD_KEY, Browser, make_app, set_cookies
 from tests.support.dbsc import (
@@ -30,14 +31,7 @@ from tests.support.dbsc import (
     without,
     zeros,
 )
-from tests.support.devices import (
-    BOUND,
-    BY_ITSELF,
-    PATH,
-    Device,
-    DeviceBrowser,
-    challenged,
-)
+from tests.support.devices import BOUND, BY_ITSELF, PATH, Device, DeviceBrowser, challenged
 from tests.support.inside import store_of
 
 # --- refreshes ------------------------------------------------------------------------------------

@@ -12,20 +12,10 @@ import pytest
 from joserfc.jwk import OctKey
 from joserfc.jws import serialize_compact
 
-from asgi_sessions import (
-    Incident,
-    SessionEvent,
-    SessionMiddleware,
-    Sessions,
-)
+from asgi_sessions import Incident, SessionEvent, SessionMiddleware, Sessions
 from asgi_sessions._dbsc.record import Record
 from tests.support import Clock, make_app
-from tests.support.devices import (
-    PATH,
-    Device,
-    DeviceBrowser,
-    b64,
-)
+from tests.support.devices import PATH, Device, DeviceBrowser, b64
 from tests.support.inside import driver_of, store_of
 
 SECOND = timedelta(seconds=1)

@@ -27,12 +27,6 @@ UNKNOWN = "01890000-0000-7000-8000-000000000000"
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: nothing here depends on the database."""
-    return f"sqlite:///{tmp_path}/sessions.db"
-
-
 def app_with(sessions: Sessions, **options: Any) -> Starlette:
     """The usual app, with the routes at /sessions."""
     return make_app(sessions, Mount("/sessions", sessions.routes(**options)))
