@@ -378,16 +378,6 @@ async def test_a_claim_may_name_a_session_that_the_app_inserted(sessions: Sessio
 # --- who may start --------------------------------------------------------------------------------
 
 
-async def test_options_never_starts_a_session_but_resumes_one(sessions: Sessions) -> None:
-    browser = Browser(make_app(sessions))
-    response = await browser.request("OPTIONS", "/", headers=vouched("ann"))
-    assert response.json()["sid"] is None
-    assert await sessions.list_sessions("ann") == []
-    sid = (await browser.see_as("ann"))["sid"]
-    response = await browser.request("OPTIONS", "/", headers=vouched("ann"))
-    assert response.json()["sid"] == sid
-
-
 async def test_auto_start_can_be_switched_off_or_asked(make_sessions: MakeSessions) -> None:
     never = await make_sessions(auto_start=False)
     seen = await Browser(make_app(never)).see_as("ann")

@@ -191,23 +191,6 @@ async def test_an_outage_can_let_a_handshake_in_without_a_session(tmp_path: Path
             peer.says({"type": "websocket.disconnect", "code": 1000})
 
 
-async def test_an_outage_is_logged_once_and_so_is_its_end(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with outage(tmp_path) as out:
-        app = make_app(out.sessions)
-        for _ in range(3):
-            await call(app, http(cookie=out.cookie))
-        out.end()
-        for _ in range(3):
-            await call(app, http(cookie=out.cookie))
-    ours = [r for r in caplog.records if r.name == "asgi_sessions.database"]
-    about = [(r.levelno, r.getMessage()) for r in ours if "available" in r.getMessage()]
-    assert [level for level, _ in about] == [logging.ERROR, logging.WARNING]
-    assert "unavailable" in about[0][1]
-    assert "available again" in about[1][1]
-
-
 async def test_a_socket_that_the_app_has_closed_is_not_refused_after_that(tmp_path: Path) -> None:
     async with outage(tmp_path) as out:
 

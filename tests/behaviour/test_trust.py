@@ -896,10 +896,10 @@ async def test_a_trusted_origin_may_log_out_and_the_browser_forgets(
             sessions.end_session_endpoint(clear_site_data=wrong)
 
 
-async def test_the_default_is_for_all_sessions(sessions: Sessions, clock: Clock) -> None:
-    browser = Browser(make_app(sessions))
+async def test_the_default_is_for_all_sessions(plain: Sessions, clock: Clock) -> None:
+    browser = Browser(make_app(plain))
     sid = await browser.login("ada", remember=False)
-    (session,) = await sessions.list_sessions("ada")
+    (session,) = await plain.list_sessions("ada")
     assert session.expires_at == clock.now + AAL1.absolute
     clock.turn(AAL1.idle - timedelta(microseconds=1))
     assert (await browser.see())["sid"] == sid

@@ -612,13 +612,3 @@ async def test_a_revoked_api_client_stays_out_across_a_rotation(
     await before.end_all_sessions("ada")
     seen = await Browser(make_app(during)).see_as("ada")
     assert (seen["sid"], seen["reason"], seen["user"]) == (None, "revoked", False)
-
-
-async def test_apps_of_one_key_do_not_take_each_others_cookies(
-    make_sessions: MakeSessions,
-) -> None:
-    shop = Browser(make_app(await make_sessions(app_id="shop")))
-    bank = Browser(make_app(await make_sessions(app_id="bank")))
-    sid, value = await login(shop)
-    assert (await sent(shop, value))["sid"] == sid
-    assert (await sent(bank, value))["sid"] is None

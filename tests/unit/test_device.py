@@ -127,11 +127,6 @@ def test_a_scope_may_say_nothing_of_its_device() -> None:
     assert device_from_scope({}) == Device(None, None)
 
 
-def test_the_first_user_agent_counts() -> None:
-    headers = [(b"accept", b"*/*"), (b"user-agent", b"Firefox"), (b"user-agent", b"Chrome")]
-    assert device_from_scope({"headers": headers}).user_agent == "Firefox"
-
-
 # --- as stored ------------------------------------------------------------------------------------
 
 STORED: list[tuple[str | None, StoreIP, str | None]] = [

@@ -22,6 +22,12 @@ from tests.support.asgi import SECONDS, http, log_in, until
 from tests.support.inside import check_what_is_open, driver_of, opened, store_of
 
 
+@pytest.fixture
+def sessions(plain: Sessions) -> Sessions:
+    """On SQLite alone: no database is asked differently."""
+    return plain
+
+
 async def test_one_select_asks_for_all_that_is_open_and_none_for_nothing(
     make_sessions: MakeSessions,
 ) -> None:
