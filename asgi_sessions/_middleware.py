@@ -21,7 +21,7 @@ from ._connection.streams import Streams
 from ._database.tasks import running_loop
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
 from ._model.cookies import for_caches
-from ._model.device import headers_of
+from ._model.device import device_from_scope, headers_of
 from ._model.person import Person, is_vouched_for, person_from_scope, sign_out_of_scope
 from ._model.tokens import Presented
 from ._pages.logout import foreign_origin
@@ -256,7 +256,7 @@ class SessionMiddleware:
             else:
                 tokens.append(token)
         if forged:
-            self._core.note_forged(scope, forged)
+            self._core.note_forged(forged, partial(device_from_scope, scope))
         return tokens
 
     async def _enter(

@@ -20,7 +20,7 @@ from ._errors import ConfigurationError, InvalidSession
 from ._model.changeset import checked
 from ._model.cookies import SameSite
 from ._model.decisions import is_fresh
-from ._model.device import StoreIP
+from ._model.device import StoreIP, device_from_scope
 from ._model.lifetimes import AAL1, Lifetimes
 from ._model.person import Person, person_from_scope
 from ._model.row import Row
@@ -290,7 +290,9 @@ class Sessions:
             InvalidSession: if an attribute cannot be stored.
         """
         core = self._core
-        started = await core.start(scope_of(conn), core.identify(person), remember=True)
+        started = await core.start(
+            device_from_scope(scope_of(conn)), core.identify(person), remember=True
+        )
         return started.session
 
     def current(self, conn: Conn) -> Session | None:
@@ -319,7 +321,7 @@ class Sessions:
         self._may_change(context)
         identified = core.identify(person)
         started = await core.start(
-            scope_of(conn),
+            device_from_scope(scope_of(conn)),
             identified,
             remember=remember,
             replaces=context.replaceable,
@@ -348,7 +350,7 @@ class Sessions:
             person = person_from_scope(scope)
         if person is None:
             return None
-        row = await core.newest(scope, core.identify(person))
+        row = await core.newest(device_from_scope(scope), core.identify(person))
         return None if row is None else core.session(row)
 
     async def get_by_id(self, sid_or_conn: str | UUID | Conn | None) -> Session | None:

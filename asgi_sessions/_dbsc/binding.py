@@ -11,6 +11,7 @@ from starlette.types import Scope
 from asgi_sessions._connection.binding import Binding, Headers, Respond
 from asgi_sessions._connection.context import RequestContext
 from asgi_sessions._model.changeset import checked
+from asgi_sessions._model.device import device_from_scope
 from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._model.tokens import microseconds
 from asgi_sessions._service.core import Core
@@ -95,7 +96,7 @@ class DeviceBound(Binding):
             return row
 
         def client() -> str | None:
-            return self._core.client(scope)
+            return self._core.address(device_from_scope(scope))
 
         def mine(identifier: str) -> bool:
             return identifier.startswith(row.id) and self._identifiers.sid(identifier) == row.id

@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from asgi_sessions._model.changeset import checked
-from asgi_sessions._model.decisions import Cookie
+from asgi_sessions._model.decisions import Cookie, cookie_of
+from asgi_sessions._model.device import device_from_scope
 from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._pages.logout import crosses_sites
 from asgi_sessions._service.core import Core
@@ -108,7 +109,7 @@ class Endpoints:
             row = None if token is None else await self._core.store.by_sid(token.sid)
             if token is None or row is None:
                 continue
-            if row.cookie(token.digest, now, terms) is Cookie.LIVE_LOGIN:
+            if cookie_of(row, token.digest, now, terms) is Cookie.LIVE_LOGIN:
                 return row
         raise Refusal("no_session")
 
@@ -236,7 +237,10 @@ class Endpoints:
     def _tell(self, scope: Scope, refusal: Refusal, sid: str | None) -> None:
         reason = refusal.reason
         self._core.events.device_refused(
-            reason, sid, lambda: self._core.client(scope), routine=reason in ROUTINE
+            reason,
+            sid,
+            lambda: self._core.address(device_from_scope(scope)),
+            routine=reason in ROUTINE,
         )
 
 

@@ -17,10 +17,12 @@ from asgi_sessions._model.decisions import (
     Found,
     Then,
     Who,
+    found_as,
     is_cut_off,
     readmitted_at,
+    who_is,
 )
-from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store, device_from_scope
+from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
 from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row, enforced_at
@@ -191,7 +193,7 @@ class Core:
 
     async def start(
         self,
-        scope: Mapping[str, Any],
+        device: Device,
         person: Person,
         *,
         remember: bool,
@@ -204,7 +206,6 @@ class Core:
         """
         now = self.settings.now()
         await self.note_proof(person)
-        device = device_from_scope(scope)
         values, token, keys = self._new(device, person, "login", now, remember=remember)
         new_device = await self._is_new(keys, known=known)
         if announce is not None:
@@ -217,23 +218,21 @@ class Core:
         return Started(session, row, token)
 
     async def find_or_start(
-        self, scope: Mapping[str, Any], person: Person, *, start: bool, known: bool
+        self, device: Device, person: Person, *, start: bool, known: bool
     ) -> tuple[Then, Started | None, str | None]:
         """The session of a person without a cookie: named by their token, or their device's; else
         a new one of origin ``scope``. With the decision, and why a dead one is dead.
         """
         settings, now = self.settings, self.settings.now()
-        device = device_from_scope(scope)
         own, shared = self._device_keys(device, person), self._device_keys(OTHER_DEVICES, person)
         asked = Finding(str(person.id), str(person.app_id), _sid(person), (*own, *shared))
         row, device_row, cutoffs = await self.store.find(asked)
         claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:
             row = device_row or await self.store.by_device(asked.keys, origin="scope")
-        found, who = Found.NOTHING, Who.SAME
+        found, who = found_as(row, now, settings.terms, claimed=claimed), Who.SAME
         if row is not None:
-            found = row.found(now, settings.terms, claimed=claimed)
-            who = row.who(person, now, settings.terms, readmitted_at(cutoffs))
+            who = who_is(person, row, now, settings.terms, readmitted_at(cutoffs))
         sid = row.id if row is not None and found is Found.LIVE else None
         if not (claimed and sid) and is_cut_off(cutoffs, person.proof, sid):
             found = Found.CUT_OFF
@@ -301,10 +300,9 @@ class Core:
             person_id, app_id, lambda old, beside: old.readmit(beside, now), now=now
         )
 
-    async def newest(self, scope: Mapping[str, Any], person: Person) -> Row | None:
+    async def newest(self, device: Device, person: Person) -> Row | None:
         """The newest live row of a person's device, whatever its origin."""
-        devices = (device_from_scope(scope), OTHER_DEVICES)
-        keys = [key for device in devices for key in self._device_keys(device, person)]
+        keys = [key for one in (device, OTHER_DEVICES) for key in self._device_keys(one, person)]
         return await self.store.by_device(keys, live=self.settings.now())
 
     async def renew(
@@ -383,14 +381,19 @@ class Core:
 
     # --- being told ---------------------------------------------------------------------------
 
-    def note_forged(self, scope: Mapping[str, Any], values: Iterable[str]) -> None:
-        """Tell of the cookies that look like ours among these, which no key has signed."""
-        if forged := sum(map(looks_like_ours, values)):
-            self.events.forged_cookie(forged, lambda: self.client(scope))
+    def note_forged(self, values: Iterable[str], device: Callable[[], Device]) -> None:
+        """Report the cookies that look like ours among these, which no key has signed.
 
-    def client(self, scope: Mapping[str, Any]) -> str | None:
+        Args:
+            values: of the cookies.
+            device: reads where they came from.
+        """
+        if forged := sum(map(looks_like_ours, values)):
+            self.events.forged_cookie(forged, lambda: self.address(device()))
+
+    def address(self, device: Device) -> str | None:
         """Where a request comes from, as far as that may be told."""
-        return address_to_store(device_from_scope(scope).ip_address, self.settings.store_ip)
+        return address_to_store(device.ip_address, self.settings.store_ip)
 
     async def _living(self, sids: Sequence[str]) -> Mapping[str, Alive]:
         """Which of these sessions live, and what may be open on them."""
