@@ -26,6 +26,7 @@ from asgi_sessions import (
     SessionsError,
     SessionsUnavailable,
 )
+from asgi_sessions._connection.notices import TEXTS as NOTICES
 from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
 from asgi_sessions._service.events import EventKind, IncidentKind
 from asgi_sessions.dbsc import DBSC
@@ -508,7 +509,11 @@ def logged_by_the_package() -> set[tuple[str, str]]:
                     text = message.value if isinstance(message, ast.Constant) else None
                     if isinstance(message, ast.Name):
                         text = constants[message.id]
-                    found.add((level.upper(), str(text)))
+                    if isinstance(message, ast.Subscript):  # one of a dictionary's
+                        texts = [*NOTICES.values()]
+                    else:
+                        texts = [str(text)]
+                    found |= {(level.upper(), one) for one in texts}
     return found
 
 
