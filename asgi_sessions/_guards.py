@@ -59,8 +59,8 @@ def login_required(conn: Conn, sessions: Sessions | None = None) -> dict[str, An
         SessionsUnavailable: if nobody knows whether there is one.
     """
     context = (sessions or _sessions(scope_of(conn)))._context(conn)
-    if context.fault is not None:
-        raise context.fault
+    if context.error is not None:
+        raise context.error
     return {"error": "login_required", "error_description": _LOGIN, "reason": context.end_reason}
 
 

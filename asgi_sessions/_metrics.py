@@ -73,8 +73,8 @@ class Metrics:
             began = perf_counter()
             try:
                 answers = await run(held, jobs)
-            except BaseException as fault:
-                attributes["error.type"] = type(fault).__qualname__
+            except BaseException as error:
+                attributes["error.type"] = type(error).__qualname__
                 raise
             else:
                 if kind == "look-up":

@@ -149,12 +149,12 @@ class SessionMiddleware:
         def send_with_cookie(message: Message) -> Awaitable[None]:
             nonlocal forward
             if message["type"] == "http.response.start" and not context.responding:
-                if message["status"] >= _FAILED and (fault := outage_at_hand()) is not None:
-                    self._count(context, fault)
+                if message["status"] >= _FAILED and (error := outage_at_hand()) is not None:
+                    self._count(context, error)
                     if message["status"] == _FAILED:  # a layer's own, and not the app's word
                         context.responding = context.replaced = True
                         forward = _swallow
-                        return answers.unavailable(scope, send, fault)
+                        return answers.unavailable(scope, send, error)
                 if context.tells:
                     if (
                         context.token is not None
@@ -170,8 +170,8 @@ class SessionMiddleware:
 
         try:
             await self._serve_http(scope, receive, send_with_cookie)
-        except Exception as fault:
-            if not await self._gives_up(scope, context, send, fault):
+        except Exception as error:
+            if not await self._gives_up(scope, context, send, error):
                 raise
         finally:
             if context.undelivered is not None:
@@ -189,7 +189,7 @@ class SessionMiddleware:
         """Warn of layers that do not get along with this one."""
         if overwritten:
             self._notices.give("state_overwritten")
-        if person is None and context.fault is None and is_vouched_for(scope):
+        if person is None and context.error is None and is_vouched_for(scope):
             self._notices.give("person_behind")
 
     def _presented(self, scope: Scope) -> list[Presented] | None:
@@ -250,8 +250,8 @@ class SessionMiddleware:
                 )
                 if not stays and not await self._signed_out(scope, context, send):
                     return False
-        except SessionsUnavailable as fault:
-            return await self._go_without(scope, context, send, fault)
+        except SessionsUnavailable as error:
+            return await self._go_without(scope, context, send, error)
         if (begun := core.events.down_since) is not None:
             core.events.available(begun)
         return True
@@ -259,9 +259,9 @@ class SessionMiddleware:
     def _identify(self, person: object) -> Person | None:
         try:
             return self._core.identify(person)
-        except InvalidSession as fault:
+        except InvalidSession as error:
             # The table cannot hold their id, so nobody could end their session.
-            logger.warning("person refused: %s", fault)
+            logger.warning("person refused: %s", error)
             return None
 
     async def _answer_device(
@@ -270,19 +270,19 @@ class SessionMiddleware:
         """Answer what a browser asks by itself to bind a session or to prove its device."""
         try:
             await respond(scope, receive, send)
-        except SessionsUnavailable as fault:
-            self._core.events.unavailable(fault)
-            await answers.unavailable(scope, send, fault)
+        except SessionsUnavailable as error:
+            self._core.events.unavailable(error)
+            await answers.unavailable(scope, send, error)
 
     async def _go_without(
-        self, scope: Scope, context: RequestContext, send: Send, fault: SessionsUnavailable
+        self, scope: Scope, context: RequestContext, send: Send, error: SessionsUnavailable
     ) -> bool:
         """Refuse a request whose session cannot be looked up, or let it go on without one."""
-        self._count(context, fault)
+        self._count(context, error)
         if self._settings.on_unavailable == "error":
-            await answers.unavailable(scope, send, fault)
+            await answers.unavailable(scope, send, error)
             return False
-        context.fault = fault
+        context.error = error
         if context.person is None:
             return True
         # Nobody knows whether they have been revoked.
@@ -325,8 +325,8 @@ class SessionMiddleware:
                 )
 
         async def send_with_cookie(message: Message) -> None:
-            if message["type"] == "websocket.close" and (fault := outage_at_hand()) is not None:
-                self._count(context, fault)
+            if message["type"] == "websocket.close" and (error := outage_at_hand()) is not None:
+                self._count(context, error)
                 message = _TRY_AGAIN
             if message["type"] not in _STARTS or context.responding:
                 context.responding |= message["type"] == "websocket.close"
@@ -338,8 +338,8 @@ class SessionMiddleware:
         watch()
         try:
             await self.app(scope, socket.receive, send_with_cookie)
-        except Exception as fault:
-            if not socket.explains(fault) and not await self._gives_up(scope, context, send, fault):
+        except Exception as error:
+            if not socket.explains(error) and not await self._gives_up(scope, context, send, error):
                 raise
         finally:
             for leave in leaves.values():
@@ -352,12 +352,12 @@ class SessionMiddleware:
         self._touch_if_due(context, self._settings.now())
 
     async def _gives_up(
-        self, scope: Scope, context: RequestContext, send: Send, fault: Exception
+        self, scope: Scope, context: RequestContext, send: Send, error: Exception
     ) -> bool:
         """Answer an outage that the app has met and not dealt with; False if it is too late for
-        that, and for any other fault, which is the app's own.
+        that, and for any other error, which is the app's own.
         """
-        outage = outage_of(fault)
+        outage = outage_of(error)
         if outage is None:
             return False
         self._count(context, outage)
@@ -366,11 +366,11 @@ class SessionMiddleware:
             return True
         return context.replaced  # a layer raises again what it has answered
 
-    def _count(self, context: RequestContext, fault: SessionsUnavailable) -> None:
+    def _count(self, context: RequestContext, error: SessionsUnavailable) -> None:
         """However often the app asks, one request is one that an outage has affected."""
         if not context.affected:
             context.affected = True
-            self._core.events.unavailable(fault)
+            self._core.events.unavailable(error)
 
 
 def _end(socket: Socket, context: RequestContext, sid: str) -> None:

@@ -216,8 +216,8 @@ def _describe(handler: HTTPRouteHandler) -> None:
         handler.raises = [*(handler.raises or ()), *refusals]
 
 
-def _unavailable(_: AnyRequest, fault: SessionsUnavailable) -> Response[str]:
-    headers = {"retry-after": str(fault.retry_after), "cache-control": "no-store"}
+def _unavailable(_: AnyRequest, error: SessionsUnavailable) -> Response[str]:
+    headers = {"retry-after": str(error.retry_after), "cache-control": "no-store"}
     return Response(
         "Service Unavailable", status_code=503, headers=headers, media_type="text/plain"
     )

@@ -71,7 +71,7 @@ class Delivery:
         """End the session of a login whose cookie has not reached anybody."""
         if context.undelivered is not None:
             # Shielded: a client that has gone must not leave a session behind.
-            await asyncio.shield(self._core.events.run(self._not_delivered(context)))
+            await asyncio.shield(self._core.background.run(self._not_delivered(context)))
 
     async def _not_delivered(self, context: RequestContext) -> None:
         sid, context.undelivered = context.undelivered, None
@@ -80,9 +80,9 @@ class Delivery:
         context.drop()
         try:
             await self._core.end(sid, "not_delivered")
-        except SessionsError as fault:
+        except SessionsError as error:
             # Nobody has its cookie; it runs out by itself.
-            logger.warning("session %s was not delivered and could not be ended: %s", sid, fault)
+            logger.warning("session %s was not delivered and could not be ended: %s", sid, error)
 
     def touch_if_due(self, context: RequestContext, now: datetime) -> None:
         """Note that the session of a call is used, unless that was done a short while ago. Nobody

@@ -27,7 +27,7 @@ from .cookie import BoundCookie
 from .identifier import Identifiers
 from .mount import mount
 from .proof import answer, registration
-from .record import Record
+from .record import DeviceRecord
 from .refusal import ROUTINE, Refusal
 
 #: How often a request begins anew because another one of the same browser was faster.
@@ -118,7 +118,7 @@ class Endpoints:
         now = self._core.settings.now()
         challenge, key = registration(_proof(scope))
         serial = self._challenges.serial(challenge, row, "register", now)
-        record = Record.first(key) if row.binding is None else Record.read(row.binding)
+        record = DeviceRecord.first(key) if row.binding is None else DeviceRecord.read(row.binding)
         if record.enforced_at and record.key != key:
             raise Refusal("bound_already")
         if not record.fresh(serial):
@@ -180,7 +180,7 @@ class Endpoints:
     async def _prove(self, scope: Scope, row: Row) -> Row | None:
         """The row with the challenge used; None if another request has written to it first."""
         now = self._core.settings.now()
-        record = Record.read(row.binding or b"")
+        record = DeviceRecord.read(row.binding or b"")
         challenge = answer(_proof(scope), record.key)
         serial = self._challenges.serial(challenge, row, "refresh", now)
         if not record.fresh(serial):
@@ -190,7 +190,7 @@ class Endpoints:
             return None
         proved = row._replace(binding=binding)
         if not enforced_at(row.binding):
-            self._core.events.tell("bound", self._core.session(proved))
+            self._core.events.report("bound", self._core.session(proved))
         return proved
 
     # --- pieces -------------------------------------------------------------------------------

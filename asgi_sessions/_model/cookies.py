@@ -40,7 +40,7 @@ _PATH = re.compile(r"/[!-:<-~]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieSettings:
-    """Where the cookie goes. Validated once; all faults come in one message.
+    """Where the cookie goes. Validated once; all errors come in one message.
 
     Raises:
         ConfigurationError: for options that browsers would refuse.
@@ -54,11 +54,11 @@ class CookieSettings:
     partitioned: bool = False
 
     def __post_init__(self) -> None:
-        faults = list(self._faults())
-        if faults:
-            raise ConfigurationError("; ".join(faults))
+        errors = list(self._errors())
+        if errors:
+            raise ConfigurationError("; ".join(errors))
 
-    def _faults(self) -> Iterator[str]:
+    def _errors(self) -> Iterator[str]:
         if not _spells(_NAME, self.name):
             yield f"cookie_name={self.name!r} is no cookie name: use letters, digits, - and _"
         for flag in ("secure", "partitioned"):

@@ -38,6 +38,7 @@ from asgi_sessions._model.tokens import (
 )
 from asgi_sessions._store.store import Finding, Store, Touch
 
+from .background import BackgroundTasks
 from .events import Events
 from .live_connections import Alive, LiveConnections
 from .options import Settings
@@ -67,7 +68,8 @@ class Core:
     Args:
         settings: the options.
         store: the rows.
-        events: who is told.
+        events: the reports to the log, the metrics and the app.
+        background: what runs beside requests.
         random: returns so many random bytes.
 
     Attributes:
@@ -81,11 +83,13 @@ class Core:
         settings: Settings,
         store: Store,
         events: Events,
+        background: BackgroundTasks,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.settings = settings
         self.store = store
         self.events = events
+        self.background = background
         self._random = random
         self.live_connections = LiveConnections(
             self._living,
@@ -214,7 +218,7 @@ class Core:
         session = self.session(row)
         self._started(session, ended, new_device=new_device)
         if crowded:
-            await self._tell_of(self.store.trim(row, now=now))
+            await self._report_batches(self.store.trim(row, now=now))
         return Started(session, row, token)
 
     async def find_or_start(
@@ -287,7 +291,7 @@ class Core:
         await self.store.cutoffs.change(
             person_id, app_id, lambda old, beside: old.cut(beside, now, spared_sid), now=now
         )
-        return await self._tell_of(
+        return await self._report_batches(
             self.store.bulk.end_all(
                 person_id, app_id, except_sid=spared_sid, reason="revoked", now=now
             )
@@ -330,7 +334,7 @@ class Core:
             return None
         session, won = self.session(renewed), renewed.secret_hash == values["secret_hash"]
         if won:
-            self.events.tell("renewed", session)
+            self.events.report("renewed", session)
             self.live_connections.end(row.id, but=renewed.secret_hash)
         return Started(session, renewed, token if won else None)
 
@@ -374,10 +378,10 @@ class Core:
         async def listen() -> None:
             try:
                 await noted
-            except SessionsError as fault:
-                self.events.touch_failed(fault)
+            except SessionsError as error:
+                self.events.touch_failed(error)
 
-        self.events.run(listen(), TOUCH)
+        self.background.run(listen(), TOUCH)
 
     # --- being told ---------------------------------------------------------------------------
 
@@ -408,15 +412,15 @@ class Core:
 
     async def _is_new(self, keys: Sequence[bytes], *, known: bool) -> bool:
         # Asked where somebody is told: it costs a look-up.
-        if known or not self.events.heard:
+        if known or not self.events.has_handler:
             return False
         return await self.store.by_device(keys) is None
 
     def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
         self.ended(ended)
-        self.events.tell("started", session, new_device=new_device)
+        self.events.report("started", session, new_device=new_device)
 
-    async def _tell_of(self, batches: AsyncIterator[Sequence[Row]]) -> int:
+    async def _report_batches(self, batches: AsyncIterator[Sequence[Row]]) -> int:
         """Tell of the rows that end in batches; how many. Once begun it goes on to the last, even
         if nobody waits for it any more.
         """
@@ -425,12 +429,12 @@ class Core:
             count = 0
             async for rows in batches:
                 count += len(rows)
-                await self.tell_of(rows)
+                await self.report_ended(rows)
             return count
 
-        return await self.events.complete(work())
+        return await self.background.complete(work())
 
-    async def tell_of(self, rows: Sequence[Row]) -> None:
+    async def report_ended(self, rows: Sequence[Row]) -> None:
         """Tell of many ended sessions, so that other requests come in between."""
         for start in range(0, len(rows), _TOLD):
             self.ended(rows[start : start + _TOLD])
@@ -440,8 +444,8 @@ class Core:
         """Tell of ended sessions, and end what is open on them in this process."""
         for row in rows:
             if row.end_reason == "reuse":
-                self.events.tell("reuse_detected", self.session(row))
-            self.events.tell("ended", self.session(row))
+                self.events.report("reuse_detected", self.session(row))
+            self.events.report("ended", self.session(row))
             self.live_connections.end(row.id)
 
 

@@ -652,7 +652,7 @@ async def test_cancelled_at_any_await_no_row_is_live_without_its_cookie(
 
         async with asyncio.timeout(SECONDS):
             cancelled = await asyncio.create_task(request())
-            await sessions._core.events.settle()
+            await sessions._core.background.settle()
         await delivered_or_dead(sessions, handed_out)
         for person in ("ann", "bob"):
             await sessions.end_all_sessions(person)
@@ -681,7 +681,7 @@ async def test_a_client_that_has_gone_leaves_no_row_live_without_its_cookie(
     handed_out.update(session.id for session in await sessions.list_sessions("ann"))
     with pytest.raises(OSError, match="connection lost"):
         await make_app(sessions)(http(**options), receive, send)
-    await sessions._core.events.settle()
+    await sessions._core.background.settle()
     await delivered_or_dead(sessions, handed_out)
     await nothing_leaks(sessions, before)
 
@@ -719,7 +719,7 @@ async def test_a_handshake_cancelled_at_any_await_leaves_no_row_live_without_its
 
         async with asyncio.timeout(SECONDS):
             cancelled = await asyncio.create_task(handshake())
-            await sessions._core.events.settle()
+            await sessions._core.background.settle()
         await delivered_or_dead(sessions, handed_out)
         await sessions.end_all_sessions("ann")
     assert n >= 4, "so few awaits?"
@@ -1242,7 +1242,7 @@ async def test_what_the_browser_says_keeps_the_session_alive(
             clock.turn(timedelta(days=9))
             peer.says({"type": "websocket.receive", "text": "hello"})
             await peer.gets()
-            await sessions._core.events.settle()
+            await sessions._core.background.settle()
             await sessions._core.live_connections.check()
         peer.says({"type": "websocket.disconnect", "code": 1000})
     session = await sessions.get_by_id(sid)

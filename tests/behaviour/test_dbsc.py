@@ -41,11 +41,11 @@ from asgi_sessions import (
 from asgi_sessions._connection.context import RequestContext
 from asgi_sessions._dbsc import headers
 from asgi_sessions._dbsc.challenge import LIFETIME
-from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
-from asgi_sessions._dbsc.record import REMEMBERED, Record
+from asgi_sessions._dbsc.offers import LEAST_TIME, MOST_OFFERS
+from asgi_sessions._dbsc.record import REMEMBERED, DeviceRecord
 from asgi_sessions._dbsc.refusal import Reason
 from asgi_sessions._model.tokens import microseconds
-from asgi_sessions._service.events import APART, EVERY
+from asgi_sessions._service.rate_limit import APART, EVERY
 from asgi_sessions.dbsc import DBSC, SkipReason
 from tests.conftest import MakeSessions
 from tests.project.test_docs import DOCS, table
@@ -89,11 +89,11 @@ class World:
             if vars(record).get("event") == "device_refused"
         ]
 
-    async def record(self, sid: str) -> Record:
+    async def record(self, sid: str) -> DeviceRecord:
         row = await self.sessions._core.store.by_sid(sid)
         assert row is not None
         assert row.binding is not None
-        return Record.read(row.binding)
+        return DeviceRecord.read(row.binding)
 
     async def is_bound(self, sid: str) -> bool:
         session = await self.sessions.get_by_id(sid)
@@ -1376,15 +1376,15 @@ def same_signature(one: str, other: str) -> bool:
 def test_a_record_is_read_as_it_was_written(
     enforced_at: int, used: list[bytes], key: bytes
 ) -> None:
-    record = Record(enforced_at, tuple(sorted(used)), key)
-    assert Record.read(record.write()) == record
+    record = DeviceRecord(enforced_at, tuple(sorted(used)), key)
+    assert DeviceRecord.read(record.write()) == record
     assert len(record.write()) <= 640
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=12))
 def test_no_challenge_is_fresh_twice_in_whatever_order(serials: list[bytes]) -> None:
-    record = Record(0, (bytes(16),) * REMEMBERED, b"")
+    record = DeviceRecord(0, (bytes(16),) * REMEMBERED, b"")
     accepted: list[bytes] = []
     for serial in serials * 2:
         if record.fresh(serial):
@@ -1791,7 +1791,7 @@ def not_taken_up(world: World) -> list[str]:
 
 async def test_offers_that_nobody_takes_up_are_told_once(world: World) -> None:
     browser = world.browser(agent=CHROME.format(150, ""))
-    for _ in range(MOST):
+    for _ in range(MOST_OFFERS):
         await browser.log_in()
     assert not_taken_up(world) == []  # so many at once may still be on their way
     world.clock.turn(LEAST_TIME)
@@ -1799,13 +1799,13 @@ async def test_offers_that_nobody_takes_up_are_told_once(world: World) -> None:
         await browser.log_in()
     (message,) = not_taken_up(world)
     assert message.startswith(
-        f"of {MOST + 1} browsers that bind sessions, none has come to {PATH}/register: behind"
+        f"of {MOST_OFFERS + 1} browsers that bind sessions, none has come to {PATH}/register:"
     )
 
 
 async def test_time_alone_is_no_reason_to_tell_of_offers(world: World) -> None:
     browser = world.browser(agent=CHROME.format(145, ""))
-    for _ in range(MOST - 1):
+    for _ in range(MOST_OFFERS - 1):
         await browser.log_in()
         world.clock.turn(LEAST_TIME)
     assert not_taken_up(world) == []
@@ -1851,7 +1851,7 @@ async def test_browsers_that_may_not_bind_sessions_show_nothing(world: World, ag
 
 async def many_logins(world: World, agent: str) -> None:
     browser = world.browser(agent=agent)
-    for _ in range(MOST + 1):
+    for _ in range(MOST_OFFERS + 1):
         await browser.log_in()
         world.clock.turn(LEAST_TIME)
 

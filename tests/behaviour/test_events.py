@@ -27,7 +27,7 @@ from asgi_sessions import (
     SessionsUnavailable,
 )
 from asgi_sessions._connection.notices import TEXTS as NOTICES
-from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
+from asgi_sessions._dbsc.offers import LEAST_TIME, MOST_OFFERS
 from asgi_sessions._service.events import EventKind, IncidentKind
 from asgi_sessions.dbsc import DBSC
 from tests.behaviour.test_live import until
@@ -353,7 +353,7 @@ async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
             await browser.see()
     kinds = [(incident.kind, incident.count) for incident in incidents(told)]
     assert kinds == [("outage_begun", 1), ("outage_over", 3)] * 2
-    assert [type(incident.fault) for incident in incidents(told)][:2] == [
+    assert [type(incident.error) for incident in incidents(told)][:2] == [
         SessionsUnavailable,
         type(None),
     ]
@@ -383,7 +383,7 @@ async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
     for _ in range(4):
         clock.turn(timedelta(seconds=25))
         assert (await browser.get("/leave")).status_code == 200
-        await sessions._core.events.settle()
+        await sessions._core.background.settle()
         bring_back(others)
         assert (await browser.see())["sid"] == sid
     failed = incidents(told)
@@ -391,7 +391,7 @@ async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
         ("touch_failed", 1),
         ("touch_failed", 3),
     ]
-    assert all(isinstance(incident.fault, SessionsUnavailable) for incident in failed)
+    assert all(isinstance(incident.error, SessionsUnavailable) for incident in failed)
     records = [r for r in ours(caplog, "asgi_sessions.database") if "touch" in r.getMessage()]
     assert [(r.levelname, facts(r)) for r in records] == [
         ("WARNING", {"event": "touch_failed", "count": count}) for count in (1, 3)
@@ -478,9 +478,9 @@ async def test_a_handler_may_use_the_sessions_that_tell_it(make_sessions: MakeSe
     app = make_app(sessions)
     first, second = Browser(app, agent="A"), Browser(app, agent="B")
     await first.login("ann")
-    await sessions._core.events.settle()
+    await sessions._core.background.settle()
     sid = await second.login("ann")
-    await sessions._core.events.settle()
+    await sessions._core.background.settle()
     assert ended == [0, 1]
     assert [session.sid for session in await sessions.list_sessions("ann")] == [sid]
     assert (await first.see())["reason"] == "revoked"
@@ -611,9 +611,9 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.post("/renew")
     await browser.see()
     chrome = Browser(app, agent="(Windows NT 10.0) Chrome/150.0.0.0 Safari/537.36")
-    for _ in range(MOST):
+    for _ in range(MOST_OFFERS):
         await chrome.login("dan")
-        clock.turn(2 * LEAST_TIME / MOST)
+        clock.turn(2 * LEAST_TIME / MOST_OFFERS)
     device = DeviceBrowser(app)
     await device.bound("dan")
     device.forget()
@@ -626,7 +626,7 @@ async def test_each_record_is_as_the_page_has_it(
     await Browser(app).see_as("x" * 256)
     sid = await browser.login("ann")
     await browser.get("/leave")
-    await sessions._core.events.settle()
+    await sessions._core.background.settle()
     assert (await browser.get("/")).status_code == 503
     closed = sessions._core.live_connections.add(sid, caplog.clear)
     await sessions._core.live_connections.check()
@@ -645,7 +645,7 @@ async def test_each_record_is_as_the_page_has_it(
     async def broken() -> None:
         raise SessionsError("nobody expects it")
 
-    await sessions._core.events.run(broken())
+    await sessions._core.background.run(broken())
     forged(sessions, thief, sent=cookie)
     await thief.see()
     await sessions.disconnect()

@@ -482,7 +482,7 @@ async def test_a_stream_uses_its_session_when_it_begins(sessions: Sessions, cloc
 
     async with Client(behind(sessions, app), http(cookie=cookie)) as client:
         await client.streams()
-        await sessions._core.events.settle()
+        await sessions._core.background.settle()
         clock.turn(timedelta(days=13))
         await sessions._core.live_connections.check()
         session = await sessions.get_by_id(sid)
@@ -603,7 +603,7 @@ def statements(sessions: Sessions) -> list[str]:
 async def test_more_than_a_statement_takes_are_asked_about_in_several(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_sessions._store.store._MOST", 4)
+    monkeypatch.setattr("asgi_sessions._store.store._SIDS_AT_A_TIME", 4)
     sids = [(await sessions.insert(http(), "ann")).id for _ in range(9)]
     asked = statements(sessions)
     dead = sorted([sids[4], sids[8]])

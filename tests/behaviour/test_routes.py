@@ -94,7 +94,7 @@ async def test_this_device_is_first_and_the_others_by_when_they_were_seen(
 async def test_this_device_is_listed_however_many_came_after_it(
     sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_routes_module, "_MOST", 1)
+    monkeypatch.setattr(_routes_module, "_MOST_SHOWN", 1)
     app = app_with(sessions)
     here = Browser(app)
     sid = await here.login("ann")

@@ -211,7 +211,7 @@ async def test_a_touch_that_fails_never_logs_anyone_out(sessions: Sessions, cloc
     async with outage(sessions):
         gate.open()
         assert (await in_flight).json() == {"sid": sid}
-        await sessions._core.events.settle()
+        await sessions._core.background.settle()
     assert sessions._core.events.touch_failures == 1
     assert (await browser.see())["sid"] == sid
 

@@ -117,7 +117,7 @@ async def test_each_of_many_sessions_ends_and_is_told_of_once(
     assert await sessions.end_all_sessions("ann") == MANY
     # Each was looked for once, and no statement was as long as there are rows.
     assert watch.read == MANY
-    assert watch.params <= bulk_ending._MOST + 10
+    assert watch.params <= bulk_ending._BATCH + 10
     assert await live(sessions) == []
     assert await live(sessions, "bob") == [theirs]
     ended = [event.session for event in events if event.kind == "ended"]
@@ -210,7 +210,7 @@ async def test_an_end_goes_on_when_nobody_waits_for_it_any_more(
     with pytest.raises(asyncio.CancelledError):
         await request
     assert len(events) < MANY
-    await sessions._core.events.settle()
+    await sessions._core.background.settle()
     assert len(events) == MANY
     assert await live(sessions) == []
 
@@ -260,7 +260,7 @@ async def test_an_end_that_fails_when_nobody_waits_for_it_is_logged(
     with pytest.raises(asyncio.CancelledError):
         await request
     go_on.set()
-    await plain._core.events.settle()
+    await plain._core.background.settle()
     assert [
         record.getMessage() for record in caplog.records if record.levelno == logging.ERROR
     ] == ["work beside a request failed"]
@@ -353,7 +353,7 @@ async def test_a_login_ends_what_is_far_over_the_cap(
     ended = [event.session for event in events if event.kind == "ended"]
     assert sorted(session.sid for session in ended) == sorted(sids[2:])
     assert {session.end_reason for session in ended} == {"limit"}
-    assert watch.params <= bulk_ending._MOST + 10
+    assert watch.params <= bulk_ending._BATCH + 10
     live_here = await sessions.list_sessions("ann")
     assert [session.sid for session in live_here] == [sid, *sids[:2]]
     assert len(await sessions.list_sessions("ann", app_id="mail")) == 5

@@ -108,8 +108,8 @@ class Server:
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Next to none."""
-    monkeypatch.setattr("asgi_sessions._store.listener.FIRST", 0.001)
-    monkeypatch.setattr("asgi_sessions._store.listener.LONGEST", 0.004)
+    monkeypatch.setattr("asgi_sessions._store.listener.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("asgi_sessions._store.listener.LONGEST_PAUSE", 0.004)
     monkeypatch.setattr("asgi_sessions._store.listener.PULSE", 0.001)
 
 
@@ -411,7 +411,7 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
 ) -> None:
     if behind_pgbouncer(database_url):
         return
-    monkeypatch.setattr("asgi_sessions._store.listener.FIRST", 0.01)
+    monkeypatch.setattr("asgi_sessions._store.listener.FIRST_PAUSE", 0.01)
     there = await make_sessions(notify=True)
     sids = [(await here.insert(http(), "ann")).id for _ in range(2)]
     ended: set[str] = set()
