@@ -19,6 +19,7 @@ from ._connection.outage import outage_at_hand, outage_of
 from ._connection.resolving import resolve, resumes
 from ._connection.revocable import Socket
 from ._connection.streams import Streams
+from ._connection.touching import touch_if_due
 from ._database.tasks import running_loop
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
 from ._model.cookies import for_caches
@@ -27,6 +28,7 @@ from ._model.person import Person, is_vouched_for, person_from_scope, sign_out_o
 from ._model.tokens import Presented
 from ._pages.logout import foreign_origin
 from ._service.events import logger
+from ._service.identity import identify
 from ._sessions import Sessions
 
 PersonReader = Callable[[Scope], object]
@@ -101,7 +103,6 @@ class SessionMiddleware:
         self._store = self._core.store
         self._binding = sessions._binding
         self._delivery = Delivery(self._core, self._binding)
-        self._touch_if_due = self._delivery.touch_if_due
         self._serve_http: ASGIApp = app
         if self._settings.end_streams:
             self._serve_http = Streams(app, self._key, self._core.live_connections, self._touch_now)
@@ -177,7 +178,7 @@ class SessionMiddleware:
             if context.undelivered is not None:
                 await self._delivery.withdraw(context)
             if context.now is not None:
-                self._touch_if_due(context, context.now)
+                touch_if_due(self._core, context, context.now)
             # Otherwise `_look_around` has nothing to tell, and nearly every request is spared it.
             overwritten = context.state.get("session") is not context.session
             if overwritten or (context.row is None and scope.get("user") is not None):
@@ -258,7 +259,7 @@ class SessionMiddleware:
 
     def _identify(self, person: object) -> Person | None:
         try:
-            return self._core.identify(person)
+            return identify(person, self._settings)
         except InvalidSession as error:
             # The table cannot hold their id, so nobody could end their session.
             logger.warning("person refused: %s", error)
@@ -349,7 +350,7 @@ class SessionMiddleware:
             self._touch_now(context)
 
     def _touch_now(self, context: RequestContext) -> None:
-        self._touch_if_due(context, self._settings.now())
+        touch_if_due(self._core, context, self._settings.now())
 
     async def _gives_up(
         self, scope: Scope, context: RequestContext, send: Send, error: Exception

@@ -32,6 +32,7 @@ from ._pages.options import RouteOptions, Template
 from ._service.background import BackgroundTasks
 from ._service.core import Core, unproved
 from ._service.events import EventHandler, Events, check_handler
+from ._service.identity import identify
 from ._service.options import (
     AutoStart,
     Clock,
@@ -294,7 +295,7 @@ class Sessions:
         """
         core = self._core
         started = await core.start(
-            device_from_scope(scope_of(conn)), core.identify(person), remember=True
+            device_from_scope(scope_of(conn)), identify(person, core.settings), remember=True
         )
         return started.session
 
@@ -322,7 +323,7 @@ class Sessions:
         """
         core, context = self._core, self._context(conn)
         self._may_change(context)
-        identified = core.identify(person)
+        identified = identify(person, core.settings)
         started = await core.start(
             device_from_scope(scope_of(conn)),
             identified,
@@ -353,7 +354,7 @@ class Sessions:
             person = person_from_scope(scope)
         if person is None:
             return None
-        row = await core.newest(device_from_scope(scope), core.identify(person))
+        row = await core.newest(device_from_scope(scope), identify(person, core.settings))
         return None if row is None else core.session(row)
 
     async def get_by_id(self, sid_or_conn: str | UUID | Conn | None) -> Session | None:

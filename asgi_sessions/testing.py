@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from ._model.device import Device, clean_address, clean_user_agent
+from ._service.identity import identify
 from ._sessions import Sessions
 
 __all__ = ["Clock", "logged_in_cookie"]
@@ -60,6 +61,6 @@ async def logged_in_cookie(
     device = Device(
         clean_user_agent(user_agent), None if ip_address is None else clean_address(ip_address)
     )
-    started = await core.start(device, core.identify(person), remember=remember)
+    started = await core.start(device, identify(person, core.settings), remember=remember)
     assert started.token is not None  # noqa: S101 -- for the type checker: a login has its own
     return {sessions.cookie_name: core.settings.keys.sign(started.token)}

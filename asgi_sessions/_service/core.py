@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from asgi_sessions._errors import ConfigurationError, SessionsError
-from asgi_sessions._model.changeset import changeset, checked
+from asgi_sessions._errors import SessionsError
+from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.decisions import (
     BY_FINDING,
     Cutoff,
@@ -34,18 +34,14 @@ from asgi_sessions._model.tokens import (
     looks_like_ours,
     microseconds,
     new_secret,
-    new_sid,
 )
 from asgi_sessions._store.store import Finding, Store, Touch
 
 from .background import BackgroundTasks
 from .events import Events
 from .live_connections import Alive, LiveConnections
+from .new_rows import NewRows, of_other_devices
 from .options import Settings
-
-#: How far a proof may be dated ahead of the clock, as those of a provider whose clock is ahead.
-#: One that is further ahead is taken for undated.
-SKEW = timedelta(minutes=5)
 
 #: Ended sessions that are told of in one go: a millisecond.
 _TOLD = 32
@@ -91,6 +87,7 @@ class Core:
         self.events = events
         self.background = background
         self._random = random
+        self._new_rows = NewRows(settings, random)
         self.live_connections = LiveConnections(
             self._living,
             settings.socket_check_interval,
@@ -107,91 +104,6 @@ class Core:
         """The public sides of some rows."""
         now, terms = self.settings.now(), self.settings.terms
         return [_public(row, now, terms) for row in rows]
-
-    def identify(self, person: object) -> Person:
-        """The person with id and app as the table spells them.
-
-        Raises:
-            ConfigurationError: if there is no id, or only the subject of a foreign issuer.
-            InvalidSession: if an id cannot be stored.
-        """
-        person = Person.of(person)
-        if person.id is None and person.subject is not None:
-            person = replace(person, id=self._id_of_subject(person))
-        latest = self.settings.now() + SKEW
-        if person.proof is not None and person.proof > latest:
-            person = replace(person, authenticated_at=None, issued_at=None)
-        app_id = self.settings.app_id if person.app_id is None else person.app_id
-        facts = {
-            "person_id": person.id,
-            "app_id": app_id,
-            "auth_provider": person.auth_provider,
-            "acr": person.acr,
-            "amr": person.amr,
-        }
-        cast = changeset(None, facts).checked()
-        return Person(
-            cast["person_id"],
-            cast["app_id"],
-            cast["auth_provider"],
-            person.authenticated_at,
-            person.sid,
-            cast["acr"],
-            person.amr,
-            person.issued_at,
-        )
-
-    def _id_of_subject(self, person: Person) -> str | None:
-        """A subject is unique only with its issuer: those of another one are other people."""
-        if person.issuer != self.settings.issuer:
-            raise ConfigurationError(
-                f"the claims of issuer {person.issuer!r} name their person by sub alone, which "
-                "another issuer may use for somebody else: pass Person(id=...) with the id that "
-                "your app has for them, or Sessions(issuer=...) if nobody else vouches for people"
-            )
-        return person.subject
-
-    def _new(
-        self, device: Device, person: Person, origin: str, now: datetime, *, remember: bool
-    ) -> tuple[dict[str, Any], Token, list[bytes]]:
-        keys = self._device_keys(device, person)
-        token = Token(new_sid(now, self._random), new_secret(self._random))
-        authenticated_at = person.authenticated_at or (now if origin == "login" else None)
-        # The rest is of our own making, or has been cast where it came in.
-        given = checked(
-            started_at=now,
-            expires_at=self.settings.terms.of(remember=remember).expires_at(now),
-            remember=remember,
-            amr=person.amr,
-        )
-        values = {
-            "id": token.sid,
-            "person_id": person.id,
-            "app_id": person.app_id,
-            "auth_provider": person.auth_provider,
-            "origin": origin,
-            "user_agent": device.user_agent,
-            "ip_address": address_to_store(device.ip_address, self.settings.store_ip),
-            "device_key": keys[0],
-            "live_device_key": keys[0] if origin == "scope" else None,
-            "secret_hash": digest(token.secret),
-            "previous_secret_hash": None,
-            "secret_seen_at": None,
-            "last_seen_at": now,
-            "authenticated_at": authenticated_at,
-            "ended_at": None,
-            "end_reason": None,
-            "acr": person.acr,
-            "binding": None,
-            "renewed_at": None,
-            **given,
-        }
-        return values, token, keys
-
-    def _device_keys(self, device: Device, person: Person) -> list[bytes]:
-        return self.settings.keys.device_keys(
-            person.app_id, str(person.id), device.user_agent, device.ip_address
-        )
 
     # --- steps --------------------------------------------------------------------------------
 
@@ -210,7 +122,7 @@ class Core:
         """
         now = self.settings.now()
         await self.note_proof(person)
-        values, token, keys = self._new(device, person, "login", now, remember=remember)
+        values, token, keys = self._new_rows.make(device, person, "login", now, remember=remember)
         new_device = await self._is_new(keys, known=known)
         if announce is not None:
             announce(token.sid)
@@ -228,7 +140,10 @@ class Core:
         a new one of origin ``scope``. With the decision, and why a dead one is dead.
         """
         settings, now = self.settings, self.settings.now()
-        own, shared = self._device_keys(device, person), self._device_keys(OTHER_DEVICES, person)
+        own, shared = (
+            self._new_rows.device_keys(device, person),
+            self._new_rows.device_keys(OTHER_DEVICES, person),
+        )
         asked = Finding(str(person.id), str(person.app_id), _sid(person), (*own, *shared))
         row, device_row, cutoffs = await self.store.find(asked)
         claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
@@ -247,10 +162,10 @@ class Core:
             return then, Started(_lesser(self.session(row), person), row, None), None
         if not start:
             return Then.NO_SESSION, None, None
-        values, token, _ = self._new(device, person, "scope", now, remember=True)
+        values, token, _ = self._new_rows.make(device, person, "scope", now, remember=True)
         new_device = await self._is_new(own, known=known)
         row, ended, _ = await self.store.insert_once(
-            values, own, {**values, **_shared(shared)}, shared, now=now
+            values, own, {**values, **of_other_devices(shared)}, shared, now=now
         )
         session, mine = self.session(row), row.id == token.sid
         if mine:
@@ -306,7 +221,11 @@ class Core:
 
     async def newest(self, device: Device, person: Person) -> Row | None:
         """The newest live row of a person's device, whatever its origin."""
-        keys = [key for one in (device, OTHER_DEVICES) for key in self._device_keys(one, person)]
+        keys = [
+            key
+            for one in (device, OTHER_DEVICES)
+            for key in self._new_rows.device_keys(one, person)
+        ]
         return await self.store.by_device(keys, live=self.settings.now())
 
     async def renew(
@@ -463,16 +382,6 @@ def _sid(person: Person) -> str | None:
 def _why(found: Found, row: Row | None) -> str:
     """Why a person is signed out."""
     return "revoked" if row is None or found is Found.CUT_OFF else row.reason()
-
-
-def _shared(keys: Sequence[bytes]) -> dict[str, Any]:
-    """What a row that many devices share has in place of its own device."""
-    return {
-        "user_agent": OTHER_DEVICES.user_agent,
-        "ip_address": OTHER_DEVICES.ip_address,
-        "device_key": keys[0],
-        "live_device_key": keys[0],
-    }
 
 
 def _lesser(session: Session, person: Person) -> Session:

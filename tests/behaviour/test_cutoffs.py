@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from asgi_sessions import ALL_APPS, Sessions
 from asgi_sessions._model.decisions import Cutoff, is_cut_off
-from asgi_sessions._service.core import SKEW
+from asgi_sessions._service.identity import SKEW
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app
 
