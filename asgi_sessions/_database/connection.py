@@ -55,7 +55,7 @@ class Connection:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """All or nothing. Within one it is that one: MariaDB drops savepoints at a deadlock, so
-        that going back to one would fail with another fault than the one that asks to try again.
+        that going back to one would fail with another error than the one that asks to try again.
         """
         if self._in_transaction:
             yield
@@ -129,6 +129,6 @@ class Connection:
         """Run a statement that makes something, unless it is there."""
         try:
             await self.driver.fetch(self.raw, statement, ())
-        except Exception as fault:
-            if not self.driver.already_exists(fault):
+        except Exception as error:
+            if not self.driver.already_exists(error):
                 raise

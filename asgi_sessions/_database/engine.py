@@ -24,7 +24,7 @@ from .tasks import own_task
 # The store's own kind of connection is in each of these what its work is given.
 Work = Callable[[Any], Awaitable[Any]]
 Batched = Callable[[Any, list[Any]], Awaitable[Sequence[Any]]]
-#: Finds the reason for a fault in the tables, if it lies there.
+#: Finds the reason for an error in the tables, if it lies there.
 Explain = Callable[[Any, Exception], Awaitable[SessionsError | None]]
 
 #: Seconds of rest before the first sign of life, seconds between two, and how many may be lost.
@@ -44,7 +44,7 @@ class Engine:
         owned: whether it was made by us; then connections are held. Of an app's own only
             those are that no pool waits for.
         timeout: seconds that anything may take.
-        explain: finds the reason for a fault in the tables, if it lies there.
+        explain: finds the reason for an error in the tables, if it lies there.
         connection: the kind of connection that these are given.
         max_idle: seconds after which a connection at rest is not trusted any more.
     """
@@ -136,8 +136,8 @@ class Engine:
         for batcher in self._batchers:
             batcher.leave()
 
-    async def _reason(self, connection: Connection, fault: Exception) -> SessionsError | None:
-        return await self._explain(connection, fault) if self.driver.of_tables(fault) else None
+    async def _reason(self, connection: Connection, error: Exception) -> SessionsError | None:
+        return await self._explain(connection, error) if self.driver.of_tables(error) else None
 
     def _leave(self, connection: Connection) -> None:
         with suppress(Exception):
@@ -181,7 +181,7 @@ class Engine:
             self._abandon(raw)
         # By a task: what is cancelled must not leave a pool alone with its connection.
         release = asyncio.ensure_future(connection.release(broken=broken))
-        release.add_done_callback(_heard)  # it is lost anyway; the fault before it counts
+        release.add_done_callback(_heard)  # it is lost anyway; the error before it counts
         try:
             await asyncio.wait([release])
         finally:

@@ -29,7 +29,7 @@ class Engines:
     Args:
         source: where the connections come from.
         batched: what answers many jobs of a kind at once: look-ups, starts, touches.
-        explain: finds the reason for a fault in the tables, if it lies there.
+        explain: finds the reason for an error in the tables, if it lies there.
         connection: the kind of connection that these are given.
         timeout: seconds that anything may take.
     """
@@ -94,8 +94,8 @@ class Engines:
         try:
             async with Deadline(running_loop().time() + self.timeout):
                 await self.here.open()
-        except Exception as fault:
-            raise as_sessions_error(fault) from fault
+        except Exception as error:
+            raise as_sessions_error(error) from error
 
     async def close(self) -> None:
         """Close the engine of the running loop."""

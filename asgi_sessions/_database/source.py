@@ -84,11 +84,11 @@ def _make(url: str, max_idle: float) -> Database:
         if kind.max_idle is not None and max_idle < inf:
             options[kind.max_idle] = max(ceil(max_idle), 1)  # 0 would be for ever
         return kind.make(url, options)
-    except ImportError as fault:
+    except ImportError as error:
         raise ConfigurationError(
-            f"the driver for this database URL is missing ({fault.name}): install "
+            f"the driver for this database URL is missing ({error.name}): install "
             "asgi-login-sessions[postgresql] or asgi-login-sessions[mysql]"
-        ) from fault
+        ) from error
     except ConfigurationError:
         raise
     except Exception:  # noqa: BLE001 -- KeyError, ValueError, AttributeError, ...
@@ -96,7 +96,7 @@ def _make(url: str, max_idle: float) -> Database:
             "invalid database URL; use one like "
             "'sqlite:///sessions.db' or 'postgresql://user:password@host/name'; what has another "
             "meaning in URLs, such as / in a password, is written as %2F"
-        ) from None  # the fault may quote the password
+        ) from None  # the error may quote the password
 
 
 def _refuse_memory(place: DatabaseURL) -> None:

@@ -60,23 +60,23 @@ def read(url: DatabaseURL, rules: Rules, pool: Mapping[str, Any]) -> dict[str, A
     Raises:
         ConfigurationError: for options that the driver cannot honour, all in one message.
     """
-    given, faults = _given(url)
+    given, errors = _given(url)
     values: dict[str, Any] = {}
     for name, text in given.items():
         option = rules.options.get(name)
         try:
             values[name] = (_unknown(name, rules) if option is None else option).read(text)
-        except ValueError as fault:
-            faults.append(f"{name}: {fault}")
+        except ValueError as error:
+            errors.append(f"{name}: {error}")
     ours = {name: value for name, value in pool.items() if name not in given}
     options: dict[str, Any] = {}
-    if not faults:
+    if not errors:
         try:
             options = ours | rules.combine(url, values)
             _sizes(ours | values)
-        except ValueError as fault:
-            faults.append(str(fault))
-    _refuse(faults, rules)
+        except ValueError as error:
+            errors.append(str(error))
+    _refuse(errors, rules)
     return options
 
 
@@ -93,46 +93,46 @@ def refuse_unread(database: Database, rules: Rules) -> None:
     Raises:
         ConfigurationError: with the names of such options.
     """
-    given, faults = _given(database.url)
+    given, errors = _given(database.url)
     for name in given:
         option = rules.options.get(name) or _unknown(name, rules)
         beside = option.keyword in database.options
         if option.keyword == "server_settings" and beside:  # of the server, by their names
             beside = name in database.options["server_settings"]
         if not (beside or option.known) or not rules.reads(database):
-            faults.append(
+            errors.append(
                 f"{name}: `databases` does not read it from a URL; give it beside the URL, "
                 f"databases.Database(url, {option.keyword}=...), or give Sessions the URL"
                 if option.keyword
                 else f"{name}: `databases` does not read it from a URL; leave it out"
             )
-    _refuse(faults, rules)
+    _refuse(errors, rules)
 
 
-def _refuse(faults: list[str], rules: Rules) -> None:
-    if faults:
+def _refuse(errors: list[str], rules: Rules) -> None:
+    if errors:
         raise ConfigurationError(
-            f"options of the database URL ({rules.driver}): {'; '.join(faults)}"
+            f"options of the database URL ({rules.driver}): {'; '.join(errors)}"
         )
 
 
 def _given(url: DatabaseURL) -> tuple[dict[str, str], list[str]]:
     """The options by name, as they are written; and what is wrong with how they are."""
-    place, faults = url.components, []
+    place, errors = url.components, []
     given: dict[str, str] = {}
     # Half of a password is not shown.
     if place.fragment or ("@" in place.query and "@" not in place.netloc):
         return given, ["in a name, a password or a value write # as %23, ? as %3F and @ as %40"]
     for name, text in parse_qsl(place.query, keep_blank_values=True):
         if not text:
-            faults.append(f"{name}: it has no value; give one, or leave it out")
+            errors.append(f"{name}: it has no value; give one, or leave it out")
         elif name in given:
-            faults.append(f"{name}: it is there twice, and one would be dropped")
+            errors.append(f"{name}: it is there twice, and one would be dropped")
         elif name in _HOSTS and place.hostname:
-            faults.append(f"{name}: the URL has a host before its path; leave one of them out")
+            errors.append(f"{name}: the URL has a host before its path; leave one of them out")
         else:
             given[name] = text
-    return given, faults
+    return given, errors
 
 
 #: `databases` takes the host from these if the URL has none before its path.
@@ -142,18 +142,18 @@ _HOSTS = ("host", "unix_sock")
 def _unknown(name: str, rules: Rules) -> Option:
     """An option that the driver does not have. Its value is not shown: it may be a password."""
     near = get_close_matches(name, [n for n, o in rules.options.items() if o.honoured], 1)
-    mend = f"do you mean {near[0]}?" if near else "leave it out"
-    return instead(f"{rules.driver} has no such option in a URL; {mend}")
+    fix = f"do you mean {near[0]}?" if near else "leave it out"
+    return instead(f"{rules.driver} has no such option in a URL; {fix}")
 
 
 # --- how values are read --------------------------------------------------------------------------
 
 
-def instead(mend: str) -> Option:
+def instead(fix: str) -> Option:
     """An option that is not honoured, with what to write instead."""
 
     def refuse(_: str) -> object:
-        raise ValueError(mend)
+        raise ValueError(fix)
 
     return Option(refuse, honoured=False)
 
@@ -185,12 +185,12 @@ def true_or_false(text: str) -> bool:
     return word("true", "false")(text.lower()) == "true"
 
 
-def true(mend: str) -> Callable[[str], bool]:
+def true(fix: str) -> Callable[[str], bool]:
     """What can only be true, with what to write instead of false."""
 
     def only_true(text: str) -> bool:
         if not true_or_false(text):
-            raise ValueError(mend)
+            raise ValueError(fix)
         return True
 
     return only_true

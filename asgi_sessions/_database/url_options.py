@@ -81,10 +81,10 @@ def _context(
             names = f"{certificate}, {key}"
             # With a password of ours, or OpenSSL asks for one at the terminal.
             context.load_cert_chain(values[certificate], values.get(key), password=lambda: "")
-    except OSError as fault:  # an SSLError, too
+    except OSError as error:  # an SSLError, too
         raise ValueError(
-            f"{names}: not to be used ({fault}); name a file in PEM format, without a password"
-        ) from fault
+            f"{names}: not to be used ({error}); name a file in PEM format, without a password"
+        ) from error
     # Python 3.13 asks more of certificates than the databases' own clients do, and than the
     # databases' own tools put into them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -75,9 +75,9 @@ class AiosqliteDriver(Driver):
             for name, type_, required in rows
         ]
 
-    def of_tables(self, fault: Exception) -> bool:
-        text = str(fault)
-        return isinstance(fault, sqlite3.IntegrityError) or any(sign in text for sign in _SIGNS)
+    def of_tables(self, error: Exception) -> bool:
+        text = str(error)
+        return isinstance(error, sqlite3.IntegrityError) or any(sign in text for sign in _SIGNS)
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- as Driver
         # In milliseconds; short of the timeout, because a thread that waits cannot be broken off.

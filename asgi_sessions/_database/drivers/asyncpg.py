@@ -205,18 +205,18 @@ class AsyncpgDriver(Driver):
             for column, shown, kind, length, required in await self.fetch(raw, _COLUMNS, (name,))
         ]
 
-    def of_tables(self, fault: Exception) -> bool:
+    def of_tables(self, error: Exception) -> bool:
         # Of their classes: data exceptions (asyncpg's own word for a value that a column cannot
         # take, too), constraints, names and types.
-        return (getattr(fault, "sqlstate", None) or "")[:2] in {"22", "23", "42"}
+        return (getattr(error, "sqlstate", None) or "")[:2] in {"22", "23", "42"}
 
-    def is_transient(self, fault: Exception) -> bool:
+    def is_transient(self, error: Exception) -> bool:
         # serialization_failure, deadlock_detected
-        return getattr(fault, "sqlstate", None) in {"40001", "40P01"}
+        return getattr(error, "sqlstate", None) in {"40001", "40P01"}
 
-    def already_exists(self, fault: Exception) -> bool:
+    def already_exists(self, error: Exception) -> bool:
         # unique_violation, duplicate_table: two processes made it at once, IF NOT EXISTS or not.
-        return getattr(fault, "sqlstate", None) in {"23505", "42P07"}
+        return getattr(error, "sqlstate", None) in {"23505", "42P07"}
 
     def abandon(self, raw: Raw) -> None:
         raw.terminate()

@@ -227,19 +227,19 @@ class Driver(ABC):
         """The socket of a connection; None where there is none to be had."""
         return None
 
-    def is_transient(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those whose faults do
+    def is_transient(self, error: Exception) -> bool:  # noqa: ARG002 -- for those whose errors do
         """Whether an error is transient: a deadlock, a serialization failure."""
         return False
 
     @abstractmethod
-    def of_tables(self, fault: Exception) -> bool:
-        """Whether a fault may come from a table that is missing, or not as it should be."""
+    def of_tables(self, error: Exception) -> bool:
+        """Whether an error may come from a table that is missing, or not as it should be."""
 
-    def unknown(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those of which old ones are about
+    def unknown(self, error: Exception) -> bool:  # noqa: ARG002 -- for those of which old ones are about
         """Whether the server does not know the words of a statement."""
         return False
 
-    def already_exists(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those that say so by a fault
+    def already_exists(self, error: Exception) -> bool:  # noqa: ARG002 -- for those that say so by an error
         """Whether a table or an index is there already."""
         return False
 

@@ -155,14 +155,14 @@ class MySQLDriver(Driver):
         name = self.dialect.identifier_preparer.format_table(table)
         try:
             rows = await self.fetch(raw, f"SHOW FULL COLUMNS FROM {name}", ())
-        except Exception as fault:
-            if fault.args[:1] == (_NO_SUCH_TABLE,):
+        except Exception as error:
+            if error.args[:1] == (_NO_SUCH_TABLE,):
                 return []
             raise
         return [_found(row) for row in rows]
 
-    def of_tables(self, fault: Exception) -> bool:
-        return bool(fault.args) and fault.args[0] in _OF_TABLES
+    def of_tables(self, error: Exception) -> bool:
+        return bool(error.args) and error.args[0] in _OF_TABLES
 
     async def ddl_dialect(self, raw: Raw) -> Dialect:
         ((version,),) = await self.fetch(raw, "SELECT VERSION()", ())
@@ -184,17 +184,17 @@ class MySQLDriver(Driver):
         column = next(iter(table.primary_key))
         return mysql.insert(table).on_duplicate_key_update({column.name: column})
 
-    def is_transient(self, fault: Exception) -> bool:
+    def is_transient(self, error: Exception) -> bool:
         # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (a certification conflict of Galera, too);
         # ER_CHECKREAD: innodb_snapshot_isolation, the default since MariaDB 11.6;
         # ER_UNKNOWN_COM_ERROR, ER_ERROR_DURING_COMMIT: a node that is not in its cluster
-        return fault.args[:1] in {(1020,), (1047,), (1180,), (1205,), (1213,)}
+        return error.args[:1] in {(1020,), (1047,), (1180,), (1205,), (1213,)}
 
-    def unknown(self, fault: Exception) -> bool:
-        return fault.args[:1] == (1064,)  # ER_PARSE_ERROR
+    def unknown(self, error: Exception) -> bool:
+        return error.args[:1] == (1064,)  # ER_PARSE_ERROR
 
-    def already_exists(self, fault: Exception) -> bool:
-        return fault.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
+    def already_exists(self, error: Exception) -> bool:
+        return error.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
 
     def abandon(self, raw: Raw) -> None:
         with suppress(Exception):
