@@ -105,7 +105,7 @@ class Batcher(Generic[Held]):
         self._sleeping: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
 
-    def put(self, kind: str, job: object) -> asyncio.Future[Any]:
+    def submit(self, kind: str, job: object) -> asyncio.Future[Any]:
         """Queue a job; the future brings the answer.
 
         Raises (through the future):

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
-
-from databases import Database, DatabaseURL
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import SplitResult, parse_qsl
 
 from asgi_sessions._errors import ConfigurationError
+
+
+class Place(Protocol):
+    """A URL, taken apart: `databases.DatabaseURL` is one."""
+
+    @property
+    def components(self) -> SplitResult: ...
+
+    @property
+    def dialect(self) -> str: ...
+
+    @property
+    def driver(self) -> str: ...
+
+    @property
+    def database(self) -> str: ...
 
 
 class Option(NamedTuple):
@@ -45,11 +59,11 @@ class Rules(NamedTuple):
 
     driver: str
     options: Mapping[str, Option]
-    combine: Callable[[DatabaseURL, Mapping[str, Any]], dict[str, Any]]
-    reads: Callable[[Database], bool] = lambda _: True
+    combine: Callable[[Place, Mapping[str, Any]], dict[str, Any]]
+    reads: Callable[[Place, Mapping[str, Any]], bool] = lambda *_: True
 
 
-def read(url: DatabaseURL, rules: Rules, pool: Mapping[str, Any]) -> dict[str, Any]:
+def read(url: Place, rules: Rules, pool: Mapping[str, Any]) -> dict[str, Any]:
     """The options for a `databases.Database` of our own, beside its URL.
 
     Args:
@@ -86,20 +100,20 @@ def _sizes(values: Mapping[str, Any]) -> None:
         raise ValueError(f"min_size: {least} is more than max_size ({most}); give both")
 
 
-def refuse_unread(database: Database, rules: Rules) -> None:
+def refuse_unread(url: Place, options: Mapping[str, Any], rules: Rules) -> None:
     """Refuse what the URL of an app's own database says and nobody reads: neither `databases`,
     nor does an option beside the URL say it.
 
     Raises:
         ConfigurationError: with the names of such options.
     """
-    given, errors = _given(database.url)
+    given, errors = _given(url)
     for name in given:
         option = rules.options.get(name) or _unknown(name, rules)
-        beside = option.keyword in database.options
+        beside = option.keyword in options
         if option.keyword == "server_settings" and beside:  # of the server, by their names
-            beside = name in database.options["server_settings"]
-        if not (beside or option.known) or not rules.reads(database):
+            beside = name in options["server_settings"]
+        if not (beside or option.known) or not rules.reads(url, options):
             errors.append(
                 f"{name}: `databases` does not read it from a URL; give it beside the URL, "
                 f"databases.Database(url, {option.keyword}=...), or give Sessions the URL"
@@ -116,7 +130,7 @@ def _refuse(errors: list[str], rules: Rules) -> None:
         )
 
 
-def _given(url: DatabaseURL) -> tuple[dict[str, str], list[str]]:
+def _given(url: Place) -> tuple[dict[str, str], list[str]]:
     """The options by name, as they are written; and what is wrong with how they are."""
     place, errors = url.components, []
     given: dict[str, str] = {}

@@ -1,13 +1,12 @@
-"""MariaDB and MySQL, by aiomysql or asyncmy."""
+"""MariaDB and MySQL: what aiomysql and asyncmy have in common, which is nearly all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
-from databases import Database
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
@@ -19,7 +18,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.dialects.mysql import aiomysql
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.types import TypeEngine
 
@@ -80,15 +78,18 @@ class _Varbinary(_Bytes, mysql.VARBINARY): ...
 
 
 class MySQLDriver(Driver):
-    """aiomysql or asyncmy, for MariaDB and MySQL."""
+    """A library with the interface of PyMySQL, for MariaDB and MySQL.
 
+    Args:
+        dialect: SQLAlchemy's for the library; it is changed.
+    """
+
+    system = "MariaDB or MySQL"
     returning = False
     skips = True  # MariaDB 10.6, MySQL 8.0.1
-    pool: ClassVar = {"min_size": 1, "max_size": 8}
-    max_idle: ClassVar = "pool_recycle"
 
-    def __init__(self) -> None:
-        self.dialect = aiomysql.dialect()
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
         self.dialect.colspecs = {
             **self.dialect.colspecs,
             mysql.BINARY: _Binary,
@@ -97,16 +98,6 @@ class MySQLDriver(Driver):
         self._fits = False
         # Whether the connections give one text of any length.
         self._whole = False
-
-    @classmethod
-    def make(cls, url: str, options: Mapping[str, Any]) -> Database:
-        """A database of our own; on aiomysql, which does not insist on TLS, one that does."""
-        database = super().make(url, options)
-        if options.get("ssl") and database.url.driver != "asyncmy":
-            from .aiomysql_tls import EncryptedBackend  # noqa: PLC0415 -- aiomysql need not be there
-
-            database._backend = EncryptedBackend(url, **options)  # noqa: SLF001 -- it has no other place
-        return database
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
         """See to it that values arrive as they are; an app's own connection is only looked at."""
@@ -118,11 +109,6 @@ class MySQLDriver(Driver):
         elif not self._fits:
             await self._look_at(raw)
             self._fits = True
-
-    def socket(self, raw: Raw) -> Any:  # noqa: ANN401 -- of asyncio, of uvloop
-        # There is no public one; aiomysql has the one, asyncmy the other.
-        transport = getattr(raw, "_writer", None) or getattr(raw, "_transport", None)
-        return None if transport is None else transport.get_extra_info("socket")
 
     async def _look_at(self, raw: Raw) -> None:
         question = "SELECT @@sql_mode, @@character_set_client, @@character_set_connection"
