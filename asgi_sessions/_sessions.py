@@ -15,7 +15,7 @@ from sqlalchemy import MetaData, Table, Update, make_url
 
 from ._connection.binding import DeviceBinding, check_binding
 from ._connection.context import Conn, RequestContext, scope_of
-from ._database.source import Source
+from ._database.source import source_of
 from ._errors import ConfigurationError, InvalidSession
 from ._model.changeset import checked
 from ._model.cookies import SameSite
@@ -171,7 +171,7 @@ class Sessions:
         try:
             chosen, source = settings(
                 given,
-                lambda: Source(database, notify=notify, max_idle=connection_max_idle),
+                lambda: source_of(database, notify=notify, max_idle=connection_max_idle),
                 lambda: check_handler(on_event),
                 lambda: check_binding(dbsc, given),
             )
@@ -200,7 +200,7 @@ class Sessions:
         """Without keys and passwords."""
         if not hasattr(self, "_core"):  # in the traceback of a constructor that has failed
             return "<Sessions without options that can work>"
-        url = self._source.first.url.obscure_password
+        url = self._source.address
         return f"Sessions({url!r}, app_id={self._core.settings.app_id!r})"
 
     # --- the database -------------------------------------------------------------------------
@@ -208,7 +208,8 @@ class Sessions:
     @property
     def database(self) -> Database:
         """The `databases.Database` that the running event loop uses."""
-        return self._engines.database
+        database: Database = self._engines.database
+        return database
 
     @property
     def metadata(self) -> MetaData:

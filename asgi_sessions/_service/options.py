@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import Any, Literal, TypeVar
 
-from asgi_sessions._database.source import Source
+from asgi_sessions._database.pools.base import Source
 from asgi_sessions._errors import ConfigurationError, InvalidSession
 from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.cookies import CookieSettings

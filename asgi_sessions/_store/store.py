@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import MetaData, Select, Update, bindparam, select, update
 
 from asgi_sessions._database.engines import Engines
-from asgi_sessions._database.source import Source
+from asgi_sessions._database.pools.base import Source
 from asgi_sessions._database.statement import Record
 from asgi_sessions._errors import SessionsError
 from asgi_sessions._model.decisions import Cutoff
@@ -145,7 +145,7 @@ class Store:
 
     def by_sid(self, sid: str) -> Awaitable[Row | None]:
         """The row of this sid, an ended one too."""
-        return self.engines.here.lookups.put("look-up", sid)
+        return self.engines.here.lookups.submit("look-up", sid)
 
     async def living(
         self, sids: Sequence[str], *, now: datetime
@@ -171,7 +171,7 @@ class Store:
 
     def find(self, finding: Finding) -> Awaitable[Known]:
         """What is known about a person who has brought no cookie."""
-        return self.engines.here.lookups.put("look-up", finding)
+        return self.engines.here.lookups.submit("look-up", finding)
 
     async def _look_up(
         self, connection: RowConnection, jobs: list[str | Finding]
@@ -270,7 +270,7 @@ class Store:
         """A new row of origin ``login``, and the rows that it ended: the one it replaces, and
         those over the cap. All of it or nothing.
         """
-        inserted: Inserted = await self.engines.here.writes.put(
+        inserted: Inserted = await self.engines.here.writes.submit(
             "start", Start(row, (), replaces, now)
         )
         return inserted
@@ -289,7 +289,7 @@ class Store:
         has as many as they may, the row that their other devices share.
         """
         start = Start(row, keys, None, now, (shared, shared_keys))
-        inserted: Inserted = await self.engines.here.writes.put("start", start)
+        inserted: Inserted = await self.engines.here.writes.submit("start", start)
         return inserted
 
     async def trim(self, row: Row, *, now: datetime) -> AsyncIterator[list[Row]]:
@@ -418,7 +418,7 @@ class Store:
         """Note that a live session was used; not that of a row that somebody has locked, which
         would hold up the others: its next use will do.
         """
-        return self.engines.here.touches.put("touch", use)
+        return self.engines.here.touches.submit("touch", use)
 
     async def _touch(self, connection: RowConnection, uses: list[Touch]) -> list[None]:
         """One UPDATE for all that have been used since the last; the time of the earliest."""
@@ -481,7 +481,7 @@ class Store:
             await self._query(work)
 
         return Listener(
-            partial(engine.driver.connect, engine.database),
+            engine.pool.connect,
             self._channel,
             tell=tell,
             heard=heard,

@@ -512,4 +512,4 @@ async def test_ends_of_many_rows_hold_a_connection_while_they_last(
     assert held() == at_rest
     if kind(database_url) != "sqlite":
         assert len(seen - {None}) == 1
-        assert link.database.options["max_size"] >= 6
+        assert sessions.database.options["max_size"] >= 6

@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._cli.commands import run
-from asgi_sessions._database.drivers import driver_for
 from asgi_sessions._database.drivers.base import Driver
+from asgi_sessions._database.pools.base import Pool
+from asgi_sessions._database.pools.databases import DatabasesPool
 from asgi_sessions._service.options import system_clock
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.listener import Listener
@@ -223,7 +224,7 @@ async def test_it_connects_as_the_pool_does() -> None:
     database = Database(
         url, connect=connect, max_size=9, init=connect, server_settings={"jit": "off"}
     )
-    assert await driver_for(database).connect(database) == "a connection"
+    assert await DatabasesPool(database, owned=False).connect() == "a connection"
     assert given == {
         "host": "example.com",
         "port": 5433,
@@ -235,10 +236,10 @@ async def test_it_connects_as_the_pool_does() -> None:
     }
     given.clear()
     database = Database("postgresql://example.com/app?ssl=verify-full", connect=connect)
-    await driver_for(database).connect(database)
+    await DatabasesPool(database, owned=False).connect()
     assert given["ssl"] == "verify-full"
     database = Database("postgresql://example.com/app?ssl=true", connect=connect, ssl="require")
-    await driver_for(database).connect(database)
+    await DatabasesPool(database, owned=False).connect()
     assert given["ssl"] == "require"
 
 
@@ -246,10 +247,12 @@ async def test_it_connects_as_the_pool_does() -> None:
 async def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="only PostgreSQL"):
         Sessions(url, secret_key=KEY, notify=True)
-    driver = driver_for(Database(url))
-    assert not driver.notifies
+    pool = DatabasesPool(Database(url), owned=False)
+    assert not pool.driver.notifies
     with pytest.raises(NotImplementedError):
-        await Driver.connect(driver, Database(url))
+        await Driver.connect(pool.driver)
+    with pytest.raises(NotImplementedError):
+        await Pool.connect(pool)
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
