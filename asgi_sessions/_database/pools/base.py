@@ -50,13 +50,16 @@ class Pool(ABC):
         owned: whether we made it, so that its connections may be set up as we like. An app's own
             are left as they are.
         hold: whether connections may be kept while there is nothing to do.
-        database: what `Sessions.database` gives to the app.
     """
 
     driver: Driver
     owned: bool
     hold: bool
-    database: object
+
+    @property
+    @abstractmethod
+    def database(self) -> object:
+        """What `Sessions.database` gives to the app."""
 
     @property
     @abstractmethod

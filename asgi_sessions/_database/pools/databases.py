@@ -154,12 +154,16 @@ class DatabasesPool(Pool):
     """
 
     def __init__(self, database: Database, *, owned: bool) -> None:
-        self.database: Database = database
+        self._database = database
         self.driver = driver_of(database)
         self.owned = owned
         # For SQLite `databases` opens a connection, and a thread, whenever one is borrowed, so no
         # pool waits for those that are held. The connections of an app's own pool it needs itself.
         self.hold = owned or isinstance(self.driver, AiosqliteDriver)
+
+    @property
+    def database(self) -> Database:
+        return self._database
 
     @property
     def is_open(self) -> bool:
