@@ -10,7 +10,6 @@ from typing import Any
 
 from ._errors import ConfigurationError, SessionsUnavailable
 from ._guards import (
-    CHALLENGE,
     SCHEME,
     checked_age,
     is_fresh,
@@ -19,6 +18,7 @@ from ._guards import (
     session_of,
 )
 from ._middleware import OnSignedOut, PersonReader, SessionMiddleware, SignOut
+from ._model.carrier import CHALLENGE
 from ._model.person import Person, person_from_scope, sign_out_of_scope
 from ._model.session import Session
 from ._sessions import Sessions
@@ -197,7 +197,9 @@ def _session(connection: AnyConnection) -> Session:
     session = session_of(connection)
     if session is None:
         facts = login_required(connection)
-        raise NotAuthorizedException(facts["error_description"], headers=CHALLENGE, extra=facts)
+        raise NotAuthorizedException(
+            facts["error_description"], headers=dict([CHALLENGE]), extra=facts
+        )
     return session
 
 

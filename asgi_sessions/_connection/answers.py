@@ -7,6 +7,7 @@ from __future__ import annotations
 from starlette.types import Scope, Send
 
 from asgi_sessions._errors import SessionsUnavailable
+from asgi_sessions._model.carrier import CHALLENGE, VARY, raw_header
 
 from .revocable import POLICY_VIOLATION
 
@@ -21,7 +22,7 @@ async def unavailable(scope: Scope, send: Send, error: SessionsUnavailable) -> N
 async def signed_out(scope: Scope, send: Send, reason: str | None) -> None:
     """Answer 401, with the reason why the person's session has ended."""
     text = b"Signed out" if reason is None else f"Signed out: {reason}".encode()
-    challenge = (b"www-authenticate", b"Cookie")  # a 401 has to have one (RFC 9110, 11.6.1)
+    challenge = raw_header(CHALLENGE)
     close = (POLICY_VIOLATION, "signed out")
     await _answer(scope, send, 401, text, header=challenge, close=close)
 
@@ -46,7 +47,7 @@ async def _answer(
         (b"content-type", b"text/plain; charset=utf-8"),
         header,
         (b"cache-control", b"no-store"),
-        (b"vary", b"Cookie"),
+        raw_header(VARY),
     ]
     await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
     await send({"type": f"{prefix}http.response.body", "body": text})

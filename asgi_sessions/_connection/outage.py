@@ -8,7 +8,7 @@ from asgi_sessions._errors import SessionsUnavailable
 
 
 def outage_of(error: BaseException | None) -> SessionsUnavailable | None:
-    """The outage that a error is, or that a group of them holds."""
+    """The outage, if the error is one, or if a group of exceptions holds one."""
     if isinstance(error, SessionsUnavailable):
         return error
     if isinstance(error, BaseExceptionGroup):

@@ -77,7 +77,7 @@ async def resolve(
         tokens: what the cookies say whose signature holds.
         rows: theirs, None where there is none.
         binding: what binds sessions to devices, if anything does.
-        person: whom another layer vouches for, as `Core.identify` spells them.
+        person: whom another layer vouches for, as `identify` spells them.
         sent: whether the browser sent any cookie of ours at all.
         start: whether a session may be started for that person.
 

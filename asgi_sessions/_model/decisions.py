@@ -110,8 +110,9 @@ class Decision(NamedTuple):
 #: Reasons after which only a new authentication lets a person in again.
 REVOKING: frozenset[EndReason] = frozenset({"revoked", "reuse", "limit"})
 
-#: How long a superseded secret stays good once its successor has been seen: requests that were
-#: under way. Later it means that two parties hold the cookie.
+#: How long a superseded secret stays good once its successor has been seen, for requests that were
+#: under way. One that comes later shows that two parties hold the cookie. (`_dbsc.binding.GRACE` is
+#: another one: how long a session that was just bound may come without a proof.)
 GRACE = timedelta(seconds=60)
 #: How long it stays good while its successor has not been seen, because the answer may have been
 #: lost. Later it is good for nothing, and ends nothing: nobody else has shown up.

@@ -32,7 +32,8 @@ class Person:
         auth_provider: what authenticated them, for instance ``"google"``.
         authenticated_at: when they last proved who they are (aware); None if unknown. A token's
             ``auth_time``.
-        sid: the session that their token names, if it names one.
+        sid: the session of ours that their token names, if it names one. A provider's own ``sid``
+            (OpenID Connect) is another thing, and must not be passed here.
         acr: how well they were authenticated, in the words of who did it; None if unknown.
         amr: the methods that were used, such as ``("pwd", "otp")`` (RFC 8176).
         issued_at: when their token was issued, its ``iat``. That proves nothing about the person,

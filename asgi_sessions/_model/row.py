@@ -55,7 +55,7 @@ class Row(NamedTuple):
         return f"Row(id={self.id!r}, person_id={self.person_id!r})"
 
     def session(self, terms: Terms, now: datetime) -> Session:
-        """What the outside sees. A proof that is dated later than now counts as one of now."""
+        """The `Session` that apps see. It reads the row by position, which is faster. A proof that is dated later than now counts as one of now."""
         lifetimes = terms.persistent if self[16] else terms.browser
         authenticated_at, expires_at = self[12], self[13]
         if (sooner := self[10] + lifetimes.absolute) < expires_at:

@@ -59,7 +59,7 @@ class Started(NamedTuple):
 
 
 class Core:
-    """What the middleware and `Sessions` are made of.
+    """Carries out the steps of a session's life; the middleware and `Sessions` both call it.
 
     Args:
         settings: the options.
@@ -69,7 +69,7 @@ class Core:
         random: returns so many random bytes.
 
     Attributes:
-        proof_lifetime: how long the proof of a device is good; none where none can be given.
+        proof_lifetime: how long the proof of a device is good; zero where no device can prove itself.
     """
 
     proof_lifetime = timedelta(0)
@@ -302,7 +302,7 @@ class Core:
 
         self.background.run(listen(), TOUCH)
 
-    # --- being told ---------------------------------------------------------------------------
+    # --- reports ---------------------------------------------------------------------------
 
     def note_forged(self, values: Iterable[str], device: Callable[[], Device]) -> None:
         """Report the cookies that look like ours among these, which no key has signed.

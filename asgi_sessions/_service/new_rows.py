@@ -80,7 +80,7 @@ class NewRows:
 
 
 def of_other_devices(keys: Sequence[bytes]) -> dict[str, Any]:
-    """What a row that many devices share has in place of its own device."""
+    """The columns of the device, for the row that a person's other devices share."""
     return {
         "user_agent": OTHER_DEVICES.user_agent,
         "ip_address": OTHER_DEVICES.ip_address,

@@ -27,11 +27,11 @@ _AIM = _REST = 0.02
 
 
 class Bulk:
-    """What becomes of the many rows of one person.
+    """Ends many rows of one person, some at a time.
 
     Each row is read once, by the index of people, the newest first, and those that are to end do so
     in transactions of their own. So those that start meanwhile stay, and a row that somebody has
-    locked, or a error, leaves ended what has ended.
+    locked, or an error, leaves the rows ended that have ended before.
 
     Args:
         engines: where the database is reached.

@@ -1,4 +1,6 @@
-"""PostgreSQL's LISTEN: what other processes tell, on a connection of its own."""
+"""Listens for the ends that other processes announce (PostgreSQL's LISTEN), on a connection of its
+own, with asyncpg's own methods.
+"""
 
 from __future__ import annotations
 

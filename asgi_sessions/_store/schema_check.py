@@ -52,7 +52,7 @@ async def refuse_others(
 async def explained(
     connection: RowConnection, tables: Sequence[Table], error: Exception
 ) -> SessionsError | None:
-    """The reason for a error that the database has met, if its tables are the reason."""
+    """The reason for an error that the database has met, if its tables are the reason."""
     try:
         found = await refuse_others(connection, tables)
     except ConfigurationError as refused:
