@@ -69,7 +69,8 @@ class Core:
         random: returns so many random bytes.
 
     Attributes:
-        proof_lifetime: how long the proof of a device is good; zero where no device can prove itself.
+        proof_lifetime: how long the proof of a device is good; zero where no device can prove
+            itself.
     """
 
     proof_lifetime = timedelta(0)

@@ -29,8 +29,8 @@ class Start:
         keys: of a row of origin ``scope``: its device by each key; none of a login.
         replaces: the sid of the session that ends with it.
         now: when it was asked for.
-        shared: the row and the keys to write in their place if the person has as many sessions of origin
-            ``scope`` as they may: those of the row that their other devices share.
+        shared: the row and the keys to write in their place if the person has as many sessions of
+            origin ``scope`` as they may: those of the row that their other devices share.
         ended: the rows that it has ended so far. Kept here, so that they are told of even if what
             comes after is tried again.
     """
