@@ -63,8 +63,8 @@ class Row(NamedTuple):
         if authenticated_at is not None and authenticated_at > now:
             authenticated_at = now
         session = _new(Session)
-        # Read by position, which is faster. A frozen dataclass sets its fields one by one, which takes
-        # three times as long.
+        # Read by position, which is faster. A frozen dataclass sets its fields one by one, which
+        # takes three times as long.
         _set(
             session,
             "__dict__",
