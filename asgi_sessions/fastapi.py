@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from ._errors import ConfigurationError
 from ._guards import (
-    CHALLENGE,
     NOT_FRESH,
     NOT_LOGGED_IN,
     SCHEME,
@@ -17,6 +16,7 @@ from ._guards import (
     not_fresh,
     session_of,
 )
+from ._model.carrier import CHALLENGE
 from ._model.session import Session
 from ._sessions import Sessions
 
@@ -186,5 +186,5 @@ def _list_refusals(operation: Any) -> None:  # noqa: ANN401 -- a piece of a JSON
 def _session(connection: HTTPConnection, sessions: Sessions | None = None) -> Session:
     session = session_of(connection, sessions)
     if session is None:
-        raise HTTPException(401, login_required(connection, sessions), CHALLENGE)
+        raise HTTPException(401, login_required(connection, sessions), dict([CHALLENGE]))
     return session

@@ -46,7 +46,7 @@ class Batcher(Generic[Held]):
         kinds: by the name of a kind, what answers a batch of its jobs, in their order, and how
             many it takes at most. It may be called again for the same jobs.
         is_transient: whether an error is transient, so that the batch is tried again.
-        reason: asks the connection that has met a fault for an error of ours that says more.
+        reason: asks the connection that has met an error for an error of ours that says more.
         hold: keep the connection while there is nothing to do.
         keep: keep it while somebody brings one job after another (`kept`).
         timeout: seconds that an answer may take, from the asking.
@@ -105,7 +105,7 @@ class Batcher(Generic[Held]):
         self._sleeping: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
 
-    def put(self, kind: str, job: object) -> asyncio.Future[Any]:
+    def submit(self, kind: str, job: object) -> asyncio.Future[Any]:
         """Queue a job; the future brings the answer.
 
         Raises (through the future):
@@ -224,9 +224,9 @@ class Batcher(Generic[Held]):
         until = batch[0][2]  # nobody has waited longer
         try:
             answers = await self._try_often(run, jobs, until)
-        except Exception as fault:  # noqa: BLE001 -- it is propagated to the callers
+        except Exception as error:  # noqa: BLE001 -- it is propagated to the callers
             if len(batch) == 1 or not self._reached or self._now() >= until:
-                _refuse(batch, fault)
+                _refuse(batch, error)
             else:  # the database is there, so it is one of them that it cannot answer
                 for one in batch:
                     await self._answer(run, [one])
@@ -236,7 +236,7 @@ class Batcher(Generic[Held]):
                 future.set_result(answer)
 
     async def _try_often(self, run: Run[Held], jobs: list[Any], until: float) -> Sequence[Any]:
-        """Once more after a fault, on a fresh connection: the held one may have died while it was
+        """Once more after an error, on a fresh connection: the held one may have died while it was
         idle. And as long as the database itself asks for it.
         """
         again, remote = False, self._max_idle is not None
@@ -250,23 +250,23 @@ class Batcher(Generic[Held]):
                     answers = await run(self._held, jobs)
                     self._used = self._now()
                     return answers
-            except Exception as fault:
+            except Exception as error:
                 self._reached = self._held is not None
-                late = isinstance(fault, SessionsError) or self._now() >= until
-                over = late or (again and not self._is_transient(fault))
-                reason = await self._ask_why(fault, until) if over else None
+                late = isinstance(error, SessionsError) or self._now() >= until
+                over = late or (again and not self._is_transient(error))
+                reason = await self._ask_why(error, until) if over else None
                 await self._drop(broken=True)  # who knows what state it is in
                 if reason is not None:
-                    raise reason from fault
+                    raise reason from error
                 if over:
                     raise
                 again = True
 
-    async def _ask_why(self, fault: Exception, until: float) -> SessionsError | None:
+    async def _ask_why(self, error: Exception, until: float) -> SessionsError | None:
         if self._held is not None:
-            with suppress(Exception):  # the first fault counts
+            with suppress(Exception):  # the first error counts
                 async with Deadline(until):
-                    return await self._reason(self._held, fault)
+                    return await self._reason(self._held, error)
         return None
 
     def _half(self, until: float) -> float:
@@ -292,17 +292,17 @@ class Batcher(Generic[Held]):
                     await self._release(held, broken=broken)
 
 
-def _refuse(batch: Sequence[Waiting] | deque[Waiting], fault: Exception) -> None:
+def _refuse(batch: Sequence[Waiting] | deque[Waiting], error: Exception) -> None:
     for _, future, _ in batch:
         if not future.done():
             with suppress(RuntimeError):  # nobody asks any more: the event loop is closed
-                future.set_exception(as_sessions_error(fault))
+                future.set_exception(as_sessions_error(error))
 
 
-def as_sessions_error(fault: Exception) -> SessionsError:
+def as_sessions_error(error: Exception) -> SessionsError:
     """Return a `SessionsError` as it is; wrap anything else in `SessionsUnavailable`."""
-    if isinstance(fault, SessionsError):
-        return fault
-    error = SessionsUnavailable(f"the sessions database failed: {type(fault).__name__}")
-    error.__cause__ = fault
-    return error
+    if isinstance(error, SessionsError):
+        return error
+    wrapped = SessionsUnavailable(f"the sessions database failed: {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from databases.core import Connection as Borrowed
 from sqlalchemy import Select, Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from asgi_sessions._database.drivers.base import Driver, Found, Insertion, Raw
-
+from .drivers.base import Driver, Found, Insertion
+from .pools.base import Lease
 from .statement import Record, Statement, TruncatedResult
 
 Values = Mapping[str, Any]
@@ -25,44 +24,34 @@ class Connection:
     the key is new.
 
     Args:
-        borrowed: the connection of `databases`.
+        lease: the connection, as a pool has lent it.
         driver: how to speak to it.
         statements: by key; shared by the connections of a database.
+
+    Attributes:
+        raw: the driver's own connection.
     """
 
-    def __init__(
-        self, borrowed: Borrowed, driver: Driver, statements: dict[Hashable, Statement]
-    ) -> None:
-        self._borrowed = borrowed
-        self._users = borrowed._connection_counter  # noqa: SLF001 -- no public one; see release
+    def __init__(self, lease: Lease, driver: Driver, statements: dict[Hashable, Statement]) -> None:
+        self.lease = lease
+        self.raw = lease.raw
         self._statements = statements
         self._in_transaction = False
         self.driver = driver
 
-    async def release(self, *, broken: bool) -> None:
-        """Give the connection back."""
-        if broken:
-            # `databases` counts a BEGIN or ROLLBACK that has failed as a user who has not left,
-            # for whom it would keep the connection from the pool for ever.
-            self._borrowed._connection_counter = self._users  # noqa: SLF001 -- no public one to set
-        await self._borrowed.__aexit__()
-
-    @property
-    def raw(self) -> Raw:
-        """The driver's connection."""
-        return self._borrowed.raw_connection
-
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """All or nothing. Within one it is that one: MariaDB drops savepoints at a deadlock, so
-        that going back to one would fail with another fault than the one that asks to try again.
+        """What runs inside is done completely or not at all.
+
+        Inside another transaction it is part of that one: MariaDB drops savepoints at a deadlock,
+        so that going back to one would fail with another error than the one that asks to try again.
         """
         if self._in_transaction:
             yield
             return
         self._in_transaction = True
         try:
-            async with self._borrowed.transaction():
+            async with self.lease.transaction():
                 yield
         finally:
             self._in_transaction = False
@@ -129,6 +118,6 @@ class Connection:
         """Run a statement that makes something, unless it is there."""
         try:
             await self.driver.fetch(self.raw, statement, ())
-        except Exception as fault:
-            if not self.driver.already_exists(fault):
+        except Exception as error:
+            if not self.driver.already_exists(error):
                 raise

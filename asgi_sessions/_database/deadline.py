@@ -35,7 +35,7 @@ class Deadline:
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
-        fault: BaseException | None,
+        error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         self._handle.cancel()
@@ -44,7 +44,7 @@ class Deadline:
         for _ in range(self._cancelled):
             self._task.uncancel()
         if kind is asyncio.CancelledError and self._task.cancelling() <= self._before:
-            raise TimeoutError from fault  # else somebody else has cancelled, too
+            raise TimeoutError from error  # else somebody else has cancelled, too
 
     def _cancel(self) -> None:
         self._cancelled += 1

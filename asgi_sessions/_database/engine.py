@@ -9,22 +9,20 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from databases import Database
-
-from asgi_sessions._database.drivers.base import Raw
 from asgi_sessions._errors import SessionsError
 
 from .batcher import Batcher, Run
 from .connection import Connection
 from .deadline import Deadline
-from .drivers import driver_for
+from .drivers.base import Raw
+from .pools.base import Pool
 from .statement import Statement
 from .tasks import own_task
 
 # The store's own kind of connection is in each of these what its work is given.
 Work = Callable[[Any], Awaitable[Any]]
 Batched = Callable[[Any, list[Any]], Awaitable[Sequence[Any]]]
-#: Finds the reason for a fault in the tables, if it lies there.
+#: Finds the reason for an error in the tables, if it lies there.
 Explain = Callable[[Any, Exception], Awaitable[SessionsError | None]]
 
 #: Seconds of rest before the first sign of life, seconds between two, and how many may be lost.
@@ -36,39 +34,35 @@ STARTS = 64
 
 
 class Engine:
-    """A `databases.Database` in one event loop, and the batchers over it.
+    """A pool in one event loop, and the batchers over it.
 
     Args:
-        database: connected here if nobody has.
+        pool: opened here if nobody has.
         batched: what answers many jobs of a kind at once: look-ups, starts, touches.
-        owned: whether it was made by us; then connections are held. Of an app's own only
-            those are that no pool waits for.
         timeout: seconds that anything may take.
-        explain: finds the reason for a fault in the tables, if it lies there.
+        explain: finds the reason for an error in the tables, if it lies there.
         connection: the kind of connection that these are given.
         max_idle: seconds after which a connection at rest is not trusted any more.
     """
 
     def __init__(
         self,
-        database: Database,
+        pool: Pool,
         batched: Mapping[str, Batched],
         *,
-        owned: bool,
         timeout: float,
         explain: Explain,
         connection: type[Connection],
         max_idle: float,
     ) -> None:
         self._connection = connection
-        self.database = database
-        self.driver = driver_for(database)
-        self._owned = owned
+        self.pool = pool
+        self.driver = pool.driver
         self._timeout = timeout
         self._explain = explain
         self._keeper: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
-        hold = owned or self.driver.hold
+        hold = pool.hold
 
         self._statements: dict[Hashable, Statement] = {}
         batcher = partial(
@@ -106,15 +100,15 @@ class Engine:
         self._batchers = tuple(dict.fromkeys(batchers))
 
     async def open(self) -> None:
-        """Connect unless somebody has; then disconnect when the event loop ends."""
+        """Open the pool unless somebody has; then close it when the event loop ends."""
         async with self._opening:
-            if not self.database.is_connected:
-                await self.database.connect()
+            if not self.pool.is_open:
+                await self.pool.open()
                 self._keeper = own_task(self._keep())
                 await asyncio.sleep(0)  # a task cancelled before its first step never cleans up
 
     async def _keep(self) -> None:
-        """Do nothing until `close` or the end of the loop cancels it, then disconnect."""
+        """Do nothing until `close` or the end of the loop cancels it, then close the pool."""
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
@@ -122,10 +116,10 @@ class Engine:
                 await batcher.ended()
             with suppress(Exception):  # it is gone anyway
                 async with Deadline(asyncio.get_running_loop().time() + self._timeout):
-                    await self.database.disconnect()
+                    await self.pool.close()
 
     async def close(self) -> None:
-        """Finish what waits; disconnect what `open` connected."""
+        """Finish what waits; close the pool if `open` has opened it."""
         await asyncio.gather(*(batcher.close() for batcher in self._batchers))
         if self._keeper is not None:
             self._keeper.cancel()
@@ -136,8 +130,8 @@ class Engine:
         for batcher in self._batchers:
             batcher.leave()
 
-    async def _reason(self, connection: Connection, fault: Exception) -> SessionsError | None:
-        return await self._explain(connection, fault) if self.driver.of_tables(fault) else None
+    async def _reason(self, connection: Connection, error: Exception) -> SessionsError | None:
+        return await self._explain(connection, error) if self.driver.of_tables(error) else None
 
     def _leave(self, connection: Connection) -> None:
         with suppress(Exception):
@@ -145,19 +139,18 @@ class Engine:
 
     async def _acquire(self) -> Connection:
         await self.open()
-        borrowed = self.database.connection()
         try:
-            await self.driver.open(borrowed)
+            lease = await self.driver.opened(self.pool.borrow())
         except Exception:
             # The thread of an aiosqlite connection that failed still reports its end to this
             # loop, which had better be there.
             await asyncio.sleep(self.driver.last_word)
             raise
-        connection = self._connection(borrowed, self.driver, self._statements)
+        connection = self._connection(lease, self.driver, self._statements)
         try:
-            if self._owned:
+            if self.pool.owned:
                 _keep_alive(self.driver.socket(connection.raw))
-            await self.driver.prepare(connection.raw, owned=self._owned, timeout=self._timeout)
+            await self.driver.prepare(connection.raw, owned=self.pool.owned, timeout=self._timeout)
         except BaseException:
             await self._release(connection, broken=True)
             raise
@@ -180,15 +173,14 @@ class Engine:
         if broken:
             self._abandon(raw)
         # By a task: what is cancelled must not leave a pool alone with its connection.
-        release = asyncio.ensure_future(connection.release(broken=broken))
-        release.add_done_callback(_heard)  # it is lost anyway; the fault before it counts
+        release = asyncio.ensure_future(connection.lease.give_back(broken=broken))
+        # The connection is lost anyway; the error before this one counts.
+        release.add_done_callback(_retrieve_exception)
         try:
             await asyncio.wait([release])
         finally:
             if not release.done() or release.cancelled() or release.exception() is not None:
                 self._abandon(raw)  # it has broken just now, or its pool waits for its other end
-            # `databases` keeps for a task what could not be given back.
-            self.database._connection = None  # noqa: SLF001 -- there is no other way
 
     def _abandon(self, raw: Raw) -> None:
         with suppress(Exception):
@@ -208,7 +200,7 @@ def _keep_alive(sock: Any) -> None:  # noqa: ANN401 -- of asyncio, of uvloop
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _heard(task: asyncio.Future[None]) -> None:
+def _retrieve_exception(task: asyncio.Future[None]) -> None:
     with suppress(asyncio.CancelledError):
         task.exception()
 

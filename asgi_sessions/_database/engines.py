@@ -6,17 +6,12 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from typing import Any
-from weakref import ref
-
-from databases import Database
-
-from asgi_sessions._errors import ConfigurationError
 
 from .batcher import as_sessions_error
 from .connection import Connection
 from .deadline import Deadline
 from .engine import Batched, Engine, Explain, Work
-from .source import Source
+from .pools.base import Source
 from .tasks import running_loop
 
 
@@ -29,7 +24,7 @@ class Engines:
     Args:
         source: where the connections come from.
         batched: what answers many jobs of a kind at once: look-ups, starts, touches.
-        explain: finds the reason for a fault in the tables, if it lies there.
+        explain: finds the reason for an error in the tables, if it lies there.
         connection: the kind of connection that these are given.
         timeout: seconds that anything may take.
     """
@@ -49,7 +44,6 @@ class Engines:
         self._connection = connection
         self.timeout = timeout
         self._engines: dict[asyncio.AbstractEventLoop, Engine] = {}
-        self._first_loop: ref[asyncio.AbstractEventLoop] | None = None
         self._lock = threading.Lock()  # loops may run in several threads
 
     @property
@@ -65,25 +59,25 @@ class Engines:
         return self._make(loop) if engine is None else engine
 
     @property
-    def database(self) -> Database:
-        """The running loop's database; outside of any loop the first."""
+    def database(self) -> Any:  # noqa: ANN401 -- what the app has given to Sessions, or its kind
+        """What `Sessions.database` gives to the app; in an event loop, what that loop uses."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._source.first
-        return self.here.database
+            return self._source.database
+        return self.here.pool.database
 
     def write(self, work: Work) -> asyncio.Future[Any]:
         """Have something done where rows are written, after what waits there."""
-        return self.here.writes.put("other", work)
+        return self.here.writes.submit("other", work)
 
     def query(self, work: Work) -> asyncio.Future[Any]:
         """Have something asked that no request waits for."""
-        return self.here.queries.put("other", work)
+        return self.here.queries.submit("other", work)
 
     def bulk(self, work: Work) -> asyncio.Future[Any]:
         """Have something done to many rows, so that nothing else waits for it."""
-        return self.here.bulk.put("bulk", work)
+        return self.here.bulk.submit("bulk", work)
 
     async def open(self) -> None:
         """Connect the engine of the running loop.
@@ -94,8 +88,8 @@ class Engines:
         try:
             async with Deadline(running_loop().time() + self.timeout):
                 await self.here.open()
-        except Exception as fault:
-            raise as_sessions_error(fault) from fault
+        except Exception as error:
+            raise as_sessions_error(error) from error
 
     async def close(self) -> None:
         """Close the engine of the running loop."""
@@ -107,19 +101,9 @@ class Engines:
         with self._lock:
             for other in [other for other in self._engines if other.is_closed()]:
                 self._engines.pop(other).leave()
-            if self._first_loop is None:
-                self._first_loop = ref(loop)
-            first = self._first_loop() is loop
-            if not first and not self._source.movable:
-                raise ConfigurationError(
-                    "the databases.Database given to Sessions belongs to another event loop: "
-                    "use it in one loop (TestClient as a context manager), or give Sessions a URL, "
-                    "which works in any loop"
-                )
             engine = self._engines[loop] = Engine(
-                self._source.first if first else self._source.another(),
+                self._source.pool(loop),
                 self._batched,
-                owned=self._source.owned,
                 timeout=self.timeout,
                 explain=self._explain,
                 connection=self._connection,

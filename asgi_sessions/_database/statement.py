@@ -93,7 +93,7 @@ class Statement:
         """The rows with values as SQLAlchemy gives them.
 
         Raises:
-            CutShort: if a packed text was.
+            TruncatedResult: if the server has cut the packed text short.
         """
         if self._packed:
             records = _unpacked(records)
@@ -104,8 +104,8 @@ def _unpacked(records: Sequence[Record]) -> list[Record]:
     texts = ",".join([record[0] for record in records if record[0] is not None])
     try:
         rows: list[Record] = loads(f"[{texts}]")
-    except ValueError as fault:
-        raise TruncatedResult(str(fault)) from fault
+    except ValueError as error:
+        raise TruncatedResult(str(error)) from error
     if records and len(records[0]) > 1 and records[0][1] != len(rows):
         raise TruncatedResult(f"of {records[0][1]} rows the database has sent {len(rows)}")
     return rows

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
-
-from databases import Database, DatabaseURL
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import SplitResult, parse_qsl
 
 from asgi_sessions._errors import ConfigurationError
+
+
+class Place(Protocol):
+    """A URL, taken apart: `databases.DatabaseURL` is one."""
+
+    @property
+    def components(self) -> SplitResult: ...
+
+    @property
+    def dialect(self) -> str: ...
+
+    @property
+    def driver(self) -> str: ...
+
+    @property
+    def database(self) -> str: ...
 
 
 class Option(NamedTuple):
@@ -45,11 +59,11 @@ class Rules(NamedTuple):
 
     driver: str
     options: Mapping[str, Option]
-    combine: Callable[[DatabaseURL, Mapping[str, Any]], dict[str, Any]]
-    reads: Callable[[Database], bool] = lambda _: True
+    combine: Callable[[Place, Mapping[str, Any]], dict[str, Any]]
+    reads: Callable[[Place, Mapping[str, Any]], bool] = lambda *_: True
 
 
-def read(url: DatabaseURL, rules: Rules, pool: Mapping[str, Any]) -> dict[str, Any]:
+def read(url: Place, rules: Rules, pool: Mapping[str, Any]) -> dict[str, Any]:
     """The options for a `databases.Database` of our own, beside its URL.
 
     Args:
@@ -60,23 +74,23 @@ def read(url: DatabaseURL, rules: Rules, pool: Mapping[str, Any]) -> dict[str, A
     Raises:
         ConfigurationError: for options that the driver cannot honour, all in one message.
     """
-    given, faults = _given(url)
+    given, errors = _given(url)
     values: dict[str, Any] = {}
     for name, text in given.items():
         option = rules.options.get(name)
         try:
             values[name] = (_unknown(name, rules) if option is None else option).read(text)
-        except ValueError as fault:
-            faults.append(f"{name}: {fault}")
+        except ValueError as error:
+            errors.append(f"{name}: {error}")
     ours = {name: value for name, value in pool.items() if name not in given}
     options: dict[str, Any] = {}
-    if not faults:
+    if not errors:
         try:
             options = ours | rules.combine(url, values)
             _sizes(ours | values)
-        except ValueError as fault:
-            faults.append(str(fault))
-    _refuse(faults, rules)
+        except ValueError as error:
+            errors.append(str(error))
+    _refuse(errors, rules)
     return options
 
 
@@ -86,53 +100,53 @@ def _sizes(values: Mapping[str, Any]) -> None:
         raise ValueError(f"min_size: {least} is more than max_size ({most}); give both")
 
 
-def refuse_unread(database: Database, rules: Rules) -> None:
+def refuse_unread(url: Place, options: Mapping[str, Any], rules: Rules) -> None:
     """Refuse what the URL of an app's own database says and nobody reads: neither `databases`,
     nor does an option beside the URL say it.
 
     Raises:
         ConfigurationError: with the names of such options.
     """
-    given, faults = _given(database.url)
+    given, errors = _given(url)
     for name in given:
         option = rules.options.get(name) or _unknown(name, rules)
-        beside = option.keyword in database.options
+        beside = option.keyword in options
         if option.keyword == "server_settings" and beside:  # of the server, by their names
-            beside = name in database.options["server_settings"]
-        if not (beside or option.known) or not rules.reads(database):
-            faults.append(
+            beside = name in options["server_settings"]
+        if not (beside or option.known) or not rules.reads(url, options):
+            errors.append(
                 f"{name}: `databases` does not read it from a URL; give it beside the URL, "
                 f"databases.Database(url, {option.keyword}=...), or give Sessions the URL"
                 if option.keyword
                 else f"{name}: `databases` does not read it from a URL; leave it out"
             )
-    _refuse(faults, rules)
+    _refuse(errors, rules)
 
 
-def _refuse(faults: list[str], rules: Rules) -> None:
-    if faults:
+def _refuse(errors: list[str], rules: Rules) -> None:
+    if errors:
         raise ConfigurationError(
-            f"options of the database URL ({rules.driver}): {'; '.join(faults)}"
+            f"options of the database URL ({rules.driver}): {'; '.join(errors)}"
         )
 
 
-def _given(url: DatabaseURL) -> tuple[dict[str, str], list[str]]:
+def _given(url: Place) -> tuple[dict[str, str], list[str]]:
     """The options by name, as they are written; and what is wrong with how they are."""
-    place, faults = url.components, []
+    place, errors = url.components, []
     given: dict[str, str] = {}
     # Half of a password is not shown.
     if place.fragment or ("@" in place.query and "@" not in place.netloc):
         return given, ["in a name, a password or a value write # as %23, ? as %3F and @ as %40"]
     for name, text in parse_qsl(place.query, keep_blank_values=True):
         if not text:
-            faults.append(f"{name}: it has no value; give one, or leave it out")
+            errors.append(f"{name}: it has no value; give one, or leave it out")
         elif name in given:
-            faults.append(f"{name}: it is there twice, and one would be dropped")
+            errors.append(f"{name}: it is there twice, and one would be dropped")
         elif name in _HOSTS and place.hostname:
-            faults.append(f"{name}: the URL has a host before its path; leave one of them out")
+            errors.append(f"{name}: the URL has a host before its path; leave one of them out")
         else:
             given[name] = text
-    return given, faults
+    return given, errors
 
 
 #: `databases` takes the host from these if the URL has none before its path.
@@ -142,18 +156,18 @@ _HOSTS = ("host", "unix_sock")
 def _unknown(name: str, rules: Rules) -> Option:
     """An option that the driver does not have. Its value is not shown: it may be a password."""
     near = get_close_matches(name, [n for n, o in rules.options.items() if o.honoured], 1)
-    mend = f"do you mean {near[0]}?" if near else "leave it out"
-    return instead(f"{rules.driver} has no such option in a URL; {mend}")
+    fix = f"do you mean {near[0]}?" if near else "leave it out"
+    return instead(f"{rules.driver} has no such option in a URL; {fix}")
 
 
 # --- how values are read --------------------------------------------------------------------------
 
 
-def instead(mend: str) -> Option:
+def instead(fix: str) -> Option:
     """An option that is not honoured, with what to write instead."""
 
     def refuse(_: str) -> object:
-        raise ValueError(mend)
+        raise ValueError(fix)
 
     return Option(refuse, honoured=False)
 
@@ -185,12 +199,12 @@ def true_or_false(text: str) -> bool:
     return word("true", "false")(text.lower()) == "true"
 
 
-def true(mend: str) -> Callable[[str], bool]:
+def true(fix: str) -> Callable[[str], bool]:
     """What can only be true, with what to write instead of false."""
 
     def only_true(text: str) -> bool:
         if not true_or_false(text):
-            raise ValueError(mend)
+            raise ValueError(fix)
         return True
 
     return only_true

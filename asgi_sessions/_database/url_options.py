@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from databases import Database, DatabaseURL
-
-from .url import Option, Rules, instead, true, true_or_false, whole, word
+from .url import Option, Place, Rules, instead, true, true_or_false, whole, word
 
 Values = Mapping[str, Any]
 
@@ -20,7 +18,7 @@ Values = Mapping[str, Any]
 _FILE = "file:"
 
 
-def _sqlite(url: DatabaseURL, values: Values) -> dict[str, Any]:
+def _sqlite(url: Place, values: Values) -> dict[str, Any]:
     """SQLite reads them itself from a name that is a URI, and else takes them for part of it."""
     if not values:
         return {}
@@ -32,8 +30,8 @@ def _sqlite(url: DatabaseURL, values: Values) -> dict[str, Any]:
     return {"uri": True}
 
 
-def _is_uri(database: Database) -> bool:
-    return database.url.database.startswith(_FILE) and bool(database.options.get("uri"))
+def _is_uri(url: Place, options: Mapping[str, Any]) -> bool:
+    return url.database.startswith(_FILE) and bool(options.get("uri"))
 
 
 _BREAKS = "it would break sessions, which several connections read and write; leave it out"
@@ -81,10 +79,10 @@ def _context(
             names = f"{certificate}, {key}"
             # With a password of ours, or OpenSSL asks for one at the terminal.
             context.load_cert_chain(values[certificate], values.get(key), password=lambda: "")
-    except OSError as fault:  # an SSLError, too
+    except OSError as error:  # an SSLError, too
         raise ValueError(
-            f"{names}: not to be used ({fault}); name a file in PEM format, without a password"
-        ) from fault
+            f"{names}: not to be used ({error}); name a file in PEM format, without a password"
+        ) from error
     # Python 3.13 asks more of certificates than the databases' own clients do, and than the
     # databases' own tools put into them.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -136,7 +134,7 @@ def _unbound(text: str) -> str:
     return word("disable", "prefer", "require")(text)
 
 
-def _postgresql(_: DatabaseURL, values: Values) -> dict[str, Any]:
+def _postgresql(_: Place, values: Values) -> dict[str, Any]:
     libpq = {name: values[name] for name in _LIBPQ if name in values}
     options = {
         option.keyword: values[name]
@@ -236,7 +234,7 @@ def _ssl_mode(text: str) -> str:
     return word(*_SSL_MODES)(text)
 
 
-def _mysql(_: DatabaseURL, values: Values) -> dict[str, Any]:
+def _mysql(_: Place, values: Values) -> dict[str, Any]:
     if twice := [name for name in values if "-" in name and name.replace("-", "_") in values]:
         raise ValueError(f"{twice[0]}: it is there twice, and one would be dropped")
     values = {name.replace("-", "_"): value for name, value in values.items()}
@@ -295,7 +293,7 @@ _OF_MYSQL = {
 _AIOMYSQL, _ASYNCMY = (Rules(name, _OF_MYSQL, _mysql) for name in ("aiomysql", "asyncmy"))
 
 
-def rules_for(url: DatabaseURL) -> Rules:
+def rules_for(url: Place) -> Rules:
     """What this URL may say."""
     if url.dialect == "mysql":
         return _ASYNCMY if url.driver == "asyncmy" else _AIOMYSQL

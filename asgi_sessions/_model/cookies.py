@@ -1,4 +1,6 @@
-"""The cookie on the wire: read from raw headers, written as one Set-Cookie (RFC 6265bis)."""
+"""The cookie on the wire: read from raw headers, written as one Set-Cookie (RFC 6265bis), and what
+caches are told of it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asgi_sessions._errors import ConfigurationError
+
+from .carrier import VARY, raw_header
 
 SameSite = Literal["lax", "strict", "none"]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -30,7 +34,7 @@ _CACHING = frozenset(
     }
 )
 _PRIVATE = (b"cache-control", b"private")
-_VARY = (b"vary", b"Cookie")
+_VARY = raw_header(VARY)
 #: Of the names of headers that tell caches what `for_caches` does.
 _LENGTHS = (len(b"vary"), len(b"cache-control"))
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
@@ -40,7 +44,7 @@ _PATH = re.compile(r"/[!-:<-~]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieSettings:
-    """Where the cookie goes. Validated once; all faults come in one message.
+    """Where the cookie goes. Validated once; all errors come in one message.
 
     Raises:
         ConfigurationError: for options that browsers would refuse.
@@ -54,11 +58,11 @@ class CookieSettings:
     partitioned: bool = False
 
     def __post_init__(self) -> None:
-        faults = list(self._faults())
-        if faults:
-            raise ConfigurationError("; ".join(faults))
+        errors = list(self._errors())
+        if errors:
+            raise ConfigurationError("; ".join(errors))
 
-    def _faults(self) -> Iterator[str]:
+    def _errors(self) -> Iterator[str]:
         if not _spells(_NAME, self.name):
             yield f"cookie_name={self.name!r} is no cookie name: use letters, digits, - and _"
         for flag in ("secure", "partitioned"):

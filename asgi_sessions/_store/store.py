@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import MetaData, Select, Update, bindparam, select, update
 
 from asgi_sessions._database.engines import Engines
-from asgi_sessions._database.source import Source
+from asgi_sessions._database.pools.base import Source
 from asgi_sessions._database.statement import Record
 from asgi_sessions._errors import SessionsError
 from asgi_sessions._model.decisions import Cutoff
@@ -31,12 +31,12 @@ from .ending import Ends
 from .listener import Listener
 from .maintenance import Maintenance, in_batches
 from .schema_check import explained, refuse_others
-from .starting import ROOM, Start, Started, Starts
+from .starting import ROOM, Inserted, Start, Starts
 from .tables import cutoffs_table, ddl, sessions_table
 
 #: Sessions that one statement asks about: SQLite takes 32,766 parameters, and a statement with
 #: many takes its time to be made.
-_MOST = 4096
+_SIDS_AT_A_TIME = 4096
 
 #: How long a cut-off is remembered: longer than anybody trusts a token.
 KEEP_CUTOFFS = timedelta(days=400)
@@ -138,14 +138,14 @@ class Store:
 
         await self._write(work)
 
-    async def _explain(self, connection: RowConnection, fault: Exception) -> SessionsError | None:
-        return await explained(connection, self.metadata.sorted_tables, fault)
+    async def _explain(self, connection: RowConnection, error: Exception) -> SessionsError | None:
+        return await explained(connection, self.metadata.sorted_tables, error)
 
     # --- reads --------------------------------------------------------------------------------
 
     def by_sid(self, sid: str) -> Awaitable[Row | None]:
         """The row of this sid, an ended one too."""
-        return self.engines.here.lookups.put("look-up", sid)
+        return self.engines.here.lookups.submit("look-up", sid)
 
     async def living(
         self, sids: Sequence[str], *, now: datetime
@@ -164,14 +164,14 @@ class Store:
             )
 
         found: dict[str, tuple[bytes, bytes | None]] = {}
-        for start in range(0, len(sids), _MOST):
-            records = await self._query(partial(work, some=sids[start : start + _MOST]))
+        for start in range(0, len(sids), _SIDS_AT_A_TIME):
+            records = await self._query(partial(work, some=sids[start : start + _SIDS_AT_A_TIME]))
             found.update((sid, (bytes(digest), binding)) for sid, digest, binding in records)
         return found
 
     def find(self, finding: Finding) -> Awaitable[Known]:
         """What is known about a person who has brought no cookie."""
-        return self.engines.here.lookups.put("look-up", finding)
+        return self.engines.here.lookups.submit("look-up", finding)
 
     async def _look_up(
         self, connection: RowConnection, jobs: list[str | Finding]
@@ -266,14 +266,14 @@ class Store:
 
     # --- writes -------------------------------------------------------------------------------
 
-    async def insert(self, row: dict[str, Any], *, replaces: str | None, now: datetime) -> Started:
+    async def insert(self, row: dict[str, Any], *, replaces: str | None, now: datetime) -> Inserted:
         """A new row of origin ``login``, and the rows that it ended: the one it replaces, and
         those over the cap. All of it or nothing.
         """
-        started: Started = await self.engines.here.writes.put(
+        inserted: Inserted = await self.engines.here.writes.submit(
             "start", Start(row, (), replaces, now)
         )
-        return started
+        return inserted
 
     async def insert_once(
         self,
@@ -283,14 +283,14 @@ class Store:
         shared_keys: Sequence[bytes],
         *,
         now: datetime,
-    ) -> Started:
+    ) -> Inserted:
         """The one live row of origin ``scope`` that this device has: a new one, or the one that
         another request or process was first to make; and the rows that it ended. Where the person
         has as many as they may, the row that their other devices share.
         """
         start = Start(row, keys, None, now, (shared, shared_keys))
-        started: Started = await self.engines.here.writes.put("start", start)
-        return started
+        inserted: Inserted = await self.engines.here.writes.submit("start", start)
+        return inserted
 
     async def trim(self, row: Row, *, now: datetime) -> AsyncIterator[list[Row]]:
         """End what the person of a new row has over the cap, where that was too much to be ended
@@ -418,7 +418,7 @@ class Store:
         """Note that a live session was used; not that of a row that somebody has locked, which
         would hold up the others: its next use will do.
         """
-        return self.engines.here.touches.put("touch", use)
+        return self.engines.here.touches.submit("touch", use)
 
     async def _touch(self, connection: RowConnection, uses: list[Touch]) -> list[None]:
         """One UPDATE for all that have been used since the last; the time of the earliest."""
@@ -481,7 +481,7 @@ class Store:
             await self._query(work)
 
         return Listener(
-            partial(engine.driver.connect, engine.database),
+            engine.pool.connect,
             self._channel,
             tell=tell,
             heard=heard,

@@ -1,4 +1,7 @@
-"""What is logged and told: each record of the page, once, and never a secret."""
+"""What is logged and told: each record of the page, once, and never a secret.
+
+The texts that are chosen from a dictionary are private: the page has each of them.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from asgi_sessions import (
     SessionsError,
     SessionsUnavailable,
 )
+from asgi_sessions._connection.notices import TEXTS as NOTICES
 from asgi_sessions.dbsc import DBSC
 from tests.conftest import MakeSessions
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app
@@ -344,7 +348,7 @@ async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
             await browser.see()
     kinds = [(incident.kind, incident.count) for incident in incidents(told)]
     assert kinds == [("outage_begun", 1), ("outage_over", 3)] * 2
-    assert [type(incident.fault) for incident in incidents(told)][:2] == [
+    assert [type(incident.error) for incident in incidents(told)][:2] == [
         SessionsUnavailable,
         type(None),
     ]
@@ -382,7 +386,7 @@ async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
         ("touch_failed", 1),
         ("touch_failed", 3),
     ]
-    assert all(isinstance(incident.fault, SessionsUnavailable) for incident in failed)
+    assert all(isinstance(incident.error, SessionsUnavailable) for incident in failed)
     records = [r for r in ours(caplog, "asgi_sessions.database") if "touch" in r.getMessage()]
     assert [(r.levelname, facts(r)) for r in records] == [
         ("WARNING", {"event": "touch_failed", "count": count}) for count in (1, 3)
@@ -500,7 +504,11 @@ def logged_by_the_package() -> set[tuple[str, str]]:
                     text = message.value if isinstance(message, ast.Constant) else None
                     if isinstance(message, ast.Name):
                         text = constants[message.id]
-                    found.add((level.upper(), str(text)))
+                    if isinstance(message, ast.Subscript):  # one of a dictionary's
+                        texts = [*NOTICES.values()]
+                    else:
+                        texts = [str(text)]
+                    found |= {(level.upper(), one) for one in texts}
     return found
 
 

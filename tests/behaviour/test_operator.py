@@ -14,7 +14,7 @@ import pytest
 
 from asgi_sessions import AAL1, Lifetimes, SessionEvent, Sessions
 from asgi_sessions._cli import operator as _operator_module
-from asgi_sessions._cli.operator import LONGEST, SHORTEST, Due, Operator
+from asgi_sessions._cli.operator import LONGEST_SPAN, SHORTEST_SPAN, Due, Operator
 from asgi_sessions._store import ending as _ends_module
 from tests.conftest import MakeSessions
 from tests.support import KEY, Clock
@@ -217,9 +217,9 @@ def test_slices_grow_while_they_are_quick_and_shrink_while_they_are_slow(
         lengths.append(end - start_)
         operator._last = 0.0 if len(lengths) < 12 else 1.0
     assert at == until
-    assert lengths[:4] == [SHORTEST, 2 * SHORTEST, 4 * SHORTEST, 8 * SHORTEST]
-    assert max(lengths) == LONGEST
-    assert lengths[-2] == SHORTEST
+    assert lengths[:4] == [SHORTEST_SPAN, 2 * SHORTEST_SPAN, 4 * SHORTEST_SPAN, 8 * SHORTEST_SPAN]
+    assert max(lengths) == LONGEST_SPAN
+    assert lengths[-2] == SHORTEST_SPAN
 
 
 def test_slices_end_with_the_day_where_days_are_counted(tmp_path: Path, clock: Clock) -> None:

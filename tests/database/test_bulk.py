@@ -88,7 +88,7 @@ async def test_each_of_many_sessions_ends_and_is_told_of_once(
     assert await sessions.end_all_sessions("ann") == MANY
     # Each was looked for once, and no statement was as long as there are rows.
     assert watch.read == MANY
-    assert watch.params <= bulk_ending._MOST + 10
+    assert watch.params <= bulk_ending._BATCH + 10
     assert await live(sessions) == []
     assert await live(sessions, "bob") == [theirs]
     ended = [event.session for event in events if event.kind == "ended"]
@@ -315,7 +315,7 @@ async def test_a_login_ends_what_is_far_over_the_cap(
     ended = [event.session for event in events if event.kind == "ended"]
     assert sorted(session.sid for session in ended) == sorted(sids[2:])
     assert {session.end_reason for session in ended} == {"limit"}
-    assert watch.params <= bulk_ending._MOST + 10
+    assert watch.params <= bulk_ending._BATCH + 10
     live_here = await sessions.list_sessions("ann")
     assert [session.sid for session in live_here] == [sid, *sids[:2]]
     assert len(await sessions.list_sessions("ann", app_id="mail")) == 5
@@ -474,4 +474,4 @@ async def test_ends_of_many_rows_hold_a_connection_while_they_last(
     assert held() == at_rest
     if kind(database_url) != "sqlite":
         assert len(seen - {None}) == 1
-        assert link.database.options["max_size"] >= 6
+        assert sessions.database.options["max_size"] >= 6

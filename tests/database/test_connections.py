@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +17,9 @@ from databases import DatabaseURL
 
 from asgi_sessions import Sessions
 from asgi_sessions._database.engine import _keep_alive
-from asgi_sessions._database.source import Source
+from asgi_sessions._database.pools.base import Source
+from asgi_sessions._database.pools.databases import DatabasesSource
+from asgi_sessions._database.source import source_of
 from tests.conftest import URLS, MakeSessions, name_of
 from tests.servers.proxy import TcpProxy
 from tests.support import Browser, make_app
@@ -174,8 +176,13 @@ def test_where_the_kernel_knows_no_signs_of_life_there_are_none() -> None:
     ],
 )
 def test_pools_of_our_own_let_go_as_early(given: str, seconds: int) -> None:
-    source = Source(f"postgresql://host/name{given}")
+    source = source_of(f"postgresql://host/name{given}")
     assert source.max_idle == seconds
-    assert source.first.options["max_inactive_connection_lifetime"] == seconds
-    assert Source(f"mysql://host/name{given}").first.options["pool_recycle"] == seconds
-    assert "pool_recycle" not in Source("sqlite:///sessions.db").first.options
+    assert options_of(source)["max_inactive_connection_lifetime"] == seconds
+    assert options_of(source_of(f"mysql://host/name{given}"))["pool_recycle"] == seconds
+    assert "pool_recycle" not in options_of(source_of("sqlite:///sessions.db"))
+
+
+def options_of(source: Source) -> Mapping[str, Any]:
+    assert isinstance(source, DatabasesSource)
+    return source.database.options

@@ -29,10 +29,10 @@ from asgi_sessions import (
 )
 from asgi_sessions._database.batcher import Batcher
 from asgi_sessions._database.drivers import aiosqlite as aiosqlite_driver
-from asgi_sessions._database.drivers import driver_for
+from asgi_sessions._database.drivers.aiomysql import AiomysqlDriver
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
-from asgi_sessions._database.drivers.mysql import MySQLDriver
+from asgi_sessions._database.pools.databases import driver_of
 from asgi_sessions._database.statement import Statement, TruncatedResult
 from asgi_sessions._model.row import Row
 from asgi_sessions._store.starting import Starts
@@ -64,7 +64,7 @@ class Bench:
         )
 
     def put(self, job: Any) -> asyncio.Future[Any]:
-        return self.batcher.put("job", job)
+        return self.batcher.submit("job", job)
 
     async def acquire(self) -> str:
         self.log.append("acquired")
@@ -208,7 +208,7 @@ async def test_a_lane_whose_loop_ends_does_its_last_kind_and_nothing_else() -> N
     bench.batcher._last = "touch"
     cut_in_half = bench.put(1)
     await begun.wait()
-    bench.batcher.put("touch", lambda: bench.log.append("touched"))
+    bench.batcher.submit("touch", lambda: bench.log.append("touched"))
     assert bench.batcher._task is not None
     bench.batcher._task.cancel()
     await bench.batcher.ended()
@@ -322,14 +322,14 @@ class Raw:
 async def test_a_connection_whose_loop_is_gone_is_broken_off() -> None:
     raw = Raw()
     AsyncpgDriver().leave(raw)
-    MySQLDriver().leave(raw)
+    AiomysqlDriver().leave(raw)
     AiosqliteDriver().abandon(raw)
     assert raw.done == ["terminated", "closed"]
 
 
 def test_an_answer_that_lacks_rows_is_noticed() -> None:
     rows: Select[tuple[str]] = select(column("id"))
-    statement = Statement(rows, MySQLDriver().dialect, packed=rows)
+    statement = Statement(rows, AiomysqlDriver().dialect, packed=rows)
     assert [*statement.rows([('["a"],["b"]', 2)])] == [["a"], ["b"]]
     assert [*statement.rows([(None, 0)])] == []
     with pytest.raises(TruncatedResult, match="of 2 rows the database has sent 1"):
@@ -365,7 +365,7 @@ async def test_a_pooler_is_refused_where_statements_would_be_prepared(owned: boo
 async def test_a_pooler_is_taken_once_somebody_has_decided() -> None:
     url = "postgresql://host/name"
     for decided in (0, 100):
-        driver = driver_for(Database(url, statement_cache_size=decided))
+        driver = driver_of(Database(url, statement_cache_size=decided))
         await driver.prepare(Backend(pooled=True), owned=False, timeout=5)
 
 
@@ -380,17 +380,17 @@ def test_faults_are_told_apart() -> None:
     assert AsyncpgDriver().already_exists(Fault())
     assert not AiosqliteDriver().already_exists(Fault())
     assert not AiosqliteDriver().is_transient(Fault())
-    assert MySQLDriver().is_transient(Fault(1213, "Deadlock found"))
-    assert not MySQLDriver().is_transient(Fault())
-    assert MySQLDriver().unknown(Fault(1064, "You have an error in your SQL syntax"))
-    assert not MySQLDriver().unknown(Fault())
+    assert AiomysqlDriver().is_transient(Fault(1213, "Deadlock found"))
+    assert not AiomysqlDriver().is_transient(Fault())
+    assert AiomysqlDriver().unknown(Fault(1064, "You have an error in your SQL syntax"))
+    assert not AiomysqlDriver().unknown(Fault())
     assert not AsyncpgDriver().unknown(Fault())
 
 
 def test_a_driver_that_is_not_supported_is_refused() -> None:
     database = SimpleNamespace(url=DatabaseURL("postgresql+aiopg://host/name"))
     with pytest.raises(ConfigurationError, match="not supported"):
-        driver_for(cast(Database, database))
+        driver_of(cast(Database, database))
 
 
 def test_a_url_of_a_driver_that_is_not_supported_is_refused_with_those_that_are(

@@ -18,8 +18,9 @@ from sqlalchemy import text
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._cli.commands import run
-from asgi_sessions._database.drivers import driver_for
 from asgi_sessions._database.drivers.base import Driver
+from asgi_sessions._database.pools.base import Pool
+from asgi_sessions._database.pools.databases import DatabasesPool
 from asgi_sessions._service.options import system_clock
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.listener import Listener
@@ -40,8 +41,8 @@ POSTGRESQL = [url for url in URLS if kind(url) == "postgresql"]
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Next to none."""
-    monkeypatch.setattr("asgi_sessions._store.listener.FIRST", 0.001)
-    monkeypatch.setattr("asgi_sessions._store.listener.LONGEST", 0.004)
+    monkeypatch.setattr("asgi_sessions._store.listener.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("asgi_sessions._store.listener.LONGEST_PAUSE", 0.004)
     monkeypatch.setattr("asgi_sessions._store.listener.PULSE", 0.001)
 
 
@@ -150,7 +151,7 @@ async def test_it_connects_as_the_pool_does() -> None:
     database = Database(
         url, connect=connect, max_size=9, init=connect, server_settings={"jit": "off"}
     )
-    assert await driver_for(database).connect(database) == "a connection"
+    assert await DatabasesPool(database, owned=False).connect() == "a connection"
     assert given == {
         "host": "example.com",
         "port": 5433,
@@ -162,10 +163,10 @@ async def test_it_connects_as_the_pool_does() -> None:
     }
     given.clear()
     database = Database("postgresql://example.com/app?ssl=verify-full", connect=connect)
-    await driver_for(database).connect(database)
+    await DatabasesPool(database, owned=False).connect()
     assert given["ssl"] == "verify-full"
     database = Database("postgresql://example.com/app?ssl=true", connect=connect, ssl="require")
-    await driver_for(database).connect(database)
+    await DatabasesPool(database, owned=False).connect()
     assert given["ssl"] == "require"
 
 
@@ -173,10 +174,12 @@ async def test_it_connects_as_the_pool_does() -> None:
 async def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="only PostgreSQL"):
         Sessions(url, secret_key=KEY, notify=True)
-    driver = driver_for(Database(url))
-    assert not driver.notifies
+    pool = DatabasesPool(Database(url), owned=False)
+    assert not pool.driver.notifies
     with pytest.raises(NotImplementedError):
-        await Driver.connect(driver, Database(url))
+        await Driver.connect(pool.driver)
+    with pytest.raises(NotImplementedError):
+        await Pool.connect(pool)
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
@@ -331,7 +334,7 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
 ) -> None:
     if behind_pgbouncer(database_url):
         return
-    monkeypatch.setattr("asgi_sessions._store.listener.FIRST", 0.01)
+    monkeypatch.setattr("asgi_sessions._store.listener.FIRST_PAUSE", 0.01)
     there = await make_sessions(notify=True)
     sids = [(await here.insert(http(), "ann")).id for _ in range(2)]
     ended: set[str] = set()

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import MetaData, insert, update
 
 from asgi_sessions import AAL1, ALL_APPS, Sessions
+from asgi_sessions._database.drivers.aiomysql import AiomysqlDriver
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
 from asgi_sessions._database.drivers.base import Driver
-from asgi_sessions._database.drivers.mysql import MySQLDriver
 from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._store.clauses import Clauses
 from asgi_sessions._store.connection import RowConnection
@@ -130,7 +130,7 @@ async def test_what_reads_everything_is_noticed(crowded: Sessions) -> None:
     assert list(explainer.whole) == [sql]
 
 
-@pytest.mark.parametrize("driver", [AiosqliteDriver(), AsyncpgDriver(), MySQLDriver()])
+@pytest.mark.parametrize("driver", [AiosqliteDriver(), AsyncpgDriver(), AiomysqlDriver()])
 def test_what_has_not_ended_is_null_and_no_more(driver: Driver) -> None:
     """With the "= 1" that SQLAlchemy adds to conditions, MariaDB would find it in no index."""
     table = sessions_table("sessions", MetaData())

@@ -22,7 +22,7 @@ import asyncpg
 import pytest
 
 from asgi_sessions import Sessions, SessionsUnavailable
-from asgi_sessions._database.drivers import driver_for
+from asgi_sessions._database.pools.databases import DatabasesPool
 from tests.support import KEY
 from tests.support.certificates import make_certificate
 
@@ -282,6 +282,6 @@ async def test_the_connection_that_listens_is_encrypted_as_the_others_are(
                 url = f"postgresql://{USER}:{PASSWORD}@{wire.host}:{wire.port}/test?{query}"
                 database = Sessions(url.format(certificate), secret_key=KEY).database
                 with pytest.raises((OSError, asyncpg.PostgresError)):
-                    await driver_for(database).connect(database)
+                    await DatabasesPool(database, owned=True).connect()
             assert not tells(wire.plain), query
             assert tells(wire.encrypted) == (theirs is not None), query

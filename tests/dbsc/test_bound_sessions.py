@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from asgi_sessions import Incident
-from asgi_sessions._service.events import APART
+from asgi_sessions._service.rate_limit import APART
 from asgi_sessions.dbsc import DBSC
 from tests.support import KEY, OLD_KEY, Browser, make_app, set_cookies
 from tests.support.dbsc import LIFE, SECOND, SID, MakeWorld, World, statements

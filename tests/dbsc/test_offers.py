@@ -213,7 +213,7 @@ async def test_offers_that_nobody_takes_up_are_told_once(world: World) -> None:
         await browser.log_in()
     (message,) = not_taken_up(world)
     assert message.startswith(
-        f"of {MOST + 1} browsers that bind sessions, none has come to {PATH}/register: behind"
+        f"of {MOST + 1} browsers that bind sessions, none has come to {PATH}/register:"
     )
 
 

@@ -195,7 +195,7 @@ class Worker:
         """The server's numbers of the connections that are held; SQLite has none."""
         assert self._sessions is not None
         link = self._sessions._core.store.engines.here
-        question = WHO_AM_I.get(link.database.url.dialect)
+        question = WHO_AM_I.get(link.driver.dialect.name)
         numbers = []
         for batcher in link._batchers:
             if batcher._held is not None and question is not None:

@@ -13,7 +13,7 @@ from joserfc.jwk import OctKey
 from joserfc.jws import serialize_compact
 
 from asgi_sessions import Incident, SessionEvent, SessionMiddleware, Sessions
-from asgi_sessions._dbsc.record import Record
+from asgi_sessions._dbsc.record import DeviceRecord
 from tests.support import Clock, make_app
 from tests.support.devices import PATH, Device, DeviceBrowser, b64
 from tests.support.inside import driver_of, store_of
@@ -52,12 +52,12 @@ class World:
             if vars(record).get("event") == "device_refused"
         ]
 
-    async def record(self, sid: str) -> Record:
+    async def record(self, sid: str) -> DeviceRecord:
         """What the server keeps of a binding, which nobody outside reads."""
         row = await store_of(self.sessions).by_sid(sid)
         assert row is not None
         assert row.binding is not None
-        return Record.read(row.binding)
+        return DeviceRecord.read(row.binding)
 
     async def is_bound(self, sid: str) -> bool:
         session = await self.sessions.get_by_id(sid)

@@ -25,7 +25,7 @@ async def touched() -> None:
 
 async def settled(sessions: Sessions) -> None:
     """Wait for what runs beside requests: handlers of events that are awaited, and uses noted."""
-    await sessions._core.events.settle()
+    await sessions._core.background.settle()
 
 
 async def check_what_is_open(sessions: Sessions) -> None:
@@ -55,7 +55,7 @@ def opened(
 
 async def run_beside(sessions: Sessions, work: Coroutine[Any, Any, Any]) -> None:
     """Let something run as what runs beside requests does, and wait for it."""
-    await sessions._core.events.run(work)
+    await sessions._core.background.run(work)
 
 
 def store_of(sessions: Sessions) -> Store:

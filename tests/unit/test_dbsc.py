@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_sessions._dbsc import headers
-from asgi_sessions._dbsc.record import REMEMBERED, Record
+from asgi_sessions._dbsc.record import REMEMBERED, DeviceRecord
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_a_text_is_read_quoted_or_bare(value: bytes, read: str | None) -> None:
 def test_a_record_is_read_as_it_was_written(
     enforced_at: int, used: list[bytes], key: bytes
 ) -> None:
-    record = Record(enforced_at, tuple(sorted(used)), key)
-    assert Record.read(record.write()) == record
+    record = DeviceRecord(enforced_at, tuple(sorted(used)), key)
+    assert DeviceRecord.read(record.write()) == record
     assert len(record.write()) <= 640
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, max_size=12))
 def test_no_challenge_is_fresh_twice_in_whatever_order(serials: list[bytes]) -> None:
-    record = Record(0, (bytes(16),) * REMEMBERED, b"")
+    record = DeviceRecord(0, (bytes(16),) * REMEMBERED, b"")
     accepted: list[bytes] = []
     for serial in serials * 2:
         if record.fresh(serial):

@@ -72,7 +72,7 @@ def statements(sessions: Sessions) -> list[str]:
 async def test_more_than_a_statement_takes_are_asked_about_in_several(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_sessions._store.store._MOST", 4)
+    monkeypatch.setattr("asgi_sessions._store.store._SIDS_AT_A_TIME", 4)
     sids = [(await sessions.insert(http(), "ann")).id for _ in range(9)]
     asked = statements(sessions)
     dead = sorted([sids[4], sids[8]])

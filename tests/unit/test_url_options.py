@@ -16,7 +16,7 @@ import pytest
 from databases import Database, DatabaseURL
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
-from asgi_sessions._database.drivers import kind_of
+from asgi_sessions._database.pools.databases import kind_of
 from asgi_sessions._database.url import read
 from asgi_sessions._database.url_options import rules_for
 from tests.support import KEY
@@ -47,7 +47,7 @@ def pem(tmp_path: Path) -> str:
 def options(url: str) -> dict[str, Any]:
     """What `databases` is given beside the URL, but for the sizes of the pool."""
     place = DatabaseURL(url)
-    made = read(place, rules_for(place), kind_of(place).pool)
+    made = read(place, rules_for(place), kind_of(place).sizes)
     return {k: v for k, v in made.items() if k not in {"min_size", "max_size"}}
 
 

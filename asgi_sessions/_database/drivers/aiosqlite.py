@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from asyncio.tasks import _unregister_task
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from threading import Thread, main_thread
 from typing import Any
 from weakref import WeakSet
 
-from databases.core import Connection
 from sqlalchemy import (
     ColumnElement,
     Insert,
@@ -31,15 +29,15 @@ from sqlalchemy.dialects.sqlite import pysqlite
 
 from asgi_sessions._database.statement import Record, packing
 
-from .base import Driver, Found, Raw
+from .base import Driver, Found, Holder, Raw
 
 
 class AiosqliteDriver(Driver):
     """aiosqlite."""
 
+    system = "SQLite"
     elsewhere = False
     batch = 0.007  # its thread shares the interpreter with the requests, too
-    hold = True
     serial = True
     last_word = 0.01
     #: Seconds that a file has to open when whoever wanted it has been cancelled.
@@ -75,9 +73,9 @@ class AiosqliteDriver(Driver):
             for name, type_, required in rows
         ]
 
-    def of_tables(self, fault: Exception) -> bool:
-        text = str(fault)
-        return isinstance(fault, sqlite3.IntegrityError) or any(sign in text for sign in _SIGNS)
+    def of_tables(self, error: Exception) -> bool:
+        text = str(error)
+        return isinstance(error, sqlite3.IntegrityError) or any(sign in text for sign in _SIGNS)
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- as Driver
         # In milliseconds; short of the timeout, because a thread that waits cannot be broken off.
@@ -88,19 +86,19 @@ class AiosqliteDriver(Driver):
             await raw.execute_fetchall("PRAGMA journal_mode = WAL")
         _stop_at_exit(raw)
 
-    async def open(self, connection: Connection) -> None:
+    async def opened(self, opening: Coroutine[Any, Any, Holder]) -> Holder:
         """By a task that the end of the event loop does not find: aiosqlite forgets the file that
         its thread is about to open if it is cancelled meanwhile, and nobody would close that.
         """
-        opening = asyncio.ensure_future(super().open(connection))
-        _unregister_task(opening)
+        task = asyncio.ensure_future(opening)
+        _unregister_task(task)
         try:
-            await asyncio.wait([opening])
+            await asyncio.wait([task])
         except asyncio.CancelledError:
-            opening.add_done_callback(partial(_close, connection))
-            await asyncio.wait([opening], timeout=self.patience)
+            task.add_done_callback(_stop)
+            await asyncio.wait([task], timeout=self.patience)
             raise
-        opening.result()
+        return task.result()
 
     def leave(self, raw: Raw) -> None:
         try:
@@ -128,11 +126,11 @@ def _holds(declared: str) -> frozenset[type]:
     return frozenset({bytes, datetime, bool, int})  # "1" becomes 1
 
 
-def _close(connection: Connection, opening: asyncio.Future[None]) -> None:
+def _stop(task: asyncio.Task[Holder]) -> None:
     """Close what nobody waits for any more."""
-    if not opening.cancelled() and opening.exception() is None:
+    if not task.cancelled() and task.exception() is None:
         with suppress(Exception):
-            connection.raw_connection.stop()
+            task.result().raw.stop()
 
 
 def _digits(column: ColumnElement[Any]) -> ColumnElement[Any]:

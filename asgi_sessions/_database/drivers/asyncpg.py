@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from databases import Database
 from sqlalchemy import (
     ColumnElement,
     FromClause,
@@ -31,18 +30,6 @@ from asgi_sessions._errors import ConfigurationError
 
 from .base import Driver, Found, InClause, Raw
 
-#: What asyncpg's `create_pool` takes, and its `connect` does not.
-_OF_POOLS = {
-    "connect",
-    "init",
-    "max_inactive_connection_lifetime",
-    "max_queries",
-    "max_size",
-    "min_size",
-    "reset",
-    "setup",
-}
-
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
     nullif(a.atttypmod, -1) - 4, a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
@@ -64,6 +51,7 @@ _HOLDS: dict[str, type] = {
 class AsyncpgDriver(Driver):
     """asyncpg."""
 
+    system: ClassVar = "PostgreSQL"
     notifies: ClassVar = True
     locks: ClassVar = True
     orders_nulls: ClassVar = True
@@ -75,31 +63,16 @@ class AsyncpgDriver(Driver):
     # asyncpg does not cache long statements and encodes array items twice, so inserting the rows
     # one by one, pipelined, is the cheapest way.
     row_by_row: ClassVar = True
-    pool: ClassVar = {"min_size": 1, "max_size": 8}
-    max_idle: ClassVar = "max_inactive_connection_lifetime"
 
     def __init__(self, *, decided: bool = False) -> None:
         self.dialect = make_url("postgresql+asyncpg://").get_dialect()()
         # Whether prepared statements are known to be good, or somebody has said so.
         self._decided = decided
 
-    async def connect(self, database: Database) -> Raw:
-        """None of the pool's, whose connections are counted."""
+    async def connect(self, **options: Any) -> Raw:  # noqa: ANN401 -- asyncpg's
         import asyncpg  # noqa: PLC0415 -- only there with PostgreSQL
 
-        url = database.url
-        options = {name: database.options[name] for name in {*database.options} - _OF_POOLS}
-        ssl = url.options.get("ssl")
-        if ssl is not None:  # as `databases` reads it
-            options.setdefault("ssl", {"true": True, "false": False}.get(ssl.lower(), ssl))
-        place = {
-            "host": url.hostname,
-            "port": url.port,
-            "user": url.username,
-            "password": url.password,
-            "database": url.database,
-        }
-        return await database.options.get("connect", asyncpg.connect)(**{**place, **options})
+        return await asyncpg.connect(**options)
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
         """Refuse to prepare statements where others would run them: asyncpg gives them the same
@@ -205,18 +178,18 @@ class AsyncpgDriver(Driver):
             for column, shown, kind, length, required in await self.fetch(raw, _COLUMNS, (name,))
         ]
 
-    def of_tables(self, fault: Exception) -> bool:
+    def of_tables(self, error: Exception) -> bool:
         # Of their classes: data exceptions (asyncpg's own word for a value that a column cannot
         # take, too), constraints, names and types.
-        return (getattr(fault, "sqlstate", None) or "")[:2] in {"22", "23", "42"}
+        return (getattr(error, "sqlstate", None) or "")[:2] in {"22", "23", "42"}
 
-    def is_transient(self, fault: Exception) -> bool:
+    def is_transient(self, error: Exception) -> bool:
         # serialization_failure, deadlock_detected
-        return getattr(fault, "sqlstate", None) in {"40001", "40P01"}
+        return getattr(error, "sqlstate", None) in {"40001", "40P01"}
 
-    def already_exists(self, fault: Exception) -> bool:
+    def already_exists(self, error: Exception) -> bool:
         # unique_violation, duplicate_table: two processes made it at once, IF NOT EXISTS or not.
-        return getattr(fault, "sqlstate", None) in {"23505", "42P07"}
+        return getattr(error, "sqlstate", None) in {"23505", "42P07"}
 
     def abandon(self, raw: Raw) -> None:
         raw.terminate()

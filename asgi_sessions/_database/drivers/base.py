@@ -1,20 +1,17 @@
 """What differs between databases: dialect, driver calls, and which errors are transient.
 
-`databases` opens and pools the connections; statements go through its `raw_connection` straight
-to the driver, because its own query layer costs several times the driver's call and tells no
-row count. Everything a driver needs to know about values, SQLAlchemy's dialect of it knows.
+A driver knows the raw connection of one library, and not where it comes from. Everything it needs
+to know about values, SQLAlchemy's dialect of the library knows.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from databases import Database
-from databases.core import Connection
 from sqlalchemy import (
     ColumnElement,
     FromClause,
@@ -33,6 +30,15 @@ from asgi_sessions._database.statement import Record, padded
 
 #: A driver's own connection: with each of another type, and few of them have types at all.
 Raw: TypeAlias = Any
+
+
+class HasRaw(Protocol):
+    """What holds a driver's own connection."""
+
+    raw: Raw
+
+
+Holder = TypeVar("Holder", bound=HasRaw)
 
 
 class InClause(NamedTuple):
@@ -98,8 +104,10 @@ class Found(NamedTuple):
 
 
 class Driver(ABC):
-    """One kind of database. `raw` is the driver's own connection."""
+    """How to speak to one kind of database through one library. `raw` is its own connection."""
 
+    #: The kind of database, as people call it.
+    system: ClassVar[str]
     #: Whether UPDATE tells the rows that it changed.
     returning: ClassVar[bool] = True
     #: Whether one transaction writes at a time, so that none has to lock what it reads.
@@ -123,20 +131,9 @@ class Driver(ABC):
     few: ClassVar[int] = 1
     #: Whether an INSERT writes one row, and is run for each; else one writes all.
     row_by_row: ClassVar[bool] = False
-    #: Options for a pool of our own.
-    pool: ClassVar[Mapping[str, Any]] = {}
-    #: The option of a pool that says after how many seconds of rest it lets go of a connection.
-    max_idle: ClassVar[str | None] = None
-    #: Whether connections of an app's own database may be held: where no pool waits for them.
-    hold: ClassVar[bool] = False
     #: Seconds to wait after a failed connect, so that the driver can clean up.
     last_word: ClassVar[float] = 0
     dialect: Dialect
-
-    @classmethod
-    def make(cls, url: str, options: Mapping[str, Any]) -> Database:
-        """A database of our own."""
-        return Database(url, **options)
 
     @abstractmethod
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
@@ -199,13 +196,13 @@ class Driver(ABC):
         values = [dict(zip(places, given, strict=False)) for _ in range(0, len(rows), size)]
         return Insertion((table.name, size), make, values)
 
-    async def connect(self, database: Database) -> Raw:
-        """A connection beside those of the pool, with the same options; where it `notifies`."""
-        raise NotImplementedError  # `Source` refuses `notify` where it is missing
+    async def connect(self, **options: Any) -> Raw:  # noqa: ANN401 -- the library's
+        """Open a connection by the library's own function; where it `notifies`."""
+        raise NotImplementedError  # `source_of` refuses `notify` where it is missing
 
-    async def open(self, connection: Connection) -> None:
-        """Open a connection of `databases`."""
-        await connection.__aenter__()
+    async def opened(self, opening: Coroutine[Any, Any, Holder]) -> Holder:
+        """What a pool opens for us, so that nothing is left open if we are cancelled meanwhile."""
+        return await opening
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: B027, ASYNC109 -- not all have to; what a connection is told
         """Make a new connection ready."""
@@ -227,19 +224,19 @@ class Driver(ABC):
         """The socket of a connection; None where there is none to be had."""
         return None
 
-    def is_transient(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those whose faults do
+    def is_transient(self, error: Exception) -> bool:  # noqa: ARG002 -- for those whose errors do
         """Whether an error is transient: a deadlock, a serialization failure."""
         return False
 
     @abstractmethod
-    def of_tables(self, fault: Exception) -> bool:
-        """Whether a fault may come from a table that is missing, or not as it should be."""
+    def of_tables(self, error: Exception) -> bool:
+        """Whether an error may come from a table that is missing, or not as it should be."""
 
-    def unknown(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those of which old ones are about
+    def unknown(self, error: Exception) -> bool:  # noqa: ARG002 -- for those of which old ones are about
         """Whether the server does not know the words of a statement."""
         return False
 
-    def already_exists(self, fault: Exception) -> bool:  # noqa: ARG002 -- for those that say so by a fault
+    def already_exists(self, error: Exception) -> bool:  # noqa: ARG002 -- for those that say so by an error
         """Whether a table or an index is there already."""
         return False
 

@@ -1,13 +1,12 @@
-"""MariaDB and MySQL, by aiomysql or asyncmy."""
+"""MariaDB and MySQL: what aiomysql and asyncmy have in common, which is nearly all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
-from databases import Database
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
@@ -19,7 +18,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.dialects.mysql import aiomysql
 from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.types import TypeEngine
 
@@ -80,15 +78,18 @@ class _Varbinary(_Bytes, mysql.VARBINARY): ...
 
 
 class MySQLDriver(Driver):
-    """aiomysql or asyncmy, for MariaDB and MySQL."""
+    """A library with the interface of PyMySQL, for MariaDB and MySQL.
 
+    Args:
+        dialect: SQLAlchemy's for the library; it is changed.
+    """
+
+    system = "MariaDB or MySQL"
     returning = False
     skips = True  # MariaDB 10.6, MySQL 8.0.1
-    pool: ClassVar = {"min_size": 1, "max_size": 8}
-    max_idle: ClassVar = "pool_recycle"
 
-    def __init__(self) -> None:
-        self.dialect = aiomysql.dialect()
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
         self.dialect.colspecs = {
             **self.dialect.colspecs,
             mysql.BINARY: _Binary,
@@ -97,16 +98,6 @@ class MySQLDriver(Driver):
         self._fits = False
         # Whether the connections give one text of any length.
         self._whole = False
-
-    @classmethod
-    def make(cls, url: str, options: Mapping[str, Any]) -> Database:
-        """A database of our own; on aiomysql, which does not insist on TLS, one that does."""
-        database = super().make(url, options)
-        if options.get("ssl") and database.url.driver != "asyncmy":
-            from .aiomysql_tls import EncryptedBackend  # noqa: PLC0415 -- aiomysql need not be there
-
-            database._backend = EncryptedBackend(url, **options)  # noqa: SLF001 -- it has no other place
-        return database
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
         """See to it that values arrive as they are; an app's own connection is only looked at."""
@@ -118,11 +109,6 @@ class MySQLDriver(Driver):
         elif not self._fits:
             await self._look_at(raw)
             self._fits = True
-
-    def socket(self, raw: Raw) -> Any:  # noqa: ANN401 -- of asyncio, of uvloop
-        # There is no public one; aiomysql has the one, asyncmy the other.
-        transport = getattr(raw, "_writer", None) or getattr(raw, "_transport", None)
-        return None if transport is None else transport.get_extra_info("socket")
 
     async def _look_at(self, raw: Raw) -> None:
         question = "SELECT @@sql_mode, @@character_set_client, @@character_set_connection"
@@ -155,14 +141,14 @@ class MySQLDriver(Driver):
         name = self.dialect.identifier_preparer.format_table(table)
         try:
             rows = await self.fetch(raw, f"SHOW FULL COLUMNS FROM {name}", ())
-        except Exception as fault:
-            if fault.args[:1] == (_NO_SUCH_TABLE,):
+        except Exception as error:
+            if error.args[:1] == (_NO_SUCH_TABLE,):
                 return []
             raise
         return [_found(row) for row in rows]
 
-    def of_tables(self, fault: Exception) -> bool:
-        return bool(fault.args) and fault.args[0] in _OF_TABLES
+    def of_tables(self, error: Exception) -> bool:
+        return bool(error.args) and error.args[0] in _OF_TABLES
 
     async def ddl_dialect(self, raw: Raw) -> Dialect:
         ((version,),) = await self.fetch(raw, "SELECT VERSION()", ())
@@ -184,17 +170,17 @@ class MySQLDriver(Driver):
         column = next(iter(table.primary_key))
         return mysql.insert(table).on_duplicate_key_update({column.name: column})
 
-    def is_transient(self, fault: Exception) -> bool:
+    def is_transient(self, error: Exception) -> bool:
         # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (a certification conflict of Galera, too);
         # ER_CHECKREAD: innodb_snapshot_isolation, the default since MariaDB 11.6;
         # ER_UNKNOWN_COM_ERROR, ER_ERROR_DURING_COMMIT: a node that is not in its cluster
-        return fault.args[:1] in {(1020,), (1047,), (1180,), (1205,), (1213,)}
+        return error.args[:1] in {(1020,), (1047,), (1180,), (1205,), (1213,)}
 
-    def unknown(self, fault: Exception) -> bool:
-        return fault.args[:1] == (1064,)  # ER_PARSE_ERROR
+    def unknown(self, error: Exception) -> bool:
+        return error.args[:1] == (1064,)  # ER_PARSE_ERROR
 
-    def already_exists(self, fault: Exception) -> bool:
-        return fault.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
+    def already_exists(self, error: Exception) -> bool:
+        return error.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
 
     def abandon(self, raw: Raw) -> None:
         with suppress(Exception):

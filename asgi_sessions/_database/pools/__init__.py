@@ -1,0 +1,1 @@
+"""Where connections come from: the contract in `base`, and one module for each who fulfils it."""
