@@ -26,10 +26,11 @@ more_coverage := $(if $(coverage),$(coverage) --cov-append)
 
 test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
 	$(python) -m pytest -n auto --dist loadfile -m "not waits and not alone" $(coverage)
-	@# More at a time than there are processors, as they wait. Only their directories are named: to look
-	@# for them in all others would take each process seconds.
-	$(python) -m pytest -n 4 --dist loadgroup -m waits $(more_coverage) tests/browser tests/cluster tests/servers
-	@# 5: none was chosen, as PYTEST_ADDOPTS may have it.
+	@# Three, however few processors there are, as they wait: the groups of tests/conftest.py, and the
+	@# rest. Only their directories are named: to look through the others takes each process seconds.
+	$(python) -m pytest -n 3 --dist loadgroup -m waits $(more_coverage) tests/browser tests/cluster tests/servers
+	@# When nothing runs beside (.ci/run waits here). 5: none was chosen, as PYTEST_ADDOPTS may have it.
+	$(BEFORE_ALONE)
 	$(python) -m pytest -m alone $(more_coverage) tests/servers || [ $$? = 5 ]
 	$(if $(coverage),$(python) -m coverage report)
 

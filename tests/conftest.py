@@ -31,10 +31,10 @@ MakeSessions = Callable[..., Awaitable[Sessions]]
 #: Files and directories whose tests wait for servers, browsers and processes of their own more than
 #: they compute; and the files that measure how soon somebody is answered.
 WAITS = {"cluster", "servers", "test_dbsc_browser"}
-ALONE = {"test_outages", "test_proxy"}
-#: Of the former, what runs one after the other: it shares servers, has cookies that run out in
-#: seconds, or keeps all processors busy.
-ONE_BY_ONE = {"cluster", "test_crashes", "test_dbsc_browser"}
+ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
+#: Of the former, what runs one after the other, by group: load keeps all processors busy, and the
+#: browser's cookies run out in seconds.
+GROUPS = {"cluster": "load", "test_crashes": "load", "test_dbsc_browser": "browser"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,8 +46,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("alone")
         elif names & WAITS:
             item.add_marker("waits")
-            for name in names & ONE_BY_ONE:
-                item.add_marker(pytest.mark.xdist_group(name))
+            for name in names & GROUPS.keys():
+                item.add_marker(pytest.mark.xdist_group(GROUPS[name]))
     if os.environ.get("TEST_SERVERS") != "1":
         servers = [item for item in items if item.get_closest_marker("servers")]
         if servers:
