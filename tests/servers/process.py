@@ -51,31 +51,40 @@ def find_binary(name: str, package: str, *directories: str) -> str:
     return path
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on, below those the kernel gives to clients.
+#: How many ports a process of the tests has to itself.
+_SHARE = 200
 
-    So it stays free while its server is down, and is handed out only once: to no other process of
-    the tests either, as long as this one lives.
+
+def _claim_ports() -> list[int]:
+    """Ports that no other process of the tests gets, as long as this one lives.
+
+    They are below those that the kernel gives to clients.
     """
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _ in range(1000):
-        port = random.randrange(10_000, max(lowest, 12_000))  # noqa: S311 -- no secret
+    shares = list(range(10_000, max(lowest, 12_000) - _SHARE, _SHARE))
+    random.shuffle(shares)
+    for first in shares:
+        with socket.socket(socket.AF_UNIX) as claim, contextlib.suppress(OSError):
+            claim.bind(f"\0asgi-sessions-ports-{first}")  # once; it goes with the process
+            claim.detach()
+            return random.sample(range(first, first + _SHARE), _SHARE)
+    raise ServerError("no free ports")
+
+
+#: Claimed here, since tests count the files that are open.
+_ports = _claim_ports()
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on. It stays free while its server is down, and is handed
+    out only once.
+    """
+    while _ports:
+        port = _ports.pop()
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
-            if _reserve(port):
-                return port
+            return port
     raise ServerError("no free port")
-
-
-def _reserve(port: int) -> bool:
-    """Whether it is ours from now on: a name can be bound once, and goes with the process."""
-    with socket.socket(socket.AF_UNIX) as claim:
-        try:
-            claim.bind(f"\0asgi-sessions-port-{port}")
-        except OSError:
-            return False
-        claim.detach()
-    return True
 
 
 def as_account(account: str, death_signal: signal.Signals = signal.SIGKILL) -> list[str]:
