@@ -25,7 +25,8 @@ coverage := $(if $(TEST_SERVERS),--cov --cov-report= --cov-fail-under=0)
 more_coverage := $(if $(coverage),$(coverage) --cov-append)
 
 test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
-	$(python) -m pytest -n auto --dist loadfile -m "not waits and not alone" $(coverage)
+	@# In their order: files of few tests, some of which take longest, would come last, one processor idle.
+	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not waits and not alone" $(coverage)
 	@# Three, however few processors there are, as they wait: the groups of tests/conftest.py, and the
 	@# rest. Only their directories are named: to look through the others takes each process seconds.
 	$(python) -m pytest -n 3 --dist loadgroup -m waits $(more_coverage) tests/browser tests/cluster tests/servers
