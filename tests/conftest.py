@@ -31,17 +31,26 @@ def name_of(url: str) -> str:
 
 MakeSessions = Callable[..., Awaitable[Sessions]]
 
-#: What `make test` runs after the others, not beside them.
-ALONE = {"test_benchmarks", "test_dbsc_browser"}
-ALONE_THERE = {"cluster", "servers"}
+#: Files and directories whose tests wait for servers, browsers and processes of their own more than
+#: they compute; and the files that measure how soon somebody is answered.
+WAITS = {"cluster", "servers", "test_dbsc_browser"}
+ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
+#: Of the former, what runs one after the other, by group: load keeps all processors busy, and the
+#: browser's cookies run out in seconds.
+GROUPS = {"cluster": "load", "test_crashes": "load", "test_dbsc_browser": "browser"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark them. Tests with the mark `servers` run with TEST_SERVERS=1 alone."""
     for item in items:
-        if item.path.stem in ALONE or item.path.parent.name in ALONE_THERE:
+        names = {item.path.stem, item.path.parent.name}
+        if names & ALONE:
             item.add_marker("alone")
+        elif names & WAITS:
+            item.add_marker("waits")
+            for name in names & GROUPS.keys():
+                item.add_marker(pytest.mark.xdist_group(GROUPS[name]))
     if os.environ.get("TEST_SERVERS") != "1":
         servers = [item for item in items if item.get_closest_marker("servers")]
         if servers:
