@@ -1,4 +1,4 @@
-"""Access checks, error bodies and the challenge of a 401 that the integrations share."""
+"""Access checks and error bodies that the integrations of all frameworks share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from ._errors import ConfigurationError
 from ._model.session import Session
 from ._sessions import Sessions
 
-#: How the OpenAPI document calls the cookie.
-SCHEME = "session"
-#: For a 401, which has to have one (RFC 9110, 11.6.1).
 #: What a 401 and a 403 of the guards mean, for the OpenAPI document.
 NOT_LOGGED_IN = "Nobody is logged in"
 NOT_FRESH = "The person has to prove anew who they are"

@@ -22,7 +22,7 @@ from ._connection.streams import Streams
 from ._connection.touching import touch_if_due
 from ._database.tasks import running_loop
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
-from ._model.cookies import for_caches
+from ._model.carrier import for_caches
 from ._model.device import device_from_scope, headers_of
 from ._model.person import Person, is_vouched_for, person_from_scope, sign_out_of_scope
 from ._model.tokens import Presented

@@ -9,14 +9,13 @@ from ._errors import ConfigurationError
 from ._guards import (
     NOT_FRESH,
     NOT_LOGGED_IN,
-    SCHEME,
     checked_age,
     is_fresh,
     login_required,
     not_fresh,
     session_of,
 )
-from ._model.carrier import CHALLENGE
+from ._model.carrier import CHALLENGE, SCHEME
 from ._model.session import Session
 from ._sessions import Sessions
 

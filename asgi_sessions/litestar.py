@@ -10,7 +10,6 @@ from typing import Any
 
 from ._errors import ConfigurationError, SessionsUnavailable
 from ._guards import (
-    SCHEME,
     checked_age,
     is_fresh,
     login_required,
@@ -18,7 +17,7 @@ from ._guards import (
     session_of,
 )
 from ._middleware import OnSignedOut, PersonReader, SessionMiddleware, SignOut
-from ._model.carrier import CHALLENGE
+from ._model.carrier import CHALLENGE, SCHEME
 from ._model.person import Person, person_from_scope, sign_out_of_scope
 from ._model.session import Session
 from ._sessions import Sessions

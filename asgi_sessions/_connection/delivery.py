@@ -7,7 +7,7 @@ import asyncio
 from starlette.types import Message, Send
 
 from asgi_sessions._errors import SessionsError
-from asgi_sessions._model.cookies import for_caches
+from asgi_sessions._model.carrier import for_caches
 from asgi_sessions._service.core import Core
 from asgi_sessions._service.events import logger
 

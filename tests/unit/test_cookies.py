@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_sessions import AAL2, BANKING, ConfigurationError, Lifetimes, Sessions
-from asgi_sessions._model.cookies import VALUE_LENGTH, CookieSettings, SameSite, for_caches
+from asgi_sessions._model.carrier import for_caches
+from asgi_sessions._model.cookies import VALUE_LENGTH, CookieSettings, SameSite
 from tests.conftest import MakeSessions
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, vouched
 

@@ -19,7 +19,8 @@ from sqlalchemy import Boolean, DateTime, LargeBinary, MetaData, String
 from starlette.datastructures import Headers
 
 from asgi_sessions import ConfigurationError, Session, changeset
-from asgi_sessions._model.cookies import VALUE_LENGTH, CookieSettings, for_caches
+from asgi_sessions._model.carrier import for_caches
+from asgi_sessions._model.cookies import VALUE_LENGTH, CookieSettings
 from asgi_sessions._model.device import (
     USER_AGENT_LENGTH,
     StoreIP,
