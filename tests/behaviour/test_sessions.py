@@ -7,7 +7,6 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -538,7 +537,7 @@ async def test_the_row_holds_no_secret(sessions: Sessions) -> None:
     await browser.post("/renew")
     renewed = browser.cookies[sessions.cookie_name].split(".")[1]
     assert secret != renewed
-    rows = await sessions.database.fetch_all(select(*sessions.table.c))
+    rows = await rows_of(sessions)
     text = repr([[row[column.name] for column in sessions.table.c] for row in rows])
     assert secret not in text
     assert renewed not in text

@@ -15,29 +15,32 @@ from sqlalchemy import text
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._cli.commands import run
+from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
 from asgi_sessions._database.drivers.base import Driver
-from asgi_sessions._database.pools.base import Pool
+from asgi_sessions._database.drivers.postgresql import PostgreSQLDriver
+from asgi_sessions._database.pools.base import Lease, Pool
 from asgi_sessions._database.pools.databases import DatabasesPool
 from asgi_sessions._service.options import system_clock
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.listener import Listener
 from tests.behaviour.test_asgi import ENDED, SECONDS, Peer, echo, http, log_in, websocket
 from tests.behaviour.test_live import until
-from tests.conftest import URLS, MakeSessions, name_of
+from tests.conftest import ENGINES, URLS, MakeSessions, name_of
 from tests.races.test_races import Process
 from tests.support import KEY, Clock
 from tests.support.engines import Onlooker, app_database, kind
 
 HOUR = timedelta(hours=1)
-POSTGRESQL = [url for url in URLS if kind(url) == "postgresql"]
+POSTGRESQL = [url for url in [*URLS, *ENGINES] if kind(url) == "postgresql"]
 
 # --- the listener, and a connection that obeys ----------------------------------------------------
 
 
-class Connection:
-    """What the listener asks of asyncpg's."""
+class Connection(Lease):
+    """What the listener asks of asyncpg's, lent by itself."""
 
     def __init__(self) -> None:
+        self.raw = self
         self.log: list[str] = []
         self.hear: Callable[..., None] = print
         self.lose: Callable[..., None] = print
@@ -58,7 +61,9 @@ class Connection:
         if self.dead:
             raise OSError("no answer")
 
-    async def close(self) -> None:
+    def transaction(self) -> Any: ...
+
+    async def give_back(self, *, broken: bool) -> None:
         self.log.append("close")
         if self.dead:
             raise OSError("no answer")
@@ -98,6 +103,7 @@ class Server:
     def listener(self, timeout: float = 5) -> Listener:
         return Listener(
             self.connect,
+            AsyncpgDriver(),
             "ended",
             tell=self.tell,
             heard=self.heard.append,
@@ -151,7 +157,7 @@ async def test_a_lost_connection_is_opened_again(caplog: pytest.LogCaptureFixtur
     server.connections[1].says("a sid")
     await stopped(listener)
     assert server.heard == ["a sid"]
-    assert server.connections[0].log[-1] == "close"
+    assert server.connections[0].log[-2:] == ["close", "terminate"]  # it does not close
     assert told(caplog) == ["WARNING not_notified", "WARNING notified"]
 
 
@@ -224,7 +230,7 @@ async def test_it_connects_as_the_pool_does() -> None:
     database = Database(
         url, connect=connect, max_size=9, init=connect, server_settings={"jit": "off"}
     )
-    assert await DatabasesPool(database, owned=False).connect() == "a connection"
+    assert (await DatabasesPool(database, owned=False).connect()).raw == "a connection"
     assert given == {
         "host": "example.com",
         "port": 5433,
@@ -253,6 +259,8 @@ async def test_other_databases_are_refused(url: str) -> None:
         await Driver.connect(pool.driver)
     with pytest.raises(NotImplementedError):
         await Pool.connect(pool)
+    with pytest.raises(NotImplementedError):
+        await Driver.listen(pool.driver, None, "ended", print)
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
@@ -295,7 +303,7 @@ async def here(make_sessions: MakeSessions, database_url: str) -> Sessions:
 
 
 def behind_pgbouncer(url: str) -> bool:
-    return name_of(url) == "pgbouncer"
+    return "pgbouncer" in name_of(url)
 
 
 async def listener(sessions: Sessions) -> Listener:
@@ -305,6 +313,17 @@ async def listener(sessions: Sessions) -> Listener:
     ears = watch.ears
     await until(lambda: ears.hears and watch.check is None)  # and has looked what it missed
     return ears
+
+
+def lease_of(listener: Listener) -> Lease:
+    assert listener._lease is not None
+    return listener._lease
+
+
+def pid(listener: Listener) -> int:
+    """The server's number for its connection."""
+    assert isinstance(listener._driver, PostgreSQLDriver)
+    return listener._driver.pid(lease_of(listener).raw)
 
 
 def connected(others: Onlooker, number: int) -> bool:
@@ -422,12 +441,12 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
     ears = await listener(here)
     connect, free = ears._connect, asyncio.Event()
 
-    async def later() -> object:
+    async def later() -> Lease:
         await free.wait()
         return await connect()
 
     ears._connect = later
-    number = ears._raw.get_server_pid()
+    number = pid(ears)
     others.cut([number])
     await until(lambda: not ears.hears)
     await there.end_session_by_id(sids[0])
@@ -452,7 +471,7 @@ async def test_there_is_a_connection_while_something_is_open(
     live_connections.add(sid, lambda: None)()
     (watch,) = live_connections._loops.values()
     ears = await listener(here)  # although nothing is open any more, for it may come back
-    number = ears._raw.get_server_pid()
+    number = pid(ears)
     assert connected(others, number)
     leave = live_connections.add(sid, lambda: None)
     assert watch.ears is ears
@@ -465,7 +484,7 @@ async def test_there_is_a_connection_while_something_is_open(
     assert live_connections._loops == {}
 
     leave = live_connections.add(sid, lambda: None)
-    number = (await listener(here))._raw.get_server_pid()
+    number = pid(await listener(here))
     await here.disconnect()
     await until(lambda: not connected(others, number))
     leave()
@@ -486,7 +505,7 @@ async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
         ended = asyncio.Event()
         leave = here._core.live_connections.add(session.id, ended.set)
         ears = await listener(here)
-        name = await ears._raw.fetchval("SHOW application_name")
+        name = await lease_of(ears).raw.fetchval("SHOW application_name")
         assert name == "of the app"
         await there.end_session_by_id(session.id)
         async with asyncio.timeout(SECONDS):

@@ -26,7 +26,7 @@ from asgi_sessions._store.tables import sessions_table
 from tests.database.test_bulk import fill
 from tests.support import Clock
 from tests.support.devices import BY_ITSELF, PATH, Device
-from tests.support.engines import POLL, Onlooker
+from tests.support.engines import POLL, EngineURL, Onlooker
 
 ROOT = Path(__file__).parents[2]
 #: Seconds until a test gives up; what is waited for takes milliseconds.
@@ -173,11 +173,14 @@ async def make_race(
     while len(processes) < 2:
         processes.append(Process())
     others = Onlooker(database_url, table_name)
+    driver = database_url.driver if isinstance(database_url, EngineURL) else None
 
     async def make(**options: object) -> Race:
         race = Race(processes[0], processes[1], others)
         for process in (race.a, race.b):
-            await process.do("open", url=database_url, table_name=table_name, **options)
+            await process.do(
+                "open", url=database_url, driver=driver, table_name=table_name, **options
+            )
         return race
 
     yield make
