@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from databases import Database
 from sqlalchemy.engine import Engine
@@ -57,7 +57,7 @@ def _source(database: object, max_idle: float) -> Source:
     if there is not None and isinstance(database, there.AsyncEngine):
         from .pools.sqlalchemy import EngineSource  # noqa: PLC0415 -- it needs greenlet
 
-        return EngineSource(database, max_idle=max_idle)
+        return EngineSource(cast("AsyncEngine", database), max_idle=max_idle)
     if isinstance(database, Database):
         return DatabasesSource(database, max_idle=max_idle)
     if not isinstance(database, str):

@@ -26,6 +26,7 @@ from asgi_sessions import (
 )
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app, set_cookies, vouched
+from tests.support.engines import rows_of
 
 SECOND = timedelta(seconds=1)
 

@@ -28,7 +28,6 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from asgi_sessions._database.statement import Record, packing
-from asgi_sessions._errors import ConfigurationError
 
 from .base import Driver, Found, Holder, Raw
 
@@ -81,11 +80,6 @@ class AiosqliteDriver(Driver):
         return isinstance(error, sqlite3.IntegrityError) or any(sign in text for sign in _SIGNS)
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- as Driver
-        if raw.in_transaction:
-            raise ConfigurationError(
-                "the connections of the AsyncEngine given to Sessions are always in a transaction, "
-                "as those of sqlite3 with autocommit=False: leave that out"
-            )
         if not owned:
             ((self._patience[raw],),) = await raw.execute_fetchall("PRAGMA busy_timeout")
         # In milliseconds; short of the timeout, because a thread that waits cannot be broken off.

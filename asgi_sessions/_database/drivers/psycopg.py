@@ -29,7 +29,7 @@ class PsycopgDriver(PostgreSQLDriver):
         dialect: Any = PGDialectAsync_psycopg
         # As asyncpg: the server's own numbered parameters, which nobody has to rewrite.
         super().__init__(dialect(paramstyle="numeric_dollar"), decided=decided)
-        self._cursor = AsyncRawCursor
+        self._cursor: Any = AsyncRawCursor
         self._as_tuples = tuple_row
 
     def pid(self, raw: Raw) -> int:

@@ -280,7 +280,7 @@ class EnginePool(Pool):
         while True:
             lease = await self._check_out(there)
             try:
-                self._refuse_foreign(lease.raw)
+                self._refuse_unusable(lease.raw)
                 if self._is_proven(there) or await self._answers(lease.raw):
                     return lease
             except BaseException:
@@ -321,8 +321,15 @@ class EnginePool(Pool):
             return False
         return True
 
-    def _refuse_foreign(self, raw: Raw) -> None:
-        """Refuse a connection that belongs to another loop, in which the app has opened it."""
+    def _refuse_unusable(self, raw: Raw) -> None:
+        """Refuse a connection that belongs to another loop, in which the app has opened it, and one
+        that is always in a transaction.
+        """
+        if not self.driver.elsewhere and raw.in_transaction:
+            raise ConfigurationError(
+                "the connections of the AsyncEngine given to Sessions are always in a transaction, "
+                "as those of sqlite3 with autocommit=False: leave that out"
+            )
         theirs = getattr(raw, "_loop", None)  # no driver has a public one
         if isinstance(theirs, asyncio.AbstractEventLoop) and theirs is not self._loop:
             raise ConfigurationError(
