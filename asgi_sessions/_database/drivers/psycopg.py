@@ -41,7 +41,7 @@ class PsycopgDriver(PostgreSQLDriver):
     async def simple(self, raw: Raw, sql: str) -> int:
         async with self._cursor(raw, row_factory=self._as_tuples) as cursor:
             await cursor.execute(sql, prepare=False)
-            return max(cursor.rowcount, 0)
+            return max(int(cursor.rowcount), 0)
 
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         async with self._cursor(raw, row_factory=self._as_tuples) as cursor:
