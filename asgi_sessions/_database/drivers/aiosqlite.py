@@ -96,7 +96,7 @@ class AiosqliteDriver(Driver):
             await raw.execute_fetchall(f"PRAGMA busy_timeout = {patience}")
 
     async def discard(self, raw: Raw) -> None:
-        await raw.close()
+        await self.close(raw)
 
     async def opened(self, opening: Coroutine[Any, Any, Holder]) -> Holder:
         """By a task that the end of the event loop does not find: aiosqlite forgets the file that

@@ -300,8 +300,12 @@ class Driver(ABC):
     def abandon(self, raw: Raw) -> None:  # noqa: B027 -- a thread has no other end
         """Close the socket without waiting for the server."""
 
+    async def close(self, raw: Raw) -> None:
+        """Close a connection that no pool takes back."""
+        await raw.close()
+
     async def discard(self, raw: Raw) -> None:
-        """Close a connection that no pool takes back, and whose state is unknown."""
+        """Close a connection that no pool takes back, and that may not answer any more."""
         self.abandon(raw)
 
 

@@ -245,7 +245,7 @@ class ApartLease(Lease):
         if broken:
             await self._driver.discard(self.raw)
         else:
-            await self.raw.close()
+            await self._driver.close(self.raw)
 
 
 def _lowered(max_idle: float, url: str) -> float:

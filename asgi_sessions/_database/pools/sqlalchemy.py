@@ -198,9 +198,6 @@ class EnginePool(Pool):
         owned: bool = False,
     ) -> None:
         self._engine = engine
-        # This option puts each driver into autocommit mode. SQLAlchemy takes it back when the
-        # connection goes back to the pool.
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._loop = loop
         self._capacity = _capacity(self._there)
         self._replaced: Callable[[], None] | None = None
@@ -278,27 +275,33 @@ class EnginePool(Pool):
         if isinstance(there, StaticPool):
             return await self._borrow_only(there)
         while True:
-            lease = await self._check_out(there)
+            has_rested = isinstance(there, QueuePool) and there.checkedin() > 0
+            connection = await self._engine.connect()
+            lease = EngineLease(connection, await connection.get_raw_connection(), there, self)
             try:
-                self._refuse_unusable(lease.raw)
-                if self._is_proven(there) or await self._answers(lease.raw):
-                    return lease
-            except BaseException:
+                self._refuse_foreign(lease.raw)
+                # It puts each driver into autocommit mode. SQLAlchemy takes that back when the
+                # connection goes back to the pool.
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                self._refuse_in_transaction(lease.raw)
+                if not self._is_proven(there):
+                    await self.driver.fetch(lease.raw, "SELECT 1", ())
+            except BaseException as error:
                 self._drop(lease)
-                raise
-            self._drop(lease)
+                is_dead = isinstance(error, Exception) and not isinstance(error, SessionsError)
+                if not (has_rested and is_dead):
+                    raise
+            else:
+                return lease
 
     async def connect(self) -> Lease:
         """A connection of the pool that does not come back to it: nobody else shall hear what it
         listens to.
         """
-        lease = await self._check_out(self._there)
+        lease = await self.borrow()
+        assert isinstance(lease, EngineLease)  # noqa: S101 -- for the type checker: no SQLite
         lease.apart = True
         return lease
-
-    async def _check_out(self, there: PoolOfEngine) -> EngineLease:
-        connection = await self._autocommit.connect()
-        return EngineLease(connection, await connection.get_raw_connection(), there, self)
 
     async def _borrow_only(self, there: StaticPool) -> Lease:
         if self._only is None or self._only.closed:
@@ -314,27 +317,21 @@ class EnginePool(Pool):
             not self.driver.elsewhere or isinstance(there, NullPool) or bool(there._pre_ping)  # noqa: SLF001 -- no public one
         )
 
-    async def _answers(self, raw: Raw) -> bool:
-        try:
-            await self.driver.fetch(raw, "SELECT 1", ())
-        except Exception:  # noqa: BLE001 -- each driver has its own
-            return False
-        return True
-
-    def _refuse_unusable(self, raw: Raw) -> None:
-        """Refuse a connection that belongs to another loop, in which the app has opened it, and one
-        that is always in a transaction.
-        """
-        if not self.driver.elsewhere and raw.in_transaction:
-            raise ConfigurationError(
-                "the connections of the AsyncEngine given to Sessions are always in a transaction, "
-                "as those of sqlite3 with autocommit=False: leave that out"
-            )
+    def _refuse_foreign(self, raw: Raw) -> None:
+        """Refuse a connection that belongs to another loop, in which the app has opened it."""
         theirs = getattr(raw, "_loop", None)  # no driver has a public one
         if isinstance(theirs, asyncio.AbstractEventLoop) and theirs is not self._loop:
             raise ConfigurationError(
                 "the AsyncEngine given to Sessions has been used in another event loop: `await "
                 "engine.dispose()` at the end of each loop, or make it with poolclass=NullPool"
+            )
+
+    def _refuse_in_transaction(self, raw: Raw) -> None:
+        """Refuse a connection of SQLite that is never in autocommit mode."""
+        if not self.driver.elsewhere and raw.in_transaction:
+            raise ConfigurationError(
+                "the connections of the AsyncEngine given to Sessions are always in a transaction, "
+                "as those of sqlite3 with autocommit=False: leave that out"
             )
 
     def _drop(self, lease: EngineLease) -> None:
@@ -384,14 +381,13 @@ class EngineLease(Lease):
                 await driver.restore(self.raw, by_index=self.by_index)
             except Exception:  # noqa: BLE001 -- it has broken just now
                 broken = True
-        if broken:
-            # Not by SQLAlchemy, which would try to roll back on a closed socket, and tell the log.
-            self._fairy.detach()
-            await driver.discard(self.raw)
+        if not (broken or self.apart or self.stale):
+            await self._connection.close()
             return
-        if self.apart or self.stale:
-            self._fairy.detach()  # then it is closed, and not kept
-        await self._connection.close()
+        # SQLAlchemy does not close what it cannot break off, as with psycopg, and would try to roll
+        # back on a closed socket.
+        self._fairy.detach()
+        await (driver.discard if broken else driver.close)(self.raw)
 
     def leave(self) -> None:
         with suppress(Exception):
