@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 from uuid import UUID
 
 from databases import Database
@@ -46,6 +46,11 @@ from ._store.maintenance import LARGEST_BATCH
 from ._store.store import Store
 from ._store.tables import ddl
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+else:  # it needs greenlet, and takes its time to be imported
+    AsyncEngine = Any
+
 SQLDialect = Literal["sqlite", "postgresql", "mariadb", "mysql"]
 
 
@@ -77,8 +82,8 @@ class Sessions:
     if it does not answer.
 
     Args:
-        database: a URL such as ``sqlite:///sessions.db``, or a `databases.Database` of yours,
-            which stays yours to close.
+        database: a URL such as ``sqlite:///sessions.db``, or an `AsyncEngine` of SQLAlchemy or a
+            `databases.Database` of yours, which stays yours to close.
         secret_key: signs the cookie; at least 32 random characters.
         old_secret_keys: keys that no longer sign but still verify.
         app_id: the app people log in to. Apps with different ids do not take each other's cookies.
@@ -131,7 +136,7 @@ class Sessions:
 
     def __init__(
         self,
-        database: str | Database,
+        database: str | Database | AsyncEngine,
         *,
         secret_key: str | bytes,
         old_secret_keys: Iterable[str | bytes] = (),
@@ -206,10 +211,11 @@ class Sessions:
     # --- the database -------------------------------------------------------------------------
 
     @property
-    def database(self) -> Database:
-        """The `databases.Database` that the running event loop uses."""
-        database: Database = self._engines.database
-        return database
+    def database(self) -> Any:  # noqa: ANN401 -- what it is, the argument says
+        """What `Sessions` was given: your `AsyncEngine` or `databases.Database`. For a URL, the one
+        of the two that the running event loop uses.
+        """
+        return self._engines.database
 
     @property
     def metadata(self) -> MetaData:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Sessions
 from tests.support import KEY, Clock
-from tests.support.engines import Onlooker
+from tests.support.engines import EngineURL, Onlooker, app_engine, run
 from tests.support.pages import Reader
 
 _GIVEN = [url.partition("#") for url in os.environ.get("TEST_DATABASE_URLS", "").split()]
@@ -26,8 +27,22 @@ _NAMES = {url: name for url, _, name in _GIVEN if name}
 
 def name_of(url: str) -> str:
     """What the test ids call a database: what follows a # in its URL, or the scheme."""
-    return _NAMES.get(url, url.partition(":")[0])
+    name = _NAMES.get(url, url.partition(":")[0])
+    return f"engine-{name}-{url.driver.partition('+')[2]}" if isinstance(url, EngineURL) else name
 
+
+#: The libraries by which an app's own engine reaches these databases.
+_DRIVERS = {
+    "sqlite": ("sqlite+aiosqlite",),
+    "postgresql": ("postgresql+asyncpg", "postgresql+psycopg"),
+    "mysql": ("mariadb+aiomysql",),
+    "mysql+asyncmy": ("mariadb+asyncmy",),
+}
+ENGINES = [EngineURL.of(url, driver) for url in URLS for driver in _DRIVERS[url.partition(":")[0]]]
+#: Where tests run on engines, too: whatever the way of a connection could spoil. The others ask how
+#: requests are answered, which does not depend on it, and would only take twice the time.
+_ON_ENGINES = {"database", "races"}
+_ON_ENGINES_TOO = {"test_engines", "test_sessions"}
 
 MakeSessions = Callable[..., Awaitable[Sessions]]
 
@@ -51,11 +66,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("waits")
             for name in names & GROUPS.keys():
                 item.add_marker(pytest.mark.xdist_group(GROUPS[name]))
-    if os.environ.get("TEST_SERVERS") != "1":
-        servers = [item for item in items if item.get_closest_marker("servers")]
-        if servers:
-            config.hook.pytest_deselected(items=servers)
-            items[:] = [item for item in items if item not in servers]
+    left_out = [item for item in items if _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    if item.get_closest_marker("servers") and os.environ.get("TEST_SERVERS") != "1":
+        return True
+    given = getattr(item, "callspec", None)
+    url = None if given is None else given.params.get("database_url")
+    if not isinstance(url, EngineURL) or item.path.stem in _ON_ENGINES_TOO:
+        return False
+    return item.path.parent.name not in _ON_ENGINES or url.startswith("mysql")
 
 
 @pytest.fixture
@@ -80,11 +104,14 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=URLS, ids=name_of)
+@pytest.fixture(params=[*URLS, *ENGINES], ids=name_of)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database for SQLite, a shared one with a table per test for the others."""
     url: str = request.param
-    return f"sqlite:///{tmp_path}/sessions.db" if url == "sqlite" else url
+    if url != "sqlite":
+        return url
+    file = f"sqlite:///{tmp_path}/sessions.db"
+    return EngineURL.of(file, url.driver) if isinstance(url, EngineURL) else file
 
 
 @pytest.fixture
@@ -102,10 +129,15 @@ async def make_sessions(
 ) -> AsyncIterator[MakeSessions]:
     """A factory of `Sessions` on this test's table; several of them are several processes."""
     made: list[Sessions] = []
+    engines: list[AsyncEngine] = []
 
     async def make(**options: Any) -> Sessions:
         options = {"secret_key": KEY, "clock": clock, "table_name": table_name, **options}
-        sessions = Sessions(options.pop("database", database_url), **options)
+        database: Any = database_url
+        if isinstance(database_url, EngineURL) and "database" not in options:
+            database = app_engine(database_url, database_url.driver)
+            engines.append(database)
+        sessions = Sessions(options.pop("database", database), **options)
         made.append(sessions)
         await sessions.create_tables()
         return sessions
@@ -114,9 +146,11 @@ async def make_sessions(
     if made and not database_url.startswith("sqlite"):
         await made[0].connect()  # the test may have disconnected it
         for table in made[0].metadata.sorted_tables:
-            await made[0].database.execute(DropTable(table, if_exists=True))
+            await run(made[0], DropTable(table, if_exists=True))
     for sessions in made:
         await sessions.disconnect()
+    for engine in engines:
+        await engine.dispose()
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ class Target:
             touch_interval=timedelta(0),  # fits each idle timeout; nothing is touched
             notify=DatabaseURL(self.database_url).dialect in {"postgres", "postgresql"},
         )
-        url = sessions.database.url
+        url = DatabaseURL(self.database_url)
         file = url.database.removeprefix("file:") if url.options else url.database
         if url.dialect == "sqlite" and not make and not Path(file).is_file():
             raise Unreachable(f"there is no file {file}")

@@ -57,6 +57,8 @@ class Batcher(Generic[Held]):
             firewall or a load balancer may have forgotten it without a word. For the same reason
             one that was there before has half of the time to answer, so that a new one has the
             other half. None where no network is between.
+        stale: whether a held connection has to be replaced before it is used again.
+        shortage: why none can be acquired, if too many are in use.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Batcher(Generic[Held]):
         halve: bool = False,
         last: str | None = None,
         max_idle: float | None = None,
+        stale: Callable[[Held], bool] | None = None,
+        shortage: Callable[[], SessionsError | None] = lambda: None,
     ) -> None:
         self._acquire = acquire
         self._release = release
@@ -87,6 +91,8 @@ class Batcher(Generic[Held]):
         self._halve = halve
         self._last = last
         self._max_idle = max_idle
+        self._stale = stale
+        self._shortage = shortage
         #: When the held connection has answered last.
         self._used = 0.0
         self._loop = asyncio.get_running_loop()
@@ -114,7 +120,7 @@ class Batcher(Generic[Held]):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting[kind].append((job, future, self._now() + self._timeout))
         if self._sleeping is not None:
-            self._wake()
+            self.wake()
         elif not self._serving:
             self._serving = True
             self._task = own_task(self._serve())
@@ -129,7 +135,7 @@ class Batcher(Generic[Held]):
         finally:
             self._keepers -= 1
             if not self._hold and not self._loop.is_closed():
-                self._wake()  # to give it back
+                self.wake()  # to give it back
 
     async def close(self) -> None:
         """Finish what waits, then give the connection back."""
@@ -164,6 +170,8 @@ class Batcher(Generic[Held]):
                 if not any(self._waiting.values()):
                     if not self._hold and not (self._keep and self._keepers):
                         await self._drop(broken=False)
+                    elif self._stale is not None:
+                        await self._drop_stale()
                     await self._sleep()
         except asyncio.CancelledError:
             await self._finish()
@@ -206,7 +214,8 @@ class Batcher(Generic[Held]):
             with suppress(Exception):
                 await self._try_often(run, jobs, self._now() + self._timeout)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """See whether there is something to do, or a connection to be given back."""
         sleeping, self._sleeping = self._sleeping, None
         if sleeping is not None:
             sleeping.set_result(None)
@@ -242,6 +251,8 @@ class Batcher(Generic[Held]):
         again, remote = False, self._max_idle is not None
         if remote:
             await self._drop_forgotten()
+        if self._stale is not None:
+            await self._drop_stale()
         while True:
             try:
                 async with Deadline(self._half(until) if remote and not again else until):
@@ -263,10 +274,11 @@ class Batcher(Generic[Held]):
                 again = True
 
     async def _ask_why(self, error: Exception, until: float) -> SessionsError | None:
-        if self._held is not None:
-            with suppress(Exception):  # the first error counts
-                async with Deadline(until):
-                    return await self._reason(self._held, error)
+        if self._held is None:
+            return self._shortage()
+        with suppress(Exception):  # the first error counts
+            async with Deadline(until):
+                return await self._reason(self._held, error)
         return None
 
     def _half(self, until: float) -> float:
@@ -283,6 +295,11 @@ class Batcher(Generic[Held]):
         rested = self._now() - self._used
         if self._held is not None and self._max_idle is not None and rested > self._max_idle:
             await self._drop(broken=True)  # nobody waits for the other end
+
+    async def _drop_stale(self) -> None:
+        """Let go of a connection whose pool the app has replaced."""
+        if self._stale is not None and self._held is not None and self._stale(self._held):
+            await self._drop(broken=False)
 
     async def _drop(self, *, broken: bool) -> None:
         held, self._held = self._held, None

@@ -75,6 +75,8 @@ class Engine:
             timeout=timeout,
             halve=self.driver.elsewhere,
             max_idle=max_idle if self.driver.elsewhere else None,
+            stale=_is_stale if pool.replaceable else None,
+            shortage=pool.shortage,
         )
         # Apart, so that neither a slow list nor a write delays the look-up of a request; and a
         # login waits neither for ends of many rows nor for a use of one that somebody has locked.
@@ -93,11 +95,16 @@ class Engine:
             last="touch" if serial else None,
         )
         by_index = self._acquire_by_index
-        self.touches = self.writes if serial else batcher(by_index, kinds=touch, last="touch")
+        self.touches = (
+            self.writes
+            if serial
+            else batcher(by_index, kinds=touch, last="touch", hold=hold and not pool.frugal)
+        )
         self.queries = batcher(by_index, kinds={"other": other})
         self.bulk = self.writes if serial else batcher(by_index, kinds=bulk, hold=False, keep=hold)
         batchers = (self.lookups, self.writes, self.touches, self.queries, self.bulk)
         self._batchers = tuple(dict.fromkeys(batchers))
+        pool.on_replaced(self._wake)
 
     async def open(self) -> None:
         """Open the pool unless somebody has; then close it when the event loop ends."""
@@ -130,11 +137,19 @@ class Engine:
         for batcher in self._batchers:
             batcher.leave()
 
+        self.pool.leave()
+
+    def _wake(self) -> None:
+        """The app has replaced the pool: whoever holds a connection gives it back."""
+        for batcher in self._batchers:
+            batcher.wake()
+
     async def _reason(self, connection: Connection, error: Exception) -> SessionsError | None:
         return await self._explain(connection, error) if self.driver.of_tables(error) else None
 
     def _leave(self, connection: Connection) -> None:
         with suppress(Exception):
+            connection.lease.leave()
             self.driver.leave(connection.raw)
 
     async def _acquire(self) -> Connection:
@@ -162,7 +177,7 @@ class Engine:
         """
         connection = await self._acquire()
         try:
-            await self.driver.by_index(connection.raw)
+            connection.lease.by_index = await self.driver.by_index(connection.raw)
         except BaseException:
             await self._release(connection, broken=True)
             raise
@@ -203,6 +218,10 @@ def _keep_alive(sock: Any) -> None:  # noqa: ANN401 -- of asyncio, of uvloop
 def _retrieve_exception(task: asyncio.Future[None]) -> None:
     with suppress(asyncio.CancelledError):
         task.exception()
+
+
+def _is_stale(connection: Connection) -> bool:
+    return connection.lease.stale
 
 
 async def _one(connection: Connection, jobs: Sequence[Work]) -> list[Any]:

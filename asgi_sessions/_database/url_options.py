@@ -208,6 +208,35 @@ _POSTGRESQL = Rules(
     _postgresql,
 )
 
+
+def _threshold(text: str) -> int | None:
+    return None if text.lower() == "none" else whole(0)(text)
+
+
+def _psycopg(_: Place, values: Values) -> dict[str, Any]:
+    _trusts_system(values)  # it raises; libpq reads the options itself
+    return dict(values)
+
+
+_PSYCOPG = Rules(
+    "psycopg",
+    {
+        **{name: option._replace(keyword=name) for name, option in _LIBPQ.items()},
+        "channel_binding": Option(word("disable", "prefer", "require"), "channel_binding"),
+        "connect_timeout": Option(whole(0), "connect_timeout"),
+        "host": Option(_one_host, "host"),
+        "max_size": Option(whole(1), "pool_size"),
+        "pool_recycle": Option(whole(-1), "pool_recycle"),
+        "prepare_threshold": Option(_threshold, "prepare_threshold"),
+        "command_timeout": instead("use options=-c%20statement_timeout%3D5000"),
+        "min_size": instead("connections are opened when they are needed; leave it out"),
+        "ssl": instead("use sslmode=verify-full&sslrootcert=system"),
+        "statement_cache_size": instead("use prepare_threshold=none"),
+        "unix_sock": instead("use host"),
+    },
+    _psycopg,
+)
+
 # --- MariaDB and MySQL ----------------------------------------------------------------------------
 
 #: The modes of MySQL's own client. What goes with which of them, and what each verifies.
@@ -297,4 +326,6 @@ def rules_for(url: Place) -> Rules:
     """What this URL may say."""
     if url.dialect == "mysql":
         return _ASYNCMY if url.driver == "asyncmy" else _AIOMYSQL
-    return _SQLITE if url.dialect == "sqlite" else _POSTGRESQL
+    if url.dialect == "sqlite":
+        return _SQLITE
+    return _PSYCOPG if url.driver == "psycopg" else _POSTGRESQL

@@ -9,9 +9,10 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 from asgi_sessions._database.deadline import Deadline
+from asgi_sessions._database.drivers.base import Driver, Listening
+from asgi_sessions._database.pools.base import Lease
 from asgi_sessions._database.tasks import own_task
 from asgi_sessions._errors import ConfigurationError
 
@@ -27,7 +28,8 @@ class Listener:
     """Listens in the running event loop until `stop`; after a loss, again.
 
     Args:
-        connect: opens the connection, one of asyncpg.
+        connect: opens the connection.
+        driver: how to speak to it.
         channel: what is listened to.
         tell: says a word on the channel, over another connection.
         heard: called with each word of others.
@@ -37,7 +39,8 @@ class Listener:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Any]],
+        connect: Callable[[], Awaitable[Lease]],
+        driver: Driver,
         channel: str,
         *,
         tell: Callable[[str], Awaitable[None]],
@@ -46,13 +49,14 @@ class Listener:
         timeout: float,
     ) -> None:
         self._connect = connect
+        self._driver = driver
         self._channel = channel
         self._tell = tell
         self._heard = heard
         self._ready = ready
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._raw: Any = None
+        self._lease: Lease | None = None
         #: Whether it is listening now.
         self.hears = False
         self._task = own_task(self._serve())
@@ -70,7 +74,7 @@ class Listener:
         try:
             while True:
                 try:
-                    lost = await self._open()
+                    listening = await self._open()
                     if pause != FIRST_PAUSE:
                         pause = FIRST_PAUSE
                         logger.warning(
@@ -78,7 +82,7 @@ class Listener:
                         )
                     self.hears = True
                     self._ready()
-                    await self._until(lost)
+                    await self._attend(listening)
                 except Exception as error:  # noqa: BLE001 -- it is tried again
                     if pause == FIRST_PAUSE:  # once for each outage
                         logger.warning(
@@ -90,58 +94,62 @@ class Listener:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         except GeneratorExit:  # the event loop was closed without a word
-            raw, self._raw = self._raw, None
-            if raw is not None:
+            lease, self._lease = self._lease, None
+            if lease is not None:
+                lease.leave()
                 with suppress(Exception):
-                    raw.terminate()
+                    self._driver.leave(lease.raw)
             raise
         finally:
             await self._close()
 
-    async def _open(self) -> asyncio.Future[None]:
-        """Connect and listen; the future is done when the connection is lost."""
-        lost: asyncio.Future[None] = self._loop.create_future()
-        echo: asyncio.Future[None] = self._loop.create_future()
+    async def _open(self) -> Listening:
+        """Connect and listen, and see that what is told is heard."""
         word = str(uuid.uuid4())
+        echoed = False
 
-        def hear(*told: Any) -> None:  # noqa: ANN401 -- connection, process, channel, payload
-            payload = told[-1]
-            if payload != word:
+        def hear(payload: str) -> None:
+            nonlocal echoed
+            if payload == word:
+                echoed = True
+            else:
                 self._heard(payload)
-            elif not echo.done():
-                echo.set_result(None)
 
         async with self._deadline():
-            self._raw = await self._connect()
-            self._raw.add_termination_listener(lambda _: lost.set_result(None))
-            await self._raw.add_listener(self._channel, hear)
+            self._lease = await self._connect()
+            listening = await self._driver.listen(self._lease.raw, self._channel, hear)
         await self._tell(word)
-        await asyncio.wait([echo, lost], timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
-        if not echo.done():
+        until = self._loop.time() + self._timeout
+        while not echoed and (left := until - self._loop.time()) > 0:
+            await listening.wait(left)
+        if not echoed:
             async with self._deadline():
-                await self._raw.remove_listener(self._channel, hear)
+                await listening.stop()
             raise ConfigurationError(
                 "LISTEN hears nothing, as behind PgBouncer in transaction mode: give Sessions a URL"
-                " that leads to PostgreSQL itself, or leave notify out"
+                " or an engine that leads to PostgreSQL itself, or leave notify out"
             )
-        return lost
+        return listening
 
-    async def _until(self, lost: asyncio.Future[None]) -> None:
-        """Wait until the connection is lost; that raises."""
+    async def _attend(self, listening: Listening) -> None:
+        """Hear until the connection is lost; that raises."""
         while True:
-            await asyncio.wait([lost], timeout=PULSE)
-            if lost.done():
-                raise ConnectionError("the connection that listens was lost")
+            until = self._loop.time() + PULSE
+            while (left := until - self._loop.time()) > 0:
+                await listening.wait(left)
             async with self._deadline():
-                await self._raw.execute("SELECT 1")
+                await listening.pulse()
 
     async def _close(self) -> None:
         self.hears = False
-        raw, self._raw = self._raw, None
-        if raw is not None:
-            with suppress(Exception):  # then it has been broken off
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            try:
                 async with self._deadline():
-                    await raw.close()
+                    await lease.give_back(broken=False)
+            except Exception:  # noqa: BLE001 -- each driver has its own
+                with suppress(Exception):
+                    self._driver.abandon(lease.raw)
 
     def _deadline(self) -> Deadline:
         return Deadline(self._loop.time() + self._timeout)

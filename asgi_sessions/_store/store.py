@@ -482,6 +482,7 @@ class Store:
 
         return Listener(
             engine.pool.connect,
+            engine.driver,
             self._channel,
             tell=tell,
             heard=heard,

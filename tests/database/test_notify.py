@@ -19,12 +19,13 @@ from sqlalchemy import text
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._cli.commands import run
 from asgi_sessions._database.drivers.base import Driver
-from asgi_sessions._database.pools.base import Pool
+from asgi_sessions._database.drivers.postgresql import PostgreSQLDriver
+from asgi_sessions._database.pools.base import Lease, Pool
 from asgi_sessions._database.pools.databases import DatabasesPool
 from asgi_sessions._service.options import system_clock
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.listener import Listener
-from tests.conftest import URLS, MakeSessions, name_of
+from tests.conftest import ENGINES, URLS, MakeSessions, name_of
 from tests.support import KEY, Clock
 from tests.support.asgi import ENDED, SECONDS, Peer, echo, http, log_in, until, websocket
 from tests.support.engines import Onlooker, app_database, kind
@@ -33,7 +34,7 @@ from tests.support.listening import Server, stopped
 from tests.support.processes import Process
 
 HOUR = timedelta(hours=1)
-POSTGRESQL = [url for url in URLS if kind(url) == "postgresql"]
+POSTGRESQL = [url for url in [*URLS, *ENGINES] if kind(url) == "postgresql"]
 
 # --- the listener, and a connection that obeys ----------------------------------------------------
 
@@ -78,7 +79,7 @@ async def test_a_lost_connection_is_opened_again(caplog: pytest.LogCaptureFixtur
     server.connections[1].says("a sid")
     await stopped(listener)
     assert server.heard == ["a sid"]
-    assert server.connections[0].log[-1] == "close"
+    assert server.connections[0].log[-2:] == ["close", "terminate"]  # it does not close
     assert told(caplog) == ["WARNING not_notified", "WARNING notified"]
 
 
@@ -151,7 +152,7 @@ async def test_it_connects_as_the_pool_does() -> None:
     database = Database(
         url, connect=connect, max_size=9, init=connect, server_settings={"jit": "off"}
     )
-    assert await DatabasesPool(database, owned=False).connect() == "a connection"
+    assert (await DatabasesPool(database, owned=False).connect()).raw == "a connection"
     assert given == {
         "host": "example.com",
         "port": 5433,
@@ -180,6 +181,8 @@ async def test_other_databases_are_refused(url: str) -> None:
         await Driver.connect(pool.driver)
     with pytest.raises(NotImplementedError):
         await Pool.connect(pool)
+    with pytest.raises(NotImplementedError):
+        await Driver.listen(pool.driver, None, "ended", print)
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
@@ -215,7 +218,7 @@ async def here(make_sessions: MakeSessions, database_url: str) -> Sessions:
 
 
 def behind_pgbouncer(url: str) -> bool:
-    return name_of(url) == "pgbouncer"
+    return "pgbouncer" in name_of(url)
 
 
 async def listener(sessions: Sessions) -> Listener:
@@ -225,6 +228,17 @@ async def listener(sessions: Sessions) -> Listener:
     ears = watch.ears
     await until(lambda: ears.hears and watch.check is None)  # and has looked what it missed
     return ears
+
+
+def lease_of(listener: Listener) -> Lease:
+    assert listener._lease is not None
+    return listener._lease
+
+
+def pid(listener: Listener) -> int:
+    """The server's number for its connection."""
+    assert isinstance(listener._driver, PostgreSQLDriver)
+    return listener._driver.pid(lease_of(listener).raw)
 
 
 def connected(onlooker: Onlooker, number: int) -> bool:
@@ -342,12 +356,12 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
     ears = await listener(here)
     connect, free = ears._connect, asyncio.Event()
 
-    async def later() -> object:
+    async def later() -> Lease:
         await free.wait()
         return await connect()
 
     ears._connect = later
-    number = ears._raw.get_server_pid()
+    number = pid(ears)
     onlooker.cut([number])
     await until(lambda: not ears.hears)
     await there.end_session_by_id(sids[0])
@@ -372,7 +386,7 @@ async def test_there_is_a_connection_while_something_is_open(
     live_connections.add(sid, lambda: None)()
     (watch,) = live_connections._loops.values()
     ears = await listener(here)  # although nothing is open any more, for it may come back
-    number = ears._raw.get_server_pid()
+    number = pid(ears)
     assert connected(onlooker, number)
     leave = live_connections.add(sid, lambda: None)
     assert watch.ears is ears
@@ -385,7 +399,7 @@ async def test_there_is_a_connection_while_something_is_open(
     assert live_connections._loops == {}
 
     leave = live_connections.add(sid, lambda: None)
-    number = (await listener(here))._raw.get_server_pid()
+    number = pid(await listener(here))
     await here.disconnect()
     await until(lambda: not connected(onlooker, number))
     leave()
@@ -406,7 +420,7 @@ async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
         ended = asyncio.Event()
         leave = opened(here, session.id, ended.set)
         ears = await listener(here)
-        name = await ears._raw.fetchval("SHOW application_name")
+        name = await lease_of(ears).raw.fetchval("SHOW application_name")
         assert name == "of the app"
         await there.end_session_by_id(session.id)
         async with asyncio.timeout(SECONDS):

@@ -132,7 +132,7 @@ everything = Sessions(
     connection_max_idle=timedelta(minutes=1),
 )
 assert_type(sessions, Sessions)
-assert_type(sessions.database, Database)
+assert_type(sessions.database, Any)
 assert_type(sessions.metadata, MetaData)
 assert_type(sessions.table, Table)
 assert_type(sessions.cookie_name, str)

@@ -15,7 +15,7 @@ import pytest
 from asgi_sessions import AAL1, Sessions
 from tests.support import KEY, Clock
 from tests.support.devices import BY_ITSELF, PATH, Device
-from tests.support.engines import POLL, Onlooker
+from tests.support.engines import POLL, EngineURL, Onlooker
 from tests.support.processes import PATIENCE, Process
 from tests.support.rows import fill
 
@@ -102,11 +102,14 @@ async def make_race(
     while len(processes) < 2:
         processes.append(Process())
     others = Onlooker(database_url, table_name)
+    driver = database_url.driver if isinstance(database_url, EngineURL) else None
 
     async def make(**options: object) -> Race:
         race = Race(processes[0], processes[1], others)
         for process in (race.a, race.b):
-            await process.do("open", url=database_url, table_name=table_name, **options)
+            await process.do(
+                "open", url=database_url, driver=driver, table_name=table_name, **options
+            )
         return race
 
     yield make

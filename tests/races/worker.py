@@ -21,6 +21,7 @@ from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions.dbsc import DBSC
 from tests.support import KEY, Browser, Clock, make_app, set_cookies, vouched
 from tests.support.devices import BOUND, challenged, offered
+from tests.support.engines import app_engine
 from tests.support.inside import driver_of
 from tests.support.rows import table_of
 
@@ -92,12 +93,13 @@ class Worker:
         patience: float = 5,
         *,
         notify: bool = False,
+        driver: str | None = None,
     ) -> None:
         """Be another process of the app on this table. Times are in seconds."""
         self._clock = Clock()
         self._events: list[tuple[str, str, str | None]] = []
         self._sessions = Sessions(
-            url,
+            url if driver is None else app_engine(url, driver),
             secret_key=KEY,
             table_name=table_name,
             clock=self._clock,

@@ -7,14 +7,17 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from databases import Database, DatabaseURL
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, Executable, create_engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from asgi_sessions import Sessions
 
 _WAITING = {
     "postgresql": "SELECT count(*) FROM pg_stat_activity"
@@ -63,6 +66,51 @@ def _engine(url: str) -> Engine:
     # Nothing is prepared: it would not survive PgBouncer.
     options = {"prepare_threshold": None} if kind(url) == "postgresql" else {}
     return create_engine(url, isolation_level="AUTOCOMMIT", connect_args=options)
+
+
+class EngineURL(str):
+    """The URL of a database that `Sessions` reaches by an engine of the app.
+
+    Attributes:
+        driver: the library, as SQLAlchemy calls it with its dialect: ``postgresql+psycopg``.
+    """
+
+    __slots__ = ("driver",)
+    driver: str
+
+    @classmethod
+    def of(cls, url: str, driver: str) -> EngineURL:
+        made = cls(url)
+        made.driver = driver
+        return made
+
+
+def app_engine(url: str, driver: str, **options: Any) -> AsyncEngine:
+    """An engine of an app's own, with which nothing is prepared where the URL says so."""
+    place = make_url(url)
+    if place.query.get("statement_cache_size") == "0":  # behind PgBouncer
+        asyncpg = driver.endswith("asyncpg")
+        unprepared = {"statement_cache_size": 0} if asyncpg else {"prepare_threshold": None}
+        options["connect_args"] = unprepared | options.get("connect_args", {})
+    return create_async_engine(place.set(drivername=driver, query={}), **options)
+
+
+async def run(sessions: Sessions, statement: Executable) -> None:
+    """Run a statement on the database of `Sessions`, as the app would."""
+    if isinstance(sessions.database, Database):
+        await sessions.database.execute(statement)
+    else:
+        async with sessions.database.begin() as connection:
+            await connection.execute(statement)
+
+
+async def rows_of(sessions: Sessions) -> Sequence[Any]:
+    """All rows of the table, as the app would read them."""
+    query = select(*sessions.table.c).order_by(sessions.table.c.id)
+    if isinstance(sessions.database, Database):
+        return [row._mapping for row in await sessions.database.fetch_all(query)]
+    async with sessions.database.connect() as connection:
+        return [row._mapping for row in await connection.execute(query)]
 
 
 @contextmanager

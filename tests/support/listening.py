@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
+from asgi_sessions._database.pools.base import Lease
 from asgi_sessions._store.listener import Listener
 
 
-class Connection:
-    """What the listener asks of asyncpg's."""
+class Connection(Lease):
+    """What the listener asks of asyncpg's, lent by itself."""
 
     def __init__(self) -> None:
+        self.raw = self
         self.log: list[str] = []
         self.hear: Callable[..., None] = print
         self.lose: Callable[..., None] = print
@@ -31,7 +35,9 @@ class Connection:
         if self.dead:
             raise OSError("no answer")
 
-    async def close(self) -> None:
+    def transaction(self) -> Any: ...
+
+    async def give_back(self, *, broken: bool) -> None:
         self.log.append("close")
         if self.dead:
             raise OSError("no answer")
@@ -71,6 +77,7 @@ class Server:
     def listener(self, timeout: float = 5) -> Listener:
         return Listener(
             self.connect,
+            AsyncpgDriver(),
             "ended",
             tell=self.tell,
             heard=self.heard.append,

@@ -54,7 +54,8 @@ class Explainer:
                 ((plan,),) = await self._fetch(raw, f"EXPLAIN (FORMAT JSON) {sql}", params)
             finally:
                 await self._fetch(raw, "RESET enable_seqscan", ())
-            return [str(node) for node in nodes(json.loads(plan)[0]["Plan"]) if is_whole(node)]
+            plans = plan if isinstance(plan, list) else json.loads(plan)  # drivers differ
+            return [str(node) for node in nodes(plans[0]["Plan"]) if is_whole(node)]
         # id, select_type, table, type, possible_keys, key, ...
         rows = await self._fetch(raw, f"EXPLAIN {sql}", params)
         # <derived2>: what another step has found.

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, insert, text
 
 from asgi_sessions import Session, Sessions
 from tests.support import Clock
+from tests.support.engines import rows_of, run
 
 #: More than three of the batches in which sessions end, which are of 256 rows or more.
 MANY = 3 * 256 + 40
@@ -58,14 +59,13 @@ async def session_of(sessions: Sessions, sid: str) -> Session:
 
 async def table_of(sessions: Sessions) -> list[dict[str, Any]]:
     """All rows with all columns, as somebody who has the database reads them."""
-    query = sessions.table.select().order_by(sessions.table.c.id)
-    return [dict(row._mapping) for row in await sessions.database.fetch_all(query)]
+    return [dict(row) for row in await rows_of(sessions)]
 
 
 @asynccontextmanager
 async def outage(sessions: Sessions) -> AsyncIterator[None]:
     """The database answers each statement with an error."""
     name = sessions.table.name
-    await sessions.database.execute(text(f"ALTER TABLE {name} RENAME TO {name}_away"))
+    await run(sessions, text(f"ALTER TABLE {name} RENAME TO {name}_away"))
     yield
-    await sessions.database.execute(text(f"ALTER TABLE {name}_away RENAME TO {name}"))
+    await run(sessions, text(f"ALTER TABLE {name}_away RENAME TO {name}"))

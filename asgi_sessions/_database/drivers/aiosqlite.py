@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from threading import Thread, main_thread
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import (
     ColumnElement,
@@ -45,6 +45,8 @@ class AiosqliteDriver(Driver):
 
     def __init__(self) -> None:
         self.dialect = pysqlite.dialect(paramstyle="qmark")
+        #: What an app's own connections have for a busy_timeout.
+        self._patience: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         rows: Sequence[Record] = await raw.execute_fetchall(sql, params)
@@ -78,6 +80,8 @@ class AiosqliteDriver(Driver):
         return isinstance(error, sqlite3.IntegrityError) or any(sign in text for sign in _SIGNS)
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- as Driver
+        if not owned:
+            ((self._patience[raw],),) = await raw.execute_fetchall("PRAGMA busy_timeout")
         # In milliseconds; short of the timeout, because a thread that waits cannot be broken off.
         await raw.execute_fetchall(f"PRAGMA busy_timeout = {int(timeout * 800)}")
         if owned:
@@ -85,6 +89,14 @@ class AiosqliteDriver(Driver):
             # app's own database is left as it is.
             await raw.execute_fetchall("PRAGMA journal_mode = WAL")
         _stop_at_exit(raw)
+
+    async def restore(self, raw: Raw, *, by_index: bool) -> None:  # noqa: ARG002 -- as Driver
+        _open.discard(raw)
+        if (patience := self._patience.pop(raw, None)) is not None:
+            await raw.execute_fetchall(f"PRAGMA busy_timeout = {patience}")
+
+    async def discard(self, raw: Raw) -> None:
+        await self.close(raw)
 
     async def opened(self, opening: Coroutine[Any, Any, Holder]) -> Holder:
         """By a task that the end of the event loop does not find: aiosqlite forgets the file that
@@ -111,6 +123,78 @@ class AiosqliteDriver(Driver):
             Thread(target=raw.stop).start()
 
 
+_SAVEPOINT = "asgi_sessions"
+
+
+class SharedAiosqliteDriver(AiosqliteDriver):
+    """aiosqlite on the only connection there is, on which the app's own statements run, too.
+
+    Each statement is committed by itself, unless the app has begun a transaction: then it is part
+    of that. Only one of our own transactions runs at a time.
+    """
+
+    shared = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._nested = False
+
+    async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
+        return (await self._do(raw, sql, params))[0]
+
+    async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
+        return (await self._do(raw, sql, params))[1]
+
+    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- as Driver
+        """Change nothing: it is the app's."""
+
+    async def restore(self, raw: Raw, *, by_index: bool) -> None:
+        """Nothing has been changed."""
+
+    async def discard(self, raw: Raw) -> None:
+        """Keep it: there is no other."""
+
+    async def opened(self, opening: Coroutine[Any, Any, Holder]) -> Holder:
+        return await opening
+
+    async def begin(self, raw: Raw) -> None:
+        self._nested = raw.in_transaction
+        await raw.execute_fetchall(f"SAVEPOINT {_SAVEPOINT}" if self._nested else "BEGIN")
+
+    async def commit(self, raw: Raw) -> None:
+        if self._nested:
+            await raw.execute_fetchall(f"RELEASE {_SAVEPOINT}")
+        else:
+            await raw.commit()
+
+    async def rollback(self, raw: Raw) -> None:
+        if self._nested:
+            await raw.execute_fetchall(f"ROLLBACK TO {_SAVEPOINT}")
+            await raw.execute_fetchall(f"RELEASE {_SAVEPOINT}")
+        else:
+            await raw.rollback()
+
+    def leave(self, raw: Raw) -> None:
+        """Keep it: there is no other."""
+
+    async def _do(self, raw: Raw, sql: str, params: Sequence[Any]) -> tuple[Sequence[Record], int]:
+        """Run a statement in one go, so that no statement of the app comes between it and its
+        commit.
+        """
+
+        def run(connection: sqlite3.Connection) -> tuple[Sequence[Record], int]:
+            before = connection.in_transaction
+            try:
+                cursor = connection.execute(sql, params)
+                return cursor.fetchall(), cursor.rowcount
+            finally:
+                if connection.in_transaction and not before:
+                    connection.commit()
+
+        found: tuple[Sequence[Record], int] = await raw._execute(run, raw._conn)  # noqa: SLF001 -- there is no other way
+        return found
+
+
 #: SQLite has one number for what it cannot make sense of.
 _SIGNS = ("no such table", "no such column", "has no column named")
 
@@ -130,6 +214,7 @@ def _stop(task: asyncio.Task[Holder]) -> None:
     """Close what nobody waits for any more."""
     if not task.cancelled() and task.exception() is None:
         with suppress(Exception):
+            task.result().leave()
             task.result().raw.stop()
 
 

@@ -2,108 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
-from sqlalchemy import (
-    ColumnElement,
-    FromClause,
-    Insert,
-    Select,
-    Table,
-    Text,
-    any_,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    select,
-    values,
-)
-from sqlalchemy import column as sql_column
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import make_url
 
-from asgi_sessions._database.statement import Record, packing
-from asgi_sessions._errors import ConfigurationError
+from asgi_sessions._database.statement import Record
 
-from .base import Driver, Found, InClause, Raw
+from .base import Listening, Raw
+from .postgresql import PostgreSQLDriver
 
-_COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
-    nullif(a.atttypmod, -1) - 4, a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
-_HOLDS: dict[str, type] = {
-    "bool": bool,
-    "bytea": bytes,
-    "int4": int,
-    "int8": int,
-    "text": str,
-    "timestamptz": datetime,
-    "varchar": str,
-}
+#: Statements that asyncpg keeps prepared unless it is told another number.
+_CACHED = 100
 
 
-class AsyncpgDriver(Driver):
-    """asyncpg."""
+class AsyncpgDriver(PostgreSQLDriver):
+    """asyncpg.
 
-    system: ClassVar = "PostgreSQL"
-    notifies: ClassVar = True
-    locks: ClassVar = True
-    orders_nulls: ClassVar = True
-    skips = True
-    batch: ClassVar = 0.005
-    # With a parameter each. A plan for an array of any length takes it for one of ten, so that
-    # PostgreSQL prefers to plan anew for a shorter one, which costs more than to read its rows.
-    few: ClassVar = 16
-    # asyncpg does not cache long statements and encodes array items twice, so inserting the rows
-    # one by one, pipelined, is the cheapest way.
-    row_by_row: ClassVar = True
+    It does not cache long statements and encodes array items twice, so inserting the rows one by
+    one is the cheapest way here, too.
+    """
+
+    unprepared: ClassVar = (
+        "?statement_cache_size=0 (beside the URL of a databases.Database of your own, "
+        "statement_cache_size=0; to an AsyncEngine of your own, "
+        'connect_args={"statement_cache_size": 0}; in session mode, or if the pooler keeps '
+        "prepared statements apart, 99)"
+    )
 
     def __init__(self, *, decided: bool = False) -> None:
-        self.dialect = make_url("postgresql+asyncpg://").get_dialect()()
-        # Whether prepared statements are known to be good, or somebody has said so.
-        self._decided = decided
+        super().__init__(make_url("postgresql+asyncpg://").get_dialect()(), decided=decided)
 
     async def connect(self, **options: Any) -> Raw:  # noqa: ANN401 -- asyncpg's
         import asyncpg  # noqa: PLC0415 -- only there with PostgreSQL
 
         return await asyncpg.connect(**options)
 
-    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
-        """Refuse to prepare statements where others would run them: asyncpg gives them the same
-        names in each process, and a pooler takes the processes' turns on one connection.
-        """
-        if self._decided:
-            return
-        # Without parameters `execute` prepares nothing. A pooler invents the number of the process.
-        same = f"SELECT 1 WHERE pg_backend_pid() = {int(raw.get_server_pid())}"
-        if await raw.execute(same) != "SELECT 1":
-            raise ConfigurationError(
-                "behind PgBouncer or another pooler the URL needs ?statement_cache_size=0, or "
-                "processes would run one another's statements; for a databases.Database of your "
-                "own, statement_cache_size=0; in session mode, or if the pooler keeps prepared "
-                "statements apart, 100"
-            )
-        self._decided = True
+    def pid(self, raw: Raw) -> int:
+        return int(raw.get_server_pid())
+
+    def prepares(self, raw: Raw) -> bool:
+        # There is no public one. Whoever has chosen another number than asyncpg has thought of it.
+        config = getattr(raw, "_config", None)
+        return getattr(config, "statement_cache_size", _CACHED) == _CACHED
+
+    async def simple(self, raw: Raw, sql: str) -> int:
+        status: str = await raw.execute(sql)  # "SELECT 1"
+        return int(status.rpartition(" ")[2]) if status.startswith("SELECT") else 0
 
     def socket(self, raw: Raw) -> Any:  # noqa: ANN401 -- of asyncio, of uvloop
         transport = getattr(raw, "_transport", None)  # there is no public one
         return None if transport is None else transport.get_extra_info("socket")
-
-    async def by_index(self, raw: Raw) -> None:
-        """A statement that was planned while the table was empty would read all of it ever after,
-        until somebody has the table looked at. Behind a pooler nothing is set, which others would
-        find so.
-        """
-        number = int(raw.get_server_pid())
-        await raw.execute(
-            f"SELECT set_config('enable_seqscan', 'off', false) WHERE pg_backend_pid() = {number}"
-        )
 
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         rows: Sequence[Record] = await raw.fetch(sql, *params)
@@ -113,87 +64,49 @@ class AsyncpgDriver(Driver):
         status: str = await raw.execute(sql, *params)  # "UPDATE 3"
         return int(status.rpartition(" ")[2])
 
-    def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> InClause:
-        """One parameter for many, an array; of few, whose statement is planned once for all. Each
-        is looked for by itself: in a table that is empty PostgreSQL would rather read all of it
-        than look for some, and would keep to that when it has grown.
-        """
-        given = list(keys)
-        if len(given) > self.few:
-            return self._among_many(column, given)
-        mine = super().among(column, given)
-        if len(mine.values) == 1:
-            return mine
-        kept = {**dict.fromkeys(mine.values), **dict(zip(mine.values, given, strict=False))}
-
-        def each() -> tuple[ColumnElement[Any], FromClause, ColumnElement[Any]]:
-            names = [(bindparam(name, type_=column.type),) for name in kept]
-            table = values(sql_column("k", column.type), name="given").data(names)
-            return column, table, table.c.k
-
-        return mine._replace(values=kept, each=each)
-
-    def _among_many(self, column: ColumnElement[Any], given: list[Any]) -> InClause:
-        name = f"p_{column.name}_any"
-
-        def array() -> ColumnElement[Any]:
-            return bindparam(name, type_=postgresql.ARRAY(column.type))
-
-        def each() -> tuple[ColumnElement[Any], FromClause, ColumnElement[Any]]:
-            listed = func.unnest(array()).table_valued(sql_column("k", column.type))
-            table = listed.render_derived("given")
-            return column, table, table.c.k
-
-        return InClause(
-            column.name, lambda: column == any_(array()), {name: given}, many=True, each=each
-        )
-
-    def one_of(self, column: ColumnElement[Any], found: Select[Any]) -> ColumnElement[bool]:
-        # Of an array it knows that it is short, and looks each up in the index.
-        return column == any_(func.array(found.scalar_subquery()))
-
-    def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
-        if not many:
-            return None  # JSON takes the server longer than it saves
-        row = func.json_build_array(*packing(rows.subquery().c, digits=_digits))
-        return select(func.string_agg(cast(row, Text), literal_column("','")))
-
     async def run(self, raw: Raw, sql: str, params: Sequence[Sequence[Any]]) -> None:
         await raw.executemany(sql, params)
 
-    def insert_once(self, table: Table) -> Insert:
-        return postgresql.insert(table).on_conflict_do_nothing()
-
-    async def columns(self, raw: Raw, table: Table) -> list[Found]:
-        name = self.dialect.identifier_preparer.format_table(table)
-        return [
-            Found(
-                column,
-                shown,
-                frozenset({_HOLDS[kind]} if kind in _HOLDS else ()),
-                length if kind == "varchar" else None,
-                None,
-                required,
-            )
-            for column, shown, kind, length, required in await self.fetch(raw, _COLUMNS, (name,))
-        ]
-
-    def of_tables(self, error: Exception) -> bool:
-        # Of their classes: data exceptions (asyncpg's own word for a value that a column cannot
-        # take, too), constraints, names and types.
-        return (getattr(error, "sqlstate", None) or "")[:2] in {"22", "23", "42"}
-
-    def is_transient(self, error: Exception) -> bool:
-        # serialization_failure, deadlock_detected
-        return getattr(error, "sqlstate", None) in {"40001", "40P01"}
-
-    def already_exists(self, error: Exception) -> bool:
-        # unique_violation, duplicate_table: two processes made it at once, IF NOT EXISTS or not.
-        return getattr(error, "sqlstate", None) in {"23505", "42P07"}
+    async def listen(self, raw: Raw, channel: str, heard: Callable[[str], None]) -> _Listening:
+        listening = _Listening(raw, channel, heard)
+        await raw.add_listener(channel, listening.hear)
+        return listening
 
     def abandon(self, raw: Raw) -> None:
         raw.terminate()
 
 
-def _digits(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    return func.encode(column, literal_column("'hex'"))
+class _Listening(Listening):
+    def __init__(self, raw: Raw, channel: str, heard: Callable[[str], None]) -> None:
+        self._raw = raw
+        self._channel = channel
+        self._heard = heard
+        loop = asyncio.get_running_loop()
+        self._lost: asyncio.Future[None] = loop.create_future()
+        self._news = asyncio.Event()
+        raw.add_termination_listener(self._lose)
+
+    def hear(self, *told: Any) -> None:  # noqa: ANN401 -- connection, process, channel, payload
+        """Called by asyncpg."""
+        self._heard(told[-1])
+        self._news.set()
+
+    def _lose(self, _: object) -> None:
+        if not self._lost.done():
+            self._lost.set_result(None)
+        self._news.set()
+
+    async def wait(self, seconds: float) -> None:
+        self._news.clear()
+        if not self._lost.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+        if self._lost.done():
+            raise ConnectionError("the connection that listens was lost")
+
+    async def pulse(self) -> None:
+        await self._raw.execute("SELECT 1")
+
+    async def stop(self) -> None:
+        await self._raw.remove_listener(self._channel, self.hear)

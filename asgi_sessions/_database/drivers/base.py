@@ -37,6 +37,9 @@ class HasRaw(Protocol):
 
     raw: Raw
 
+    def leave(self) -> None:
+        """Let go of it without waiting."""
+
 
 Holder = TypeVar("Holder", bound=HasRaw)
 
@@ -103,6 +106,26 @@ class Found(NamedTuple):
     required: bool
 
 
+class Listening(ABC):
+    """Hears what is told on a channel of the database (`Driver.listen`)."""
+
+    @abstractmethod
+    async def wait(self, seconds: float) -> None:
+        """Hear for so long, or until something has been heard.
+
+        Raises:
+            Exception: a driver's own, if the connection is lost.
+        """
+
+    @abstractmethod
+    async def pulse(self) -> None:
+        """Ask the server for a sign of life."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Hear no more."""
+
+
 class Driver(ABC):
     """How to speak to one kind of database through one library. `raw` is its own connection."""
 
@@ -131,6 +154,8 @@ class Driver(ABC):
     few: ClassVar[int] = 1
     #: Whether an INSERT writes one row, and is run for each; else one writes all.
     row_by_row: ClassVar[bool] = False
+    #: Whether the app uses the same connection at the same time.
+    shared: ClassVar[bool] = False
     #: Seconds to wait after a failed connect, so that the driver can clean up.
     last_word: ClassVar[float] = 0
     dialect: Dialect
@@ -147,6 +172,18 @@ class Driver(ABC):
         """Execute a statement once for each set of parameters."""
         for each in params:
             await self.execute(raw, sql, each)
+
+    async def begin(self, raw: Raw) -> None:
+        """Begin a transaction on a connection in autocommit mode."""
+        await self.execute(raw, "BEGIN", ())
+
+    async def commit(self, raw: Raw) -> None:
+        """Commit what has been done since `begin`."""
+        await self.execute(raw, "COMMIT", ())
+
+    async def rollback(self, raw: Raw) -> None:
+        """Undo what has been done since `begin`."""
+        await self.execute(raw, "ROLLBACK", ())
 
     @abstractmethod
     def insert_once(self, table: Table) -> Insert:
@@ -207,14 +244,30 @@ class Driver(ABC):
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: B027, ASYNC109 -- not all have to; what a connection is told
         """Make a new connection ready."""
 
+    async def restore(self, raw: Raw, *, by_index: bool) -> None:  # noqa: B027 -- not all have to
+        """Undo the settings of `prepare`, and of `by_index` if it has changed one, for a pool that
+        does not do so itself.
+        """
+
+    async def listen(self, raw: Raw, channel: str, heard: Callable[[str], None]) -> Listening:
+        """Listen to a channel; where the driver `notifies`.
+
+        Args:
+            raw: a connection that does nothing else.
+            channel: its name.
+            heard: called with each payload.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     async def columns(self, raw: Raw, table: Table) -> list[Found]:
         """The columns of the table that has this name; none if there is no such table."""
 
-    async def by_index(self, raw: Raw) -> None:  # noqa: B027 -- not all have to
+    async def by_index(self, raw: Raw) -> bool:  # noqa: ARG002 -- not all have to
         """Have rows found by indexes, whatever the database thinks of the table, until this
-        connection is given back.
+        connection is given back; whether that has changed a setting.
         """
+        return False
 
     async def ddl_dialect(self, raw: Raw) -> Dialect:  # noqa: ARG002 -- for those who have to ask
         """The dialect in which to make tables."""
@@ -246,6 +299,14 @@ class Driver(ABC):
 
     def abandon(self, raw: Raw) -> None:  # noqa: B027 -- a thread has no other end
         """Close the socket without waiting for the server."""
+
+    async def close(self, raw: Raw) -> None:
+        """Close a connection that no pool takes back."""
+        await raw.close()
+
+    async def discard(self, raw: Raw) -> None:
+        """Close a connection that no pool takes back, and that may not answer any more."""
+        self.abandon(raw)
 
 
 @cache  # one entry for each power of two

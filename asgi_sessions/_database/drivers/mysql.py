@@ -182,6 +182,9 @@ class MySQLDriver(Driver):
     def already_exists(self, error: Exception) -> bool:
         return error.args[:1] in {(1050,), (1061,)}  # ER_TABLE_EXISTS_ERROR, ER_DUP_KEYNAME
 
+    async def close(self, raw: Raw) -> None:
+        await raw.ensure_closed()
+
     def abandon(self, raw: Raw) -> None:
         with suppress(Exception):
             raw.close()

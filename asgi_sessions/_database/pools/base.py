@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from asgi_sessions._database.drivers.base import Driver, Raw
+from asgi_sessions._errors import SessionsError
 
 
 class Lease(ABC):
@@ -20,9 +22,11 @@ class Lease(ABC):
 
     Attributes:
         raw: the driver's own connection, to which statements go without a detour.
+        by_index: whether `Driver.by_index` has changed a setting of it.
     """
 
     raw: Raw
+    by_index: bool = False
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[object]:
@@ -41,6 +45,14 @@ class Lease(ABC):
                 it again.
         """
 
+    @property
+    def stale(self) -> bool:
+        """Whether the app has replaced its pool since, so that another one is to be borrowed."""
+        return False
+
+    def leave(self) -> None:  # noqa: B027 -- not all have to
+        """Let go of the connection without waiting: its event loop is gone."""
+
 
 class Pool(ABC):
     """The connections of one event loop.
@@ -50,11 +62,15 @@ class Pool(ABC):
         owned: whether we made it, so that its connections may be set up as we like. An app's own
             are left as they are.
         hold: whether connections may be kept while there is nothing to do.
+        frugal: whether no more of them are kept than requests wait for.
+        replaceable: whether the app may replace the pool, so that leases become stale.
     """
 
     driver: Driver
     owned: bool
     hold: bool
+    frugal: bool = False
+    replaceable: bool = False
 
     @property
     @abstractmethod
@@ -78,12 +94,22 @@ class Pool(ABC):
     async def borrow(self) -> Lease:
         """A connection, as soon as there is one."""
 
-    async def connect(self) -> Raw:
-        """A connection beside those of the pool, with the same options, on which to listen.
+    async def connect(self) -> Lease:
+        """A connection on which to listen, which is closed when it is given back.
 
-        It is asked for only where the driver `notifies`, and whoever asked closes it.
+        It is asked for only where the driver `notifies`.
         """
         raise NotImplementedError
+
+    def on_replaced(self, then: Callable[[], None]) -> None:  # noqa: B027 -- as `replaceable`
+        """Have something called in the event loop when the app has replaced the pool."""
+
+    def shortage(self) -> SessionsError | None:
+        """Why nothing can be borrowed, if the reason is that too many connections are in use."""
+        return None
+
+    def leave(self) -> None:  # noqa: B027 -- not all have to
+        """The event loop was closed without a word, so nothing can be awaited any more."""
 
 
 class Source(ABC):

@@ -54,6 +54,14 @@ _KINDS = {
     "mysql": _AIOMYSQL,
 }
 
+#: The libraries that may be named, as SQLAlchemy spells it; a URL need not name one.
+_LIBRARIES = {
+    "sqlite": {"", "aiosqlite"},
+    "postgresql": {"", "asyncpg"},
+    "postgres": {"", "asyncpg"},
+    "mysql": {"", "aiomysql", "asyncmy"},
+}
+
 #: What asyncpg's `create_pool` takes, and its `connect` does not.
 _OF_POOLS = {
     "connect",
@@ -74,10 +82,10 @@ def kind_of(url: DatabaseURL) -> _Kind:
         ConfigurationError: for one that is not supported.
         KeyError: for one that `databases` does not know.
     """
-    if url.driver == "aiopg":
+    if url.dialect in _KINDS and url.driver not in _LIBRARIES[url.dialect]:
         raise ConfigurationError(
-            f"{url.scheme} is not supported: use sqlite, postgresql (asyncpg), mysql (aiomysql) "
-            "or mysql+asyncmy"
+            f"{url.scheme} is not supported: use sqlite (aiosqlite), postgresql (asyncpg), "
+            "postgresql+psycopg, mysql (aiomysql) or mysql+asyncmy"
         )
     return _ASYNCMY if url.scheme == "mysql+asyncmy" else _KINDS[url.dialect]
 
@@ -182,7 +190,7 @@ class DatabasesPool(Pool):
         await borrowed.__aenter__()
         return DatabasesLease(borrowed)
 
-    async def connect(self) -> Raw:
+    async def connect(self) -> Lease:
         """A connection of asyncpg that its pool does not count."""
         url, given = self.database.url, self.database.options
         options = {name: given[name] for name in {*given} - _OF_POOLS}
@@ -197,7 +205,7 @@ class DatabasesPool(Pool):
             "database": url.database,
         }
         connect = given.get("connect", self.driver.connect)
-        return await connect(**{**place, **options})
+        return ApartLease(await connect(**{**place, **options}), self.driver)
 
 
 class DatabasesLease(Lease):
@@ -223,6 +231,23 @@ class DatabasesLease(Lease):
         await self._borrowed.__aexit__()
 
 
+class ApartLease(Lease):
+    """A connection that was opened beside the pool, to do nothing but listen."""
+
+    def __init__(self, raw: Raw, driver: Driver) -> None:
+        self.raw = raw
+        self._driver = driver
+
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        raise NotImplementedError
+
+    async def give_back(self, *, broken: bool) -> None:
+        if broken:
+            await self._driver.discard(self.raw)
+        else:
+            await self._driver.close(self.raw)
+
+
 def _lowered(max_idle: float, url: str) -> float:
     """The seconds that a connection may rest, if the URL may say less; -1 says nothing."""
     try:
@@ -235,6 +260,8 @@ def _lowered(max_idle: float, url: str) -> float:
 
 def _make(url: str, max_idle: float) -> Database:
     try:
+        if url.startswith("mariadb"):  # SQLAlchemy tells the two apart, `databases` does not
+            url = "mysql" + url.removeprefix("mariadb")
         place = DatabaseURL(url)
         _ = place.port  # what is no number raises here
         kind = kind_of(place)
