@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from databases import Database, DatabaseURL
-from sqlalchemy import Connection, Engine, Executable, create_engine, make_url, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    TextClause,
+    create_engine,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.schema import ExecutableDDLElement
 
 from asgi_sessions import Sessions
 
@@ -95,7 +104,7 @@ def app_engine(url: str, driver: str, **options: Any) -> AsyncEngine:
     return create_async_engine(place.set(drivername=driver, query={}), **options)
 
 
-async def run(sessions: Sessions, statement: Executable) -> None:
+async def run(sessions: Sessions, statement: ExecutableDDLElement | TextClause) -> None:
     """Run a statement on the database of `Sessions`, as the app would."""
     if isinstance(sessions.database, Database):
         await sessions.database.execute(statement)
