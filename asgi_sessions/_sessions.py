@@ -15,6 +15,7 @@ from sqlalchemy import MetaData, Table, Update, make_url
 
 from ._connection.binding import DeviceBinding, check_binding
 from ._connection.context import Conn, RequestContext, scope_of
+from ._database.pools.app_connection import join
 from ._database.source import source_of
 from ._errors import ConfigurationError, InvalidSession
 from ._model.changeset import checked
@@ -33,6 +34,7 @@ from ._service.background import BackgroundTasks
 from ._service.core import Core, unproved
 from ._service.events import EventHandler, Events, check_handler
 from ._service.identity import identify
+from ._service.joining import Transaction
 from ._service.options import (
     AutoStart,
     Clock,
@@ -48,8 +50,10 @@ from ._store.tables import ddl
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from ._database.pools.app_connection import AppConnection
 else:  # it needs greenlet, and takes its time to be imported
-    AsyncEngine = Any
+    AppConnection = AsyncEngine = Any
 
 SQLDialect = Literal["sqlite", "postgresql", "mariadb", "mysql"]
 
@@ -292,15 +296,22 @@ class Sessions:
 
     # --- the seven functions of Auth.Session ---------------------------------------------------
 
-    async def insert(self, conn: Conn, person: object) -> Session:
+    async def insert(
+        self, conn: Conn, person: object, *, connection: AppConnection | None = None
+    ) -> Session:
         """Insert a new session for a person. Touches no cookie and no state: for tokens that
         carry the sid as a claim.
+
+        Args:
+            conn: the request, whose User-Agent and address are kept.
+            person: an object or mapping with an id; see `Person`.
+            connection: as in `start_session`.
 
         Raises:
             ConfigurationError: if the person has no id.
             InvalidSession: if an attribute cannot be stored.
         """
-        core = self._core
+        core = await self._core_on(connection)
         started = await core.start(
             device_from_scope(scope_of(conn)), identify(person, core.settings), remember=True
         )
@@ -315,7 +326,14 @@ class Sessions:
         """
         return self._context(conn).session
 
-    async def start_session(self, conn: Conn, person: object, *, remember: bool = True) -> Session:
+    async def start_session(
+        self,
+        conn: Conn,
+        person: object,
+        *,
+        remember: bool = True,
+        connection: AppConnection | None = None,
+    ) -> Session:
         """Log a person in: insert a session, set ``state.sid`` and ``state.session``; the cookie
         follows on the response. A live session of this browser ends (``replaced``, ASVS 7.2.4).
 
@@ -323,13 +341,18 @@ class Sessions:
             conn: the request; a WebSocket before it is accepted.
             person: an object or mapping with an id; see `Person`.
             remember: whether the cookie outlives the browser.
+            connection: an `AsyncConnection` or `AsyncSession` of SQLAlchemy on the same database.
+                The session is part of its transaction: what follows from it, the cookie too,
+                happens once that has committed, which has to be before the response begins. After
+                a rollback nothing has happened.
 
         Raises:
             ConfigurationError: if the person has no id, or the response has begun.
             InvalidSession: if an attribute cannot be stored.
         """
-        core, context = self._core, self._context(conn)
+        context = self._context(conn)
         self._may_change(context)
+        core = await self._core_on(connection, context)
         identified = identify(person, core.settings)
         started = await core.start(
             device_from_scope(scope_of(conn)),
@@ -387,23 +410,41 @@ class Sessions:
         row: Row | None = scope_of(conn).get(self._key, RequestContext).row
         return None if row is None else (await self._core.end(row.id, reason))[0]
 
-    async def end_session(self, conn: Conn, *, reason: str = "logout") -> Session | None:
-        """Log out: `update_session_end`, drop ``state.sid``, clear the cookie (ASVS 7.4.1)."""
+    async def end_session(
+        self,
+        conn: Conn,
+        *,
+        reason: str = "logout",
+        connection: AppConnection | None = None,
+    ) -> Session | None:
+        """Log out: `update_session_end`, drop ``state.sid``, clear the cookie (ASVS 7.4.1).
+
+        Args:
+            conn: the request.
+            reason: ``logout`` or a word of yours, at most 50 characters.
+            connection: as in `start_session`: the cookie is cleared if the end has committed.
+        """
         context = self._context(conn)
         self._refuse_excluded(context)
         if context.error is not None:
             raise context.error  # to say that it has ended would be a guess
         # Also one that is not in use because nobody vouches for its person just now.
         sid = context.replaceable
-        session = None if sid is None else (await self._core.end(sid, reason))[0]
+        core = await self._core_on(connection, context)
+        session = None if sid is None else (await core.end(sid, reason))[0]
         context.drop()
-        context.take()
+        context.take(sid)
         return session
 
     # --- more of one's own session --------------------------------------------------------------
 
     async def renew_session(
-        self, conn: Conn, *, acr: str | None = None, amr: Sequence[str] = ()
+        self,
+        conn: Conn,
+        *,
+        acr: str | None = None,
+        amr: Sequence[str] = (),
+        connection: AppConnection | None = None,
     ) -> Session | None:
         """After a password or a second factor: a new secret under the same sid, and
         `authenticated_at` is now (ASVS 7.2.4, 7.5.1). None without a live session.
@@ -417,6 +458,7 @@ class Sessions:
             conn: the request; a WebSocket before it is accepted.
             acr: how well the person is authenticated now; None leaves it as it is.
             amr: the methods that were used, such as ``["pwd", "otp"]``; none leaves them.
+            connection: as in `start_session`.
 
         Raises:
             ConfigurationError: if the response has begun.
@@ -429,22 +471,30 @@ class Sessions:
             "amr": amr or (shown.amr if shown else ()),
             "authenticated_at": self._core.settings.now(),
         }
-        return await self._renew(context, proof)
+        return await self._renew(context, proof, connection)
 
-    async def rotate_session(self, conn: Conn) -> Session | None:
+    async def rotate_session(
+        self, conn: Conn, *, connection: AppConnection | None = None
+    ) -> Session | None:
         """A new secret and a new cookie under the same sid, without claiming that the person has
         proved anything: after a change of roles, or where a cookie may have been seen. None without
         a live session.
 
         Args:
             conn: the request; a WebSocket before it is accepted.
+            connection: as in `start_session`.
 
         Raises:
             ConfigurationError: if the response has begun.
         """
-        return await self._renew(self._context(conn), {})
+        return await self._renew(self._context(conn), {}, connection)
 
-    async def _renew(self, context: RequestContext, proof: Mapping[str, Any]) -> Session | None:
+    async def _renew(
+        self,
+        context: RequestContext,
+        proof: Mapping[str, Any],
+        connection: AppConnection | None,
+    ) -> Session | None:
         self._may_change(context)
         if context.row is None:
             return None
@@ -454,7 +504,8 @@ class Sessions:
             if row is None or not row.live(settings.now(), settings.terms):
                 context.drop()
             return context.session
-        renewed = await self._core.renew(context.row, context.presented, proof)
+        core = await self._core_on(connection, context)
+        renewed = await core.renew(context.row, context.presented, proof)
         if renewed is None:
             context.drop()
             return None
@@ -476,13 +527,23 @@ class Sessions:
         proof = None if session is None else session.authenticated_at
         return is_fresh(proof, self._core.settings.now(), max_age)
 
-    async def end_other_sessions(self, conn: Conn) -> int:
-        """End the person's other sessions in this app (``revoked``, ASVS 7.4.3); how many."""
+    async def end_other_sessions(
+        self, conn: Conn, *, connection: AppConnection | None = None
+    ) -> int:
+        """End the person's other sessions in this app (``revoked``, ASVS 7.4.3); how many.
+
+        Args:
+            conn: the request.
+            connection: as in `start_session`.
+        """
         session = self.current(conn)
         if session is None:
             return 0
         return await self.end_all_sessions(
-            session.person_id, app_id=session.app_id, except_sid=session.id
+            session.person_id,
+            app_id=session.app_id,
+            except_sid=session.id,
+            connection=connection,
         )
 
     # --- any person's sessions ------------------------------------------------------------------
@@ -527,6 +588,7 @@ class Sessions:
         person_id: object = ANYBODY,
         app_id: AppId = None,
         reason: str = "revoked",
+        connection: AppConnection | None = None,
     ) -> Session | None:
         """End one session: the lost phone. It holds at the very next request, in every process.
 
@@ -538,6 +600,7 @@ class Sessions:
                 `Sessions`, or another one, or `ALL_APPS`. In another app the same id may be
                 somebody else.
             reason: what to write down; the first end wins.
+            connection: as in `start_session`.
 
         Raises:
             InvalidSession: if an argument cannot be one.
@@ -546,10 +609,16 @@ class Sessions:
         if not SID_PATTERN.fullmatch(str(sid)):
             checked(end_reason=reason)
             return None
-        return (await self._core.end(str(sid), reason, person_id=owner, app_id=app))[0]
+        core = await self._core_on(connection)
+        return (await core.end(str(sid), reason, person_id=owner, app_id=app))[0]
 
     async def end_all_sessions(
-        self, person_id: object, *, app_id: AppId = None, except_sid: str | None = None
+        self,
+        person_id: object,
+        *,
+        app_id: AppId = None,
+        except_sid: str | None = None,
+        connection: AppConnection | None = None,
     ) -> int:
         """End a person's sessions (``revoked``, ASVS 7.4.2); how many. When it is answered, each
         that was live when it began has ended; those that start meanwhile stay. Of many it ends
@@ -563,9 +632,12 @@ class Sessions:
             person_id: str, int or UUID.
             app_id: None for the `app_id` of `Sessions`, or another one, or `ALL_APPS`.
             except_sid: the one to keep.
+            connection: as in `start_session`. All of them end in that one transaction, so that
+                others wait for their rows until it is over.
         """
         spared = except_sid if SID_PATTERN.fullmatch(except_sid or "") else None
-        return await self._core.end_all(*self._ids(person_id, app_id), spared)
+        core = await self._core_on(connection)
+        return await core.end_all(*self._ids(person_id, app_id), spared)
 
     async def readmit(self, person_id: object, *, app_id: AppId = None) -> None:
         """Let a person in again whose sessions were ended, with whatever another layer says of
@@ -692,6 +764,19 @@ class Sessions:
         )
 
     # --- pieces -----------------------------------------------------------------------------------
+
+    async def _core_on(
+        self, connection: AppConnection | None, context: RequestContext | None = None
+    ) -> Core:
+        """What happens to sessions, in the transaction of a connection of the app's if there is
+        one; the response of a request has to know of it.
+        """
+        if connection is None:
+            return self._core
+        transaction = Transaction(self._core, await join(connection))
+        if context is not None:
+            context.transaction = transaction
+        return transaction.core
 
     def _context(self, conn: Conn) -> RequestContext:
         context = scope_of(conn).get(self._key)

@@ -13,6 +13,7 @@ from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import Token
+from asgi_sessions._service.joining import Transaction
 
 
 class HasScope(Protocol):
@@ -51,6 +52,8 @@ class RequestContext:
         brought: the rows of the browser's cookies, if not one that was simply resumed.
         token: what to set the cookie to.
         clear: whether to clear the cookie.
+        cleared_sid: the session that has been logged out.
+        transaction: the app's, of which the latest change was a part.
         undelivered: the sid of a login whose cookie is not on its way yet.
         responding: whether the response has begun, so that headers come too late.
         now: when its session was looked up.
@@ -79,6 +82,8 @@ class RequestContext:
     brought: Sequence[Row | None] = ()
     token: Token | None = None
     clear = False
+    cleared_sid: str | None = None
+    transaction: Transaction | None = None
     undelivered: str | None = None
     responding = False
     now: datetime | None = None
@@ -161,9 +166,10 @@ class RequestContext:
         if token is not None:
             self.token, self.clear, self.tells = token, False, True
 
-    def take(self) -> None:
-        """Have the response clear the cookie."""
+    def take(self, sid: str | None) -> None:
+        """Have the response clear the cookie of this session, if there is one."""
         self.clear = self.tells = True
+        self.cleared_sid = sid
 
     def carry(self, header: tuple[bytes, bytes]) -> None:
         """Have the response carry this header besides."""

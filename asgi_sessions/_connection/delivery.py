@@ -39,20 +39,14 @@ class Delivery:
         """The start of a response, with the cookie that it has to carry."""
         context.responding = True
         failed = message.get("status", 0) >= _SERVER_ERROR
+        if _is_undecided(context):
+            context.token, context.clear = None, False  # the browser keeps what it has
         # A late answer must not bring back the cookie of what has ended meanwhile.
         if context.token is not None and (failed or not await self._core.holds(context.token)):
             context.token = None
         if context.token is None:
             await self._not_delivered(context)  # the app has failed, or has given up the login
-        cookie = None
-        if context.token is not None and context.row is not None and context.session is not None:
-            left = context.session.expires_at - self._settings.now()
-            cookie = self._settings.cookie.render(
-                self._settings.keys.sign(context.token),
-                max_age=max(round(left.total_seconds()), 1) if context.row.remember else None,
-            )
-        elif context.clear:
-            cookie = self._settings.cookie.render("", max_age=0)
+        cookie = await self._cookie(context)
         headers = list(message.get("headers", ()))
         if cookie is not None:
             headers = self._settings.cookie.write(headers, cookie)
@@ -66,6 +60,27 @@ class Delivery:
             headers += self._binding.headers(context)
         return {**message, "headers": headers}
 
+    async def _cookie(self, context: RequestContext) -> bytes | None:
+        """The Set-Cookie value of a response, if it has one."""
+        cookie = self._settings.cookie
+        if context.token is not None and context.row is not None and context.session is not None:
+            left = context.session.expires_at - self._settings.now()
+            return cookie.render(
+                self._settings.keys.sign(context.token),
+                max_age=max(round(left.total_seconds()), 1) if context.row.remember else None,
+            )
+        if context.clear and await self._has_ended(context):
+            return cookie.render("", max_age=0)
+        return None
+
+    async def _has_ended(self, context: RequestContext) -> bool:
+        """Whether the session that was logged out is over: the app may have rolled that back."""
+        sid = context.cleared_sid
+        if context.transaction is None or sid is None:
+            return True
+        row = await self._core.store.by_sid(sid)
+        return row is None or not row.live(self._settings.now(), self._settings.terms)
+
     async def withdraw(self, context: RequestContext) -> None:
         """End the session of a login whose cookie has not reached anybody."""
         if context.undelivered is not None:
@@ -77,8 +92,16 @@ class Delivery:
         if sid is None:
             return
         context.drop()
+        if context.transaction is not None and _is_undecided(context):
+            context.transaction.too_late(sid)
+            return
         try:
             await self._core.end(sid, "not_delivered")
         except SessionsError as error:
             # Nobody has its cookie; it runs out by itself.
             logger.warning("session %s was not delivered and could not be ended: %s", sid, error)
+
+
+def _is_undecided(context: RequestContext) -> bool:
+    """Whether nobody knows yet if the app commits what was done to the session."""
+    return context.transaction is not None and context.transaction.is_open

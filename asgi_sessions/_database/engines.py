@@ -38,7 +38,7 @@ class Engines:
         connection: type[Connection],
         timeout: float,
     ) -> None:
-        self._source = source
+        self.source = source
         self._batched = batched
         self._explain = explain
         self._connection = connection
@@ -64,7 +64,7 @@ class Engines:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._source.database
+            return self.source.database
         return self.here.pool.database
 
     def write(self, work: Work) -> asyncio.Future[Any]:
@@ -102,11 +102,11 @@ class Engines:
             for other in [other for other in self._engines if other.is_closed()]:
                 self._engines.pop(other).leave()
             engine = self._engines[loop] = Engine(
-                self._source.pool(loop),
+                self.source.pool(loop),
                 self._batched,
                 timeout=self.timeout,
                 explain=self._explain,
                 connection=self._connection,
-                max_idle=self._source.max_idle,
+                max_idle=self.source.max_idle,
             )
             return engine

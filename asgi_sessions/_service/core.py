@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -94,6 +95,19 @@ class Core:
             settings.socket_check_interval,
             store.listener if settings.notify else None,
         )
+
+    def within(
+        self,
+        store: Store,
+        events: Events,
+        background: BackgroundTasks,
+        live_connections: LiveConnections,
+    ) -> Core:
+        """The same, with other rows to work on and others to report to."""
+        other = copy(self)
+        other.store, other.events = store, events
+        other.background, other.live_connections = background, live_connections
+        return other
 
     # --- values -------------------------------------------------------------------------------
 

@@ -113,7 +113,7 @@ class Events:
         background: BackgroundTasks,
     ) -> None:
         self._handler = handler
-        self._now = now
+        self.now = now
         self._background = background
         self._metrics = _metrics.METRICS
         #: When the outage began that is not over.
@@ -155,7 +155,7 @@ class Events:
         """Cookies that look like ours with an invalid signature; `client` tells whose."""
         if self._metrics is not None:
             self._metrics.forged(count)
-        if count := self._forgeries.due(self._now(), count):
+        if count := self._forgeries.due(self.now(), count):
             address = client()
             facts = {"event": "forged_cookie", "count": count, "client": address}
             _security.warning(
@@ -177,7 +177,7 @@ class Events:
         and reason counts for itself, so that nobody hides the alarm of another; what is `routine`
         is for the log alone.
         """
-        if count := self._devices.due((reason, sid), self._now()):
+        if count := self._devices.due((reason, sid), self.now()):
             address = client()
             told = (count, reason, sid, address)
             facts = _device("device_refused", *told)
@@ -197,7 +197,7 @@ class Events:
 
     def device_skipped(self, reason: str, sid: str, client: Callable[[], str | None]) -> None:
         """A bound session was used without its device, for a reason that is allowed."""
-        if count := self._devices.due((reason, sid), self._now()):
+        if count := self._devices.due((reason, sid), self.now()):
             address = client()
             _security.warning(
                 "%d requests let in without their device (%s); the latest for session %s, from %s",
@@ -214,7 +214,7 @@ class Events:
         if self._metrics is not None:
             self._metrics.unavailable(1)
         if self.down_since is None:
-            self.down_since = self._now()
+            self.down_since = self.now()
             facts = {"event": "outage_begun"}
             _database.error("sessions unavailable: %s", error, exc_info=error, extra=facts)
             self._hand_over(Incident("outage_begun", 1, error=error))
@@ -223,7 +223,7 @@ class Events:
         """The database answered, after an outage that began then."""
         self.down_since = None
         affected, self._affected = self._affected, 0
-        seconds = (self._now() - begun).total_seconds()
+        seconds = (self.now() - begun).total_seconds()
         facts = {"event": "outage_over", "count": affected, "seconds": seconds}
         _database.warning(
             "sessions available again: %d requests affected in %.1f s",
@@ -237,7 +237,7 @@ class Events:
         self.touch_failures += 1
         if self._metrics is not None:
             self._metrics.touch_failed(1)
-        if count := self._touches.due(self._now(), 1):
+        if count := self._touches.due(self.now(), 1):
             facts = {"event": "touch_failed", "count": count}
             _database.warning("%d touches failed; the latest: %s", count, error, extra=facts)
             self._hand_over(Incident("touch_failed", count, error=error))

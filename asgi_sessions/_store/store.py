@@ -8,17 +8,20 @@ cannot be asked is `SessionsUnavailable`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import MetaData, Select, Update, bindparam, select, update
 
 from asgi_sessions._database.engines import Engines
+from asgi_sessions._database.joined import JoinedEngines
+from asgi_sessions._database.pools.app_connection import Joined
 from asgi_sessions._database.pools.base import Source
-from asgi_sessions._database.statement import Record
-from asgi_sessions._errors import SessionsError
+from asgi_sessions._database.statement import Record, Statement
+from asgi_sessions._errors import ConfigurationError, SessionsError
 from asgi_sessions._model.decisions import Cutoff
 from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._model.row import Row
@@ -123,7 +126,37 @@ class Store:
         self.maintenance = Maintenance(engines, self._sql, self._ends)
         #: Many rows of one person.
         self.bulk = Bulk(engines, self._sql, self._ends)
-        self.cutoffs = Cutoffs(engines, cutoffs_table(table_name, self.metadata))
+        self._cutoffs_table = cutoffs_table(table_name, self.metadata)
+        self.cutoffs = Cutoffs(engines, self._cutoffs_table)
+        #: Of the connections of apps, by their drivers.
+        self._statements: dict[str, dict[Hashable, Statement]] = {}
+
+    def within(self, joined: Joined) -> Store:
+        """The same tables, in a transaction of the app.
+
+        Raises:
+            ConfigurationError: if its database is of another kind than ours.
+        """
+        ours = self.engines.source.driver.system
+        if joined.driver.system != ours:
+            raise ConfigurationError(
+                f"connection= is one to {joined.driver.system}, and the sessions are in {ours}: "
+                "pass a connection to the database of Sessions"
+            )
+        other = copy(self)
+        statements = self._statements.setdefault(joined.connection.dialect.driver, {})
+        connection = RowConnection(joined.lease, joined.driver, statements)
+        engines = JoinedEngines(
+            connection,
+            {"look-up": other._look_up, "start": self._starts.run},  # noqa: SLF001 -- of this class
+            timeout=self.engines.timeout,
+        )
+        # It has what is used here, and answers at once.
+        other.engines = cast("Engines", engines)
+        other._write, other._query = other.engines.write, other.engines.query  # noqa: SLF001 -- as above
+        other.bulk = Bulk(other.engines, self._sql, self._ends)
+        other.cutoffs = Cutoffs(other.engines, self._cutoffs_table)
+        return other
 
     async def create(self) -> None:
         """Make the tables and their indexes where they are missing."""

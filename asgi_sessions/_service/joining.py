@@ -1,0 +1,166 @@
+"""Steps in the life of sessions that are part of a transaction of the app. What follows from them
+happens once it has committed, and not at all if it was rolled back.
+
+SQLAlchemy tells that a transaction is about to end, not how it has ended, and a savepoint may have
+been rolled back before. So when it is over, the rows are read again: what they say has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy import event
+
+from asgi_sessions._database.pools.app_connection import Joined
+from asgi_sessions._model.row import Row
+from asgi_sessions._model.session import Session
+
+from .background import BackgroundTasks
+from .core import Core
+from .events import EventKind, Events, logger
+from .live_connections import LiveConnections
+
+T = TypeVar("T")
+
+#: Sessions that are looked up together.
+_AT_ONCE = 256
+#: Seconds between two looks whether the transaction is over: at first, and at most.
+_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+
+class Report(NamedTuple):
+    """A step that has been taken in the transaction."""
+
+    kind: EventKind
+    session: Session
+    new_device: bool
+
+
+class DeferredEvents(Events):
+    """Keeps the reports until the transaction is over."""
+
+    def __init__(self, events: Events, background: BackgroundTasks) -> None:
+        super().__init__(None, events.now, background)
+        self._has_handler = events.has_handler
+        self.reports: list[Report] = []
+
+    @property
+    def has_handler(self) -> bool:
+        return self._has_handler
+
+    def report(self, kind: EventKind, session: Session, *, new_device: bool = False) -> None:
+        self.reports.append(Report(kind, session, new_device))
+
+
+class DeferredEnds(LiveConnections):
+    """Keeps what is to be closed until the transaction is over."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, bytes | None]] = []
+
+    def end(self, sid: str, *, but: bytes | None = None) -> None:
+        self.ends.append((sid, but))
+
+
+class _Inline(BackgroundTasks):
+    """Nothing goes on beside the caller: the connection is the app's again when it returns."""
+
+    async def complete(self, work: Coroutine[Any, Any, T]) -> T:
+        return await work
+
+
+class Transaction:
+    """What has been done in one transaction of the app, by one call.
+
+    Args:
+        core: what happens to sessions elsewhere.
+        joined: the transaction.
+
+    Attributes:
+        core: the same as `core`, in the transaction.
+    """
+
+    def __init__(self, core: Core, joined: Joined) -> None:
+        self._outer = core
+        self._joined = joined
+        self._undelivered: str | None = None
+        inline = _Inline()
+        self._events, self._ends = DeferredEvents(core.events, inline), DeferredEnds()
+        self.core = core.within(core.store.within(joined), self._events, inline, self._ends)
+        self._heard = False
+        for name in ("commit", "rollback"):
+            event.listen(joined.connection, name, self._over)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the app has neither committed nor rolled back."""
+        return bool(self._joined.root.is_active)
+
+    def too_late(self, sid: str | None) -> None:
+        """The response has begun before the commit, so that the cookie of this new session has not
+        been sent: should it be committed yet, the session ends.
+        """
+        self._undelivered = sid
+
+    def _over(self, _: object) -> None:
+        if not self._heard:
+            self._heard = True
+            self._outer.background.run(self._follow())
+
+    async def _follow(self) -> None:
+        pause = _PAUSE
+        while self.is_open:  # SQLAlchemy tells before it does it
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        for name in ("commit", "rollback"):
+            event.remove(self._joined.connection, name, self._over)
+        reports, ends = self._events.reports, self._ends.ends
+        sids = {report.session.id for report in reports} | {sid for sid, _ in ends}
+        rows = await self._read(sids)
+        for report in reports:
+            if _has_happened(report, rows[report.session.id], ends):
+                self._outer.events.report(report.kind, report.session, new_device=report.new_device)
+        for sid, but in ends:
+            row = rows[sid]
+            if but is None and (row is None or row.ended_at is not None):
+                self._outer.live_connections.end(sid)
+            elif but is not None and row is not None and row.secret_hash == but:
+                self._outer.live_connections.end(sid, but=but)
+        await self._give_up(rows)
+
+    async def _read(self, sids: Iterable[str]) -> dict[str, Row | None]:
+        """The rows as everybody sees them."""
+        rows: dict[str, Row | None] = {}
+        left = [*sids]
+        while left:
+            some, left = left[:_AT_ONCE], left[_AT_ONCE:]
+            found = await asyncio.gather(*map(self._outer.store.by_sid, some))
+            rows.update(zip(some, found, strict=True))
+        return rows
+
+    async def _give_up(self, rows: dict[str, Row | None]) -> None:
+        sid = self._undelivered
+        if sid is None or rows.get(sid) is None:
+            return
+        logger.warning(
+            "session %s was committed after its response had begun, too late for its cookie: "
+            "commit before the handler returns",
+            sid,
+            extra={"event": "committed_too_late", "sid": sid},
+        )
+        await self._outer.end(sid, "not_delivered")
+
+
+def _has_happened(
+    report: Report, row: Row | None, ends: Iterable[tuple[str, bytes | None]]
+) -> bool:
+    """Whether a step is to be seen in the row. A renewal ends what was opened with another secret
+    than the new one, so that this is known.
+    """
+    if report.kind == "started":
+        return row is not None
+    if report.kind == "renewed":
+        return row is not None and (row.id, row.secret_hash) in ends
+    return row is None or row.ended_at is not None

@@ -1,0 +1,328 @@
+"""`connection=`: what happens to sessions is part of the app's own transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from asgi_sessions import ConfigurationError, Incident, SessionEvent, Sessions
+from tests.conftest import MakeSessions
+from tests.support import Browser, make_app, set_cookies
+
+pytestmark = pytest.mark.anyio
+
+Begin = Callable[[], Any]
+Step = Callable[[Request, "Open"], Awaitable[object]]
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+def engine_for(url: str) -> AsyncEngine:
+    """An engine of the app's own on the same database."""
+    place = make_url(url)
+    driver = {**_DRIVERS, "mysql": "mysql+aiomysql"}.get(place.drivername, place.drivername)
+    options: dict[str, Any] = {}
+    if place.query.get("statement_cache_size") == "0":  # behind PgBouncer
+        options = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    return create_async_engine(place.set(drivername=driver, query={}), connect_args=options)
+
+
+class Open:
+    """A transaction that a handler has begun, as an `AsyncConnection` or an `AsyncSession`."""
+
+    def __init__(self, connection: AsyncConnection | AsyncSession) -> None:
+        self.connection = connection
+
+    async def commit(self) -> None:
+        await self.connection.commit()
+
+    async def rollback(self) -> None:
+        await self.connection.rollback()
+
+
+class World:
+    """An app with an engine, and what it was told."""
+
+    def __init__(self, sessions: Sessions, engine: AsyncEngine, kind: str) -> None:
+        self.sessions = sessions
+        self.events: list[str] = []
+        self.engine = engine
+        self.kind = kind
+        self.step: Step
+        #: What a handler has left open.
+        self.left: list[Open] = []
+        self.app = make_app(sessions, Route("/step", self._step, methods=["POST"]))
+
+    @asynccontextmanager
+    async def begun(self) -> AsyncIterator[Open]:
+        if self.kind == "session":
+            async with AsyncSession(self.engine) as session:
+                yield Open(session)
+        else:
+            async with self.engine.connect() as connection:
+                yield Open(connection)
+
+    async def _step(self, request: Request) -> Response:
+        async with self.begun() as transaction:
+            await self.step(request, transaction)
+        return JSONResponse(request.state.sid)
+
+    async def take(self, browser: Browser, step: Step) -> Any:
+        """Have a request of the browser do this; its response, when all has followed."""
+        self.step = step
+        response = await browser.post("/step")
+        await self.followed()
+        return response
+
+    async def followed(self) -> None:
+        await self.sessions._core.background.settle()
+
+    async def live(self, person: str = "ann") -> list[str]:
+        return [session.id for session in await self.sessions.list_sessions(person)]
+
+
+@pytest.fixture(params=["connection", "session"])
+async def world(
+    request: pytest.FixtureRequest, make_sessions: MakeSessions, database_url: str
+) -> AsyncIterator[World]:
+    made: list[World] = []
+
+    def hear(event: SessionEvent | Incident) -> None:
+        assert isinstance(event, SessionEvent)
+        made[0].events.append(event.session.end_reason or event.kind)
+
+    sessions = await make_sessions(on_event=hear)
+    engine = engine_for(database_url)
+    made.append(World(sessions, engine, request.param))
+    yield made[0]
+    await engine.dispose()
+
+
+def log_in(world: World, person: str = "ann") -> Step:
+    async def step(request: Request, transaction: Open) -> None:
+        await world.sessions.start_session(request, person, connection=transaction.connection)
+
+    return step
+
+
+def then(step: Step, *, commit: bool) -> Step:
+    async def both(request: Request, transaction: Open) -> None:
+        await step(request, transaction)
+        await (transaction.commit() if commit else transaction.rollback())
+
+    return both
+
+
+async def test_a_login_that_commits_is_one(world: World) -> None:
+    browser = Browser(world.app)
+    response = await world.take(browser, then(log_in(world), commit=True))
+    assert len(set_cookies(response)) == 1
+    assert (await browser.see())["person_id"] == "ann"
+    assert world.events == ["started"]
+
+
+async def test_a_login_that_is_rolled_back_has_not_happened(world: World) -> None:
+    browser = Browser(world.app)
+    response = await world.take(browser, then(log_in(world), commit=False))
+    assert set_cookies(response) == []
+    assert (await browser.see())["sid"] is None
+    assert await world.live() == []
+    assert world.events == []
+
+
+async def test_the_rollback_of_a_savepoint_undoes_what_was_done_in_it(world: World) -> None:
+    async def step(request: Request, transaction: Open) -> None:
+        savepoint = await transaction.connection.begin_nested()
+        await log_in(world)(request, transaction)
+        await savepoint.rollback()
+        await transaction.commit()
+
+    browser = Browser(world.app)
+    assert set_cookies(await world.take(browser, step)) == []
+    assert await world.live() == []
+    assert world.events == []
+
+
+async def test_an_exception_in_the_handler_undoes_the_login(world: World) -> None:
+    async def step(request: Request, transaction: Open) -> None:
+        await log_in(world)(request, transaction)
+        raise LookupError
+
+    browser = Browser(world.app, raise_app_exceptions=False)
+    response = await world.take(browser, step)
+    assert response.status_code == 500
+    assert set_cookies(response) == []
+    assert await world.live() == []
+    assert world.events == []
+
+
+async def test_the_rows_of_the_app_and_the_session_are_there_together_or_not_at_all(
+    world: World, table_name: str
+) -> None:
+    people = f"{table_name}_people"
+    async with world.engine.begin() as connection:
+        await connection.execute(text(f"CREATE TABLE {people} (id VARCHAR(9) PRIMARY KEY)"))
+
+    def sign_up(*, commit: bool) -> Step:
+        async def step(request: Request, transaction: Open) -> None:
+            insert = text(f"INSERT INTO {people} VALUES ('ann')")  # noqa: S608 -- a test's
+            await log_in(world)(request, transaction)  # before the app's own first statement
+            await transaction.connection.execute(insert)
+
+        return then(step, commit=commit)
+
+    async def count() -> int:
+        async with world.engine.connect() as connection:
+            return int(await connection.scalar(text(f"SELECT count(*) FROM {people}")) or 0)  # noqa: S608 -- a test's
+
+    await world.take(Browser(world.app), sign_up(commit=False))
+    assert (await count(), len(await world.live())) == (0, 0)
+    await world.take(Browser(world.app), sign_up(commit=True))
+    assert (await count(), len(await world.live())) == (1, 1)
+    async with world.engine.begin() as connection:
+        await connection.execute(text(f"DROP TABLE {people}"))
+
+
+async def test_a_commit_after_the_response_began_is_too_late_and_says_so(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As FastAPI's dependencies with `yield` do it."""
+    finish, begun = asyncio.Event(), asyncio.Event()
+
+    async def late(request: Request) -> Response:
+        transaction = world.begun()
+        opened = await transaction.__aenter__()
+        await log_in(world)(request, opened)
+
+        async def after() -> None:
+            begun.set()
+            await finish.wait()
+            await opened.commit()
+            await transaction.__aexit__(None, None, None)
+
+        world.left.append(opened)
+        world.sessions._core.background.run(after())
+        return JSONResponse({})
+
+    app = make_app(world.sessions, Route("/late", late, methods=["POST"]))
+    browser = Browser(app)
+    with caplog.at_level(logging.WARNING, "asgi_sessions"):
+        response = await browser.post("/late")
+        assert set_cookies(response) == []
+        assert await world.live() == []
+        await begun.wait()
+        finish.set()
+        await world.followed()
+        await world.followed()
+    assert await world.live() == []
+    assert [record.event for record in caplog.records] == ["committed_too_late"]  # type: ignore[attr-defined]
+    assert "commit before the handler returns" in caplog.text
+    assert world.events == ["started", "not_delivered"]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_logout_clears_the_cookie_if_it_commits(world: World, commit: bool) -> None:
+    async def step(request: Request, transaction: Open) -> None:
+        await world.sessions.end_session(request, connection=transaction.connection)
+
+    browser = Browser(world.app)
+    await browser.login("ann")
+    response = await world.take(browser, then(step, commit=commit))
+    assert [cookie.startswith("__Host-sid=;") for cookie in set_cookies(response)] == [
+        True
+    ] * commit
+    assert ((await browser.see())["sid"] is None) is commit
+    assert world.events == ["started", *["logout"] * commit]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+@pytest.mark.parametrize("way", ["renew_session", "rotate_session"])
+async def test_a_new_secret_counts_if_it_commits(world: World, way: str, commit: bool) -> None:
+    async def step(request: Request, transaction: Open) -> None:
+        await getattr(world.sessions, way)(request, connection=transaction.connection)
+
+    browser = Browser(world.app)
+    await browser.login("ann")
+    before = dict(browser.cookies)
+    response = await world.take(browser, then(step, commit=commit))
+    assert len(set_cookies(response)) == commit
+    assert (dict(browser.cookies) != before) is commit
+    assert (await browser.see())["person_id"] == "ann"
+    assert world.events == ["started", *["renewed"] * commit]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_other_devices_are_out_if_it_commits(world: World, commit: bool) -> None:
+    async def step(request: Request, transaction: Open) -> None:
+        ended = await world.sessions.end_other_sessions(request, connection=transaction.connection)
+        assert ended == 2
+
+    mine, phone, tablet = (Browser(world.app, agent=name) for name in ("mine", "phone", "tablet"))
+    for browser in (mine, phone, tablet):
+        await browser.login("ann")
+    await world.take(mine, then(step, commit=commit))
+    assert (await mine.see())["person_id"] == "ann"
+    for browser in (phone, tablet):
+        assert ((await browser.see())["sid"] is None) is commit
+    assert world.events == [*["started"] * 3, *["revoked"] * (2 if commit else 0)]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_one_or_all_end_if_it_commits(world: World, commit: bool) -> None:
+    first, second, third = [(await world.sessions.insert({"headers": []}, "ann")).id for _ in "abc"]
+
+    async def step(request: Request, transaction: Open) -> None:
+        sessions, connection = world.sessions, transaction.connection
+        (ended,) = [await sessions.end_session_by_id(first, person_id="ann", connection=connection)]
+        assert ended is not None
+        assert ended.end_reason == "revoked"
+        fourth = await sessions.insert(request, "ann", connection=connection)
+        assert await sessions.end_all_sessions("ann", connection=connection) == 3
+        assert fourth.person_id == "ann"
+
+    await world.take(Browser(world.app), then(step, commit=commit))
+    assert {*await world.live()} == (set() if commit else {first, second, third})
+
+
+async def test_what_is_open_is_closed_after_the_commit_and_not_before(world: World) -> None:
+    closed: list[str] = []
+    session = await world.sessions.insert({"headers": []}, "ann")
+    leave = world.sessions._core.live_connections.add(session.id, lambda: closed.append("closed"))
+
+    async def step(request: Request, transaction: Open) -> None:
+        await world.sessions.end_session_by_id(session.id, connection=transaction.connection)
+        await asyncio.sleep(0)
+        assert closed == []
+        await transaction.commit()
+
+    await world.take(Browser(world.app), step)
+    await asyncio.sleep(0)
+    assert closed == ["closed"]
+    leave()
+
+
+async def test_what_is_no_connection_of_sqlalchemy_is_refused_by_name(sessions: Sessions) -> None:
+    with pytest.raises(ConfigurationError, match="pass an AsyncConnection or an AsyncSession"):
+        await sessions.insert({"headers": []}, "ann", connection="sqlite://")  # type: ignore[arg-type]
+
+
+async def test_a_connection_to_another_kind_of_database_is_refused(
+    sessions: Sessions, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("it is one to SQLite")
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with engine.connect() as connection:
+        with pytest.raises(ConfigurationError, match="pass a connection to the database of"):
+            await sessions.insert({"headers": []}, "ann", connection=connection)
+    await engine.dispose()
