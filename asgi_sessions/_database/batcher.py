@@ -248,14 +248,15 @@ class Batcher(Generic[Held]):
         """Once more after an error, on a fresh connection: the held one may have died while it was
         idle. And as long as the database itself asks for it.
         """
-        again, remote = False, self._max_idle is not None
+        first: Exception | None = None
+        remote = self._max_idle is not None
         if remote:
             await self._drop_forgotten()
         if self._stale is not None:
             await self._drop_stale()
         while True:
             try:
-                async with Deadline(self._half(until) if remote and not again else until):
+                async with Deadline(self._half(until) if remote and first is None else until):
                     if self._held is None:
                         self._held = await self._acquire()
                     answers = await run(self._held, jobs)
@@ -264,14 +265,16 @@ class Batcher(Generic[Held]):
             except Exception as error:
                 self._reached = self._held is not None
                 late = isinstance(error, SessionsError) or self._now() >= until
-                over = late or (again and not self._is_transient(error))
-                reason = await self._ask_why(error, until) if over else None
+                over = late or (first is not None and not self._is_transient(error))
+                # That there was no time for a second attempt says nothing of what is wrong.
+                telling = first if first is not None and isinstance(error, TimeoutError) else error
+                reason = await self._ask_why(telling, until) if over else None
                 await self._drop(broken=True)  # who knows what state it is in
                 if reason is not None:
                     raise reason from error
                 if over:
                     raise
-                again = True
+                first = error
 
     async def _ask_why(self, error: Exception, until: float) -> SessionsError | None:
         if self._held is None:

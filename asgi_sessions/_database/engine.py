@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from asgi_sessions._errors import SessionsError
+from asgi_sessions._errors import SessionsError, SessionsUnavailable
 
 from .batcher import Batcher, Run
 from .connection import Connection
@@ -145,6 +145,8 @@ class Engine:
             batcher.wake()
 
     async def _reason(self, connection: Connection, error: Exception) -> SessionsError | None:
+        if (hint := self.driver.hint(error)) is not None:
+            return SessionsUnavailable(hint)
         return await self._explain(connection, error) if self.driver.of_tables(error) else None
 
     def _leave(self, connection: Connection) -> None:

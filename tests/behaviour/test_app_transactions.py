@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from asgi_sessions import ConfigurationError, Incident, SessionEvent, Sessions
+from asgi_sessions import (
+    ConfigurationError,
+    Incident,
+    SessionEvent,
+    Sessions,
+    SessionsUnavailable,
+)
 from tests.conftest import MakeSessions
 from tests.support import Browser, make_app, set_cookies
 
@@ -324,5 +331,32 @@ async def test_a_connection_to_another_kind_of_database_is_refused(
     engine = create_async_engine("sqlite+aiosqlite://")
     async with engine.connect() as connection:
         with pytest.raises(ConfigurationError, match="pass a connection to the database of"):
+            await sessions.insert({"headers": []}, "ann", connection=connection)
+    await engine.dispose()
+
+
+async def test_a_request_that_waits_for_its_own_transaction_is_told_so(
+    make_sessions: MakeSessions, database_url: str, table_name: str
+) -> None:
+    if not database_url.startswith("sqlite"):
+        pytest.skip("elsewhere many transactions write at a time")
+    sessions = await make_sessions(timeout=timedelta(seconds=1))
+    engine = engine_for(database_url)
+    async with engine.begin() as connection:
+        await connection.execute(text(f"DELETE FROM {table_name}"))  # noqa: S608 -- a test's
+        with pytest.raises(SessionsUnavailable, match="pass connection="):
+            await sessions.insert({"headers": []}, "ann")
+        await sessions.insert({"headers": []}, "ann", connection=connection)
+    assert len(await sessions.list_sessions("ann")) == 1
+    await engine.dispose()
+
+
+async def test_a_driver_that_is_not_supported_is_refused_by_name(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    monkeypatch.setattr(engine.dialect, "driver", "another")
+    async with engine.connect() as connection:
+        with pytest.raises(ConfigurationError, match="on the driver 'another': use one of"):
             await sessions.insert({"headers": []}, "ann", connection=connection)
     await engine.dispose()

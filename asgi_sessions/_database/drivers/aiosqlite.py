@@ -75,6 +75,14 @@ class AiosqliteDriver(Driver):
             for name, type_, required in rows
         ]
 
+    def hint(self, error: Exception) -> str | None:
+        if "database is locked" not in str(error):
+            return None
+        return (
+            "the SQLite database is locked: another transaction has written and does not end; if "
+            "it is this request's own, pass connection= to what is called inside of it"
+        )
+
     def of_tables(self, error: Exception) -> bool:
         text = str(error)
         return isinstance(error, sqlite3.IntegrityError) or any(sign in text for sign in _SIGNS)

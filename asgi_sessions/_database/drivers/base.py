@@ -281,6 +281,10 @@ class Driver(ABC):
         """Whether an error is transient: a deadlock, a serialization failure."""
         return False
 
+    def hint(self, error: Exception) -> str | None:  # noqa: ARG002 -- for those that know one
+        """What an app may have done wrong that meets this error."""
+        return None
+
     @abstractmethod
     def of_tables(self, error: Exception) -> bool:
         """Whether an error may come from a table that is missing, or not as it should be."""
