@@ -7,10 +7,11 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,7 +25,11 @@ from asgi_sessions import (
     SessionsUnavailable,
 )
 from tests.conftest import MakeSessions
-from tests.support import Browser, make_app, set_cookies
+from tests.support import KEY, Browser, make_app, set_cookies
+from tests.support.engines import app_engine, own_database
+from tests.support.inside import opened, settled
+from tests.support.pages import Reader
+from tests.support.repository import DOCS
 
 pytestmark = pytest.mark.anyio
 
@@ -34,14 +39,16 @@ Step = Callable[[Request, "Open"], Awaitable[object]]
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
-def engine_for(url: str) -> AsyncEngine:
-    """An engine of the app's own on the same database."""
-    place = make_url(url)
-    driver = {**_DRIVERS, "mysql": "mysql+aiomysql"}.get(place.drivername, place.drivername)
-    options: dict[str, Any] = {}
-    if place.query.get("statement_cache_size") == "0":  # behind PgBouncer
-        options = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-    return create_async_engine(place.set(drivername=driver, query={}), connect_args=options)
+@asynccontextmanager
+async def engine_beside(sessions: Sessions, url: str) -> AsyncIterator[AsyncEngine]:
+    """The app's engine: the one that `Sessions` was given, or one on the same database."""
+    if isinstance(sessions.database, AsyncEngine):
+        yield sessions.database
+        return
+    scheme = url.partition(":")[0]
+    engine = app_engine(url, {**_DRIVERS, "mysql": "mysql+aiomysql"}.get(scheme, scheme))
+    yield engine
+    await engine.dispose()
 
 
 class Open:
@@ -92,7 +99,7 @@ class World:
         return response
 
     async def followed(self) -> None:
-        await self.sessions._core.background.settle()
+        await settled(self.sessions)
 
     async def live(self, person: str = "ann") -> list[str]:
         return [session.id for session in await self.sessions.list_sessions(person)]
@@ -109,10 +116,9 @@ async def world(
         made[0].events.append(event.session.end_reason or event.kind)
 
     sessions = await make_sessions(on_event=hear)
-    engine = engine_for(database_url)
-    made.append(World(sessions, engine, request.param))
-    yield made[0]
-    await engine.dispose()
+    async with engine_beside(sessions, database_url) as engine:
+        made.append(World(sessions, engine, request.param))
+        yield made[0]
 
 
 def log_in(world: World, person: str = "ann") -> Step:
@@ -304,7 +310,7 @@ async def test_one_or_all_end_if_it_commits(world: World, commit: bool) -> None:
 async def test_what_is_open_is_closed_after_the_commit_and_not_before(world: World) -> None:
     closed: list[str] = []
     session = await world.sessions.insert({"headers": []}, "ann")
-    leave = world.sessions._core.live_connections.add(session.id, lambda: closed.append("closed"))
+    leave = opened(world.sessions, session.id, lambda: closed.append("closed"))
 
     async def step(request: Request, transaction: Open) -> None:
         await world.sessions.end_session_by_id(session.id, connection=transaction.connection)
@@ -341,14 +347,12 @@ async def test_a_request_that_waits_for_its_own_transaction_is_told_so(
     if not database_url.startswith("sqlite"):
         pytest.skip("elsewhere many transactions write at a time")
     sessions = await make_sessions(timeout=timedelta(seconds=1))
-    engine = engine_for(database_url)
-    async with engine.begin() as connection:
+    async with engine_beside(sessions, database_url) as engine, engine.begin() as connection:
         await connection.execute(text(f"DELETE FROM {table_name}"))  # noqa: S608 -- a test's
         with pytest.raises(SessionsUnavailable, match="pass connection="):
             await sessions.insert({"headers": []}, "ann")
         await sessions.insert({"headers": []}, "ann", connection=connection)
     assert len(await sessions.list_sessions("ann")) == 1
-    await engine.dispose()
 
 
 async def test_a_driver_that_is_not_supported_is_refused_by_name(
@@ -360,3 +364,16 @@ async def test_a_driver_that_is_not_supported_is_refused_by_name(
         with pytest.raises(ConfigurationError, match="on the driver 'another': use one of"):
             await sessions.insert({"headers": []}, "ann", connection=connection)
     await engine.dispose()
+
+
+async def test_the_page_on_transactions_is_true_on_each_database(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheme = getattr(database_url, "driver", "") or _DRIVERS.get(
+        database_url.partition(":")[0], "mysql+asyncmy"
+    )
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    with own_database(database_url, tmp_path) as url:
+        engine = app_engine(url, scheme)
+        monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
+        await Reader(DOCS / "transactions.md").run()

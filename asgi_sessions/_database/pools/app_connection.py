@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from asgi_sessions._database.drivers.aiomysql import AiomysqlDriver
@@ -10,6 +12,7 @@ from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from asgi_sessions._database.drivers.asyncmy import AsyncmyDriver
 from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
 from asgi_sessions._database.drivers.base import Driver, Raw
+from asgi_sessions._database.drivers.psycopg import PsycopgDriver
 from asgi_sessions._errors import ConfigurationError
 
 from .base import Lease
@@ -20,11 +23,13 @@ if TYPE_CHECKING:
 
     AppConnection: TypeAlias = AsyncConnection | AsyncSession
 
-_DRIVERS: dict[str, type[AiomysqlDriver | AiosqliteDriver | AsyncmyDriver | AsyncpgDriver]] = {
+_DRIVERS: dict[str, Callable[[], Driver]] = {
     "aiomysql": AiomysqlDriver,
     "aiosqlite": AiosqliteDriver,
     "asyncmy": AsyncmyDriver,
-    "asyncpg": AsyncpgDriver,
+    # The app has decided whether statements may be prepared.
+    "asyncpg": partial(AsyncpgDriver, decided=True),
+    "psycopg": PsycopgDriver,
 }
 
 
@@ -86,9 +91,4 @@ async def join(connection: AppConnection) -> Joined:
         raise ConfigurationError(
             "connection= has no transaction: pass one that is not in autocommit"
         )
-    return Joined(AppLease(raw), _driver(name), sync, root)
-
-
-def _driver(name: str) -> Driver:
-    # The app has decided whether statements may be prepared.
-    return AsyncpgDriver(decided=True) if name == "asyncpg" else _DRIVERS[name]()
+    return Joined(AppLease(raw), _DRIVERS[name](), sync, root)
