@@ -42,7 +42,7 @@ ENGINES = [EngineURL.of(url, driver) for url in URLS for driver in _DRIVERS[url.
 #: Where tests run on engines, too: whatever the way of a connection could spoil. The others ask how
 #: requests are answered, which does not depend on it, and would only take twice the time.
 _ON_ENGINES = {"database", "races"}
-_ON_ENGINES_TOO = {"test_app_transactions", "test_sessions"}
+_ON_ENGINES_TOO = {"test_app_transactions", "test_engines", "test_sessions"}
 
 MakeSessions = Callable[..., Awaitable[Sessions]]
 
