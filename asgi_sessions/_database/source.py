@@ -61,10 +61,13 @@ def _source(database: object, max_idle: float) -> Source:
     if isinstance(database, Database):
         return DatabasesSource(database, max_idle=max_idle)
     if not isinstance(database, str):
-        fix = "give it a URL, an AsyncEngine of SQLAlchemy, or a databases.Database"
+        fix = (
+            "give it a URL such as 'sqlite:///sessions.db', an AsyncEngine of SQLAlchemy or a "
+            "databases.Database"
+        )
         if isinstance(database, Engine):
             fix = "its connections would block the event loop; make it with create_async_engine"
-        raise ConfigurationError(f"database: Sessions cannot use {type(database).__name__}: {fix}")
+        raise ConfigurationError(f"invalid database URL, {type(database).__name__}: {fix}")
     if database.partition("://")[0] in _PSYCOPG:
         return _psycopg(database, max_idle)
     return DatabasesSource(database, max_idle=max_idle)

@@ -135,8 +135,10 @@ def _reader(
         # PostgreSQL writes times in the zone of the connection.
         return _utc_from_iso if dialect.name == "postgresql" else datetime.fromisoformat
     process = column.type.dialect_impl(dialect).result_processor(dialect, None)
-    if not isinstance(column.type, DateTime) or dialect.name == "postgresql":
+    if not isinstance(column.type, DateTime) or dialect.driver == "asyncpg":
         return process
+    if dialect.name == "postgresql":  # psycopg gives times in the zone of the connection
+        return _as_utc
     return _utc_from_text if dialect.name == "sqlite" else _utc
 
 
@@ -145,7 +147,10 @@ def _utc(value: datetime) -> datetime:
 
 
 def _utc_from_iso(value: str) -> datetime:
-    moment = datetime.fromisoformat(value)
+    return _as_utc(datetime.fromisoformat(value))
+
+
+def _as_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 

@@ -215,7 +215,11 @@ def _threshold(text: str) -> int | None:
 
 def _psycopg(_: Place, values: Values) -> dict[str, Any]:
     _trusts_system(values)  # it raises; libpq reads the options itself
-    return dict(values)
+    options = dict(values)
+    if (said := options.pop("ssl", None)) is not None:
+        mode = {True: "verify-full", False: "disable"}.get(said, said)
+        options |= {"sslmode": mode} | ({"sslrootcert": "system"} if said is True else {})
+    return options
 
 
 _PSYCOPG = Rules(
@@ -230,7 +234,7 @@ _PSYCOPG = Rules(
         "prepare_threshold": Option(_threshold, "prepare_threshold"),
         "command_timeout": instead("use options=-c%20statement_timeout%3D5000"),
         "min_size": instead("connections are opened when they are needed; leave it out"),
-        "ssl": instead("use sslmode=verify-full&sslrootcert=system"),
+        "ssl": Option(_ssl_word, "sslmode"),
         "statement_cache_size": instead("use prepare_threshold=none"),
         "unix_sock": instead("use host"),
     },

@@ -27,12 +27,12 @@ from asgi_sessions import (
 )
 from asgi_sessions._database.drivers import mysql
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
-from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
 from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions._database.drivers.mysql import MySQLDriver
-from tests.conftest import URLS, MakeSessions, name_of
+from asgi_sessions._database.drivers.postgresql import PostgreSQLDriver
+from tests.conftest import ENGINES, URLS, MakeSessions, name_of
 from tests.support import KEY, Browser, Clock, make_app
-from tests.support.engines import app_database, kind, own_database, sync_engine
+from tests.support.engines import EngineURL, app_database, kind, own_database, sync_engine
 
 SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
@@ -290,9 +290,9 @@ async def test_a_proof_that_not_every_database_can_store_is_none(
 
 # --- settings of connections ----------------------------------------------------------------------
 
-DRIVERS: dict[str, type[Driver]] = {
+DRIVERS: dict[str, Any] = {
     "sqlite": AiosqliteDriver,
-    "postgresql": AsyncpgDriver,
+    "postgresql": PostgreSQLDriver,
     "mysql": MySQLDriver,
 }
 
@@ -305,8 +305,9 @@ def on_each(**statements: list[str]) -> pytest.MarkDecorator:
         ("database_url", "statement"),
         [
             pytest.param(url, statement, id=f"{name_of(url)}-{statement}")
-            for url in URLS
+            for url in [*URLS, *ENGINES]
             for statement in statements[kind(url)]
+            if not isinstance(url, EngineURL) or url.driver.endswith("psycopg")
         ],
         indirect=["database_url"],
     )

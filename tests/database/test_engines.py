@@ -472,8 +472,8 @@ def on_sqlite(**options: Any) -> AsyncEngine:
 
 def test_what_is_no_engine_is_refused_with_what_to_give() -> None:
     assert "create_async_engine" in refusal(create_engine("sqlite:///app.db"))
-    assert "give it a URL, an AsyncEngine" in refusal(AsyncSession(on_sqlite()))
-    assert "give it a URL, an AsyncEngine" in refusal(None)
+    assert "an AsyncEngine of SQLAlchemy" in refusal(AsyncSession(on_sqlite()))
+    assert "an AsyncEngine of SQLAlchemy" in refusal(None)
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,14 @@ class AsyncpgDriver(Wire):
         if rest == struct.pack("!i", 80877103):  # SSLRequest
             client.sendall(b"N" if self._context is None else b"S")
             client = self.upgrade(client)
-            (size,) = struct.unpack("!i", self.read(client, 4))
-            self.read(client, size - 4)
+            with client:
+                (size,) = struct.unpack("!i", self.read(client, 4))
+                self.read(client, size - 4)
+                self.refuse(client)
+        else:
+            self.refuse(client)
+
+    def refuse(self, client: socket.socket) -> None:
         with client:
             client.sendall(b"R" + struct.pack("!ii", 8, 3))  # AuthenticationCleartextPassword
             (size,) = struct.unpack("!xi", self.read(client, 5))
@@ -129,6 +135,7 @@ class MySQLDriver(Wire):
 
 SERVERS: dict[str, type[Wire]] = {
     "postgresql": AsyncpgDriver,
+    "postgresql+psycopg": AsyncpgDriver,
     "mysql": MySQLDriver,
     "mysql+asyncmy": MySQLDriver,
 }

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from databases import Database, DatabaseURL
+from sqlalchemy.pool import QueuePool
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._database.pools.databases import kind_of
+from asgi_sessions._database.pools.sqlalchemy import EngineURLSource
 from asgi_sessions._database.url import read
 from asgi_sessions._database.url_options import rules_for
 from tests.support import KEY
@@ -26,6 +28,7 @@ from tests.support.repository import DOCS
 PAGE = DOCS / "databases.md"
 POSTGRESQL = "postgresql://ann:hush@host/name"
 AIOMYSQL = "mysql://ann:hush@host/name"
+PSYCOPG = "postgresql+psycopg://ann:hush@host/name"
 ASYNCMY = "mysql+asyncmy://ann:hush@host/name"
 MYSQLS = [AIOMYSQL, ASYNCMY]
 
@@ -86,6 +89,84 @@ def refusal(database: str | Database) -> str:
 def test_postgresql_is_told_what_its_url_says(query: str, given: dict[str, Any]) -> None:
     assert options(f"{POSTGRESQL}?{query}") == given
     assert options(f"{POSTGRESQL.replace('postgresql', 'postgres')}?{query}") == given
+
+
+@pytest.mark.parametrize(
+    ("query", "given"),
+    [
+        ("", {}),
+        (
+            "sslmode=require&application_name=a%20b",
+            {"sslmode": "require", "application_name": "a b"},
+        ),
+        ("ssl=true", {"sslmode": "verify-full", "sslrootcert": "system"}),
+        ("ssl=false", {"sslmode": "disable"}),
+        ("ssl=require", {"sslmode": "require"}),
+        ("connect_timeout=3", {"connect_timeout": 3}),
+        ("channel_binding=require", {"channel_binding": "require"}),
+        ("prepare_threshold=none", {"prepare_threshold": None}),
+        ("prepare_threshold=0", {"prepare_threshold": 0}),
+        ("max_size=3&pool_recycle=60", {}),  # of the pool
+    ],
+)
+def test_psycopg_is_told_what_its_url_says(query: str, given: dict[str, Any]) -> None:
+    source = EngineURLSource(f"{PSYCOPG}?{query}", max_idle=240)
+    told: Any = source._options["connect_args"]
+    assert {k: v for k, v in told.items() if not k.startswith("keepalives")} == given
+    pool = source.database.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.size() == (3 if "max_size" in query else 8)
+    assert source.max_idle == pool._recycle == (60 if "recycle" in query else 240)
+    assert str(source.database.url.query) == "immutabledict({})"
+
+
+@pytest.mark.parametrize(
+    ("spelled", "same"),
+    [
+        (
+            "postgresql+asyncpg://host/name?sslmode=require",
+            "postgresql://host/name?sslmode=require",
+        ),
+        ("mariadb://host/name?ssl=false", "mysql://host/name?ssl=false"),
+        ("mariadb+aiomysql://host/name", "mysql+aiomysql://host/name"),
+        ("mysql+aiomysql://host/name", "mysql://host/name"),
+        (
+            "mariadb+asyncmy://host/name?charset=utf8mb4",
+            "mysql+asyncmy://host/name?charset=utf8mb4",
+        ),
+        ("sqlite+aiosqlite:///name.db", "sqlite:///name.db"),
+    ],
+)
+def test_urls_are_understood_as_sqlalchemy_spells_them(spelled: str, same: str) -> None:
+    one, other = (Sessions(url, secret_key=KEY).database for url in (spelled, same))
+    assert type(one._backend) is type(other._backend)
+    assert {**one.options} == {**other.options}
+    assert one.url.database == other.url.database
+    engines = [Sessions(url, secret_key=KEY)._source.driver for url in (spelled, same)]
+    assert engines[0] is engines[1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://host/name",
+        "mysql+pymysql://host/name",
+        "mariadb+mariadbconnector://host/name",
+        "sqlite+pysqlite:///name.db",
+    ],
+)
+def test_a_library_that_is_not_supported_is_refused_with_those_that_are(url: str) -> None:
+    assert "is not supported: use sqlite (aiosqlite), postgresql (asyncpg)" in refusal(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://u:hush@host:x/name", "postgresql+psycopg://"]
+)
+def test_a_url_of_psycopg_that_is_none_is_refused(url: str) -> None:
+    if url.endswith("name"):
+        assert "invalid database URL" in refusal(url)
+    else:  # libpq knows where
+        assert Sessions(url, secret_key=KEY).database.url.database is None
 
 
 @pytest.mark.parametrize(
@@ -185,13 +266,14 @@ async def live(database: str | Database) -> None:
     await sessions.disconnect()
 
 
-@pytest.mark.parametrize("url", [POSTGRESQL, *MYSQLS, "sqlite:///sessions.db"])
+@pytest.mark.parametrize("url", [POSTGRESQL, PSYCOPG, *MYSQLS, "sqlite:///sessions.db"])
 def test_the_page_has_each_option(url: str) -> None:
     rules = rules_for(DatabaseURL(url))
     rows = [
         cells[1]
         for line in PAGE.read_text().splitlines()
-        if line.startswith("| a") and rules.driver in (cells := line.split("|")[1:])[0]
+        if line.startswith(("| a", "| psycopg"))
+        and rules.driver in (cells := line.split("|")[1:])[0]
     ]
     honoured = {name for name, option in rules.options.items() if option.honoured}
     assert set(re.findall("`(.+?)`", "".join(rows))) == {n for n in honoured if "-" not in n}
@@ -231,6 +313,14 @@ REFUSED: list[tuple[str, str, str]] = [
     (POSTGRESQL, "host=elsewhere", "host: the URL has a host before its path"),
     ("postgresql:///name", "host=a,b", "host: use one host"),
     ("postgresql://u:123", "ush@host/name", "write # as %23, ? as %3F"),
+    (PSYCOPG, "min_size=1", "min_size: connections are opened when they are needed; leave it out"),
+    (PSYCOPG, "statement_cache_size=0", "statement_cache_size: use prepare_threshold=none"),
+    (PSYCOPG, "command_timeout=3", "command_timeout: use options=-c%20statement_timeout%3D5000"),
+    ("postgresql+psycopg:///name", "unix_sock=/run", "unix_sock: use host"),
+    (PSYCOPG, "prepare_threshold=x", "prepare_threshold: use a whole number, 0 or more"),
+    (PSYCOPG, "sslmode=verify-full", "sslmode=verify-full: it needs sslrootcert=FILE"),
+    (PSYCOPG, "ssl=true&sslmode=require", "ssl: it does not go with sslmode"),
+    (PSYCOPG, "sslmodee=require", "sslmodee: psycopg has no such option in a URL; do you mean"),
     *(
         (url, query, mend)
         for url in MYSQLS
@@ -270,7 +360,7 @@ def test_what_cannot_be_honoured_is_refused_by_name_and_with_the_mend(
     url: str, query: str, mend: str
 ) -> None:
     message = refusal(f"{url}?{query}")
-    assert message.startswith("options of the database URL (a")
+    assert re.match(r"options of the database URL \((a|psycopg)", message)
     assert mend in message
 
 

@@ -38,27 +38,27 @@ class PsycopgDriver(PostgreSQLDriver):
     def prepares(self, raw: Raw) -> bool:
         return bool(raw.prepare_threshold == _THRESHOLD)
 
+    # A cursor of the client's has nothing to be closed, and closing it costs as much as making it.
+
     async def simple(self, raw: Raw, sql: str) -> int:
-        async with self._cursor(raw, row_factory=self._as_tuples) as cursor:
-            await cursor.execute(sql, prepare=False)
-            return max(int(cursor.rowcount), 0)
+        cursor = self._cursor(raw)
+        await cursor.execute(sql, prepare=False)
+        return max(int(cursor.rowcount), 0)
 
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
-        async with self._cursor(raw, row_factory=self._as_tuples) as cursor:
-            await cursor.execute(sql, params)
-            if cursor.description is None:
-                return []
-            rows: Sequence[Record] = await cursor.fetchall()
-            return rows
+        cursor = self._cursor(raw, row_factory=self._as_tuples)
+        # As text, psycopg reads times of one DateStyle alone.
+        await cursor.execute(sql, params, binary=True)
+        rows: Sequence[Record] = [] if cursor.description is None else await cursor.fetchall()
+        return rows
 
     async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
-        async with self._cursor(raw) as cursor:
-            await cursor.execute(sql, params)
-            return int(cursor.rowcount)
+        cursor = self._cursor(raw)
+        await cursor.execute(sql, params)
+        return int(cursor.rowcount)
 
     async def run(self, raw: Raw, sql: str, params: Sequence[Sequence[Any]]) -> None:
-        async with self._cursor(raw) as cursor:
-            await cursor.executemany(sql, params)
+        await self._cursor(raw).executemany(sql, params)
 
     async def listen(self, raw: Raw, channel: str, heard: Callable[[str], None]) -> Listening:
         name = self.dialect.identifier_preparer.quote_identifier(channel)

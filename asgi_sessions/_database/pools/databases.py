@@ -261,7 +261,7 @@ def _lowered(max_idle: float, url: str) -> float:
 def _make(url: str, max_idle: float) -> Database:
     try:
         if url.startswith("mariadb"):  # SQLAlchemy tells the two apart, `databases` does not
-            url = "mysql" + url.removeprefix("mariadb")
+            url = f"mysql{url.removeprefix('mariadb')}"
         place = DatabaseURL(url)
         _ = place.port  # what is no number raises here
         kind = kind_of(place)
