@@ -15,6 +15,7 @@ from databases import Database, DatabaseURL
 from sqlalchemy import Connection, Engine, create_engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.schema import ExecutableDDLElement
 
 from asgi_sessions import Sessions
@@ -92,6 +93,9 @@ def app_engine(url: str, driver: str, **options: Any) -> AsyncEngine:
         asyncpg = driver.endswith("asyncpg")
         unprepared = {"statement_cache_size": 0} if asyncpg else {"prepare_threshold": None}
         options["connect_args"] = unprepared | options.get("connect_args", {})
+    if kind(url) == "sqlite" and make_url(url).database not in {None, ""}:
+        # As SQLAlchemy has it by itself, since 2.0.38.
+        options.setdefault("poolclass", AsyncAdaptedQueuePool)
     return create_async_engine(place.set(drivername=driver, query={}), **options)
 
 
