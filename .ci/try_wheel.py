@@ -20,7 +20,16 @@ import asgi_sessions
 from asgi_sessions import SessionMiddleware, Sessions
 
 #: What extras bring, and the package does without.
-OPTIONAL = {"aiomysql", "click", "cryptography", "fastapi", "joserfc", "litestar", "rich"}
+OPTIONAL = {
+    "aiomysql",
+    "click",
+    "cryptography",
+    "fastapi",
+    "greenlet",
+    "joserfc",
+    "litestar",
+    "rich",
+}
 
 
 def try_names() -> None:

@@ -38,7 +38,9 @@ _DRIVERS = {
     "mysql": ("mariadb+aiomysql",),
     "mysql+asyncmy": ("mariadb+asyncmy",),
 }
-ENGINES = [EngineURL.of(url, driver) for url in URLS for driver in _DRIVERS[url.partition(":")[0]]]
+ENGINES = [
+    EngineURL.of(url, driver) for url in URLS for driver in _DRIVERS.get(url.partition(":")[0], ())
+]
 #: Where tests run on engines, too: whatever the way of a connection could spoil. The others ask how
 #: requests are answered, which does not depend on it, and would only take twice the time.
 _ON_ENGINES = {"database", "races"}

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.schema import ExecutableDDLElement
 
 from asgi_sessions import Sessions
@@ -101,6 +102,9 @@ def app_engine(url: str, driver: str, **options: Any) -> AsyncEngine:
         asyncpg = driver.endswith("asyncpg")
         unprepared = {"statement_cache_size": 0} if asyncpg else {"prepare_threshold": None}
         options["connect_args"] = unprepared | options.get("connect_args", {})
+    if kind(url) == "sqlite" and make_url(url).database not in {None, ""}:
+        # As SQLAlchemy has it by itself, since 2.0.38.
+        options.setdefault("poolclass", AsyncAdaptedQueuePool)
     return create_async_engine(place.set(drivername=driver, query={}), **options)
 
 

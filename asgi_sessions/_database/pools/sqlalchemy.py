@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 from weakref import ref
 
+import greenlet  # noqa: F401 -- where it is missing, SQLAlchemy does not name it
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
