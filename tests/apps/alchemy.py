@@ -27,7 +27,7 @@ from asgi_sessions.litestar import CurrentSession, SessionsPlugin
 Database = NamedDependency[AsyncSession]
 
 
-class Member(DefaultBase):  # type: ignore[misc] -- untyped with SQLAlchemy 2.1
+class Member(DefaultBase):  # type: ignore[misc]  # untyped with SQLAlchemy 2.1
     """A row of the app's own."""
 
     __tablename__ = "members"
