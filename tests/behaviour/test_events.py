@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.authentication import SimpleUser
 from starlette.requests import Request
 from starlette.responses import Response
@@ -598,7 +599,18 @@ async def test_each_record_is_as_the_page_has_it(
         take_away(onlooker)
         return Response(status_code=500)
 
-    app = make_app(sessions, Route("/leave", leave), Route("/fail", fail, methods=["POST"]))
+    engine = create_async_engine(onlooker.engine.url.set(drivername="sqlite+aiosqlite"))
+    connection = await engine.connect()
+
+    async def late(request: Request) -> Response:
+        await sessions.start_session(request, "eli", connection=connection)
+        return Response()
+
+    routes = [
+        Route("/leave", leave),
+        *(Route(f"/{f.__name__}", f, methods=["POST"]) for f in (fail, late)),
+    ]
+    app = make_app(sessions, *routes)
     browser, thief = Browser(app), Browser(app)
     await browser.login("ann")
     cookie = browser.cookies[sessions.cookie_name]
@@ -636,6 +648,11 @@ async def test_each_record_is_as_the_page_has_it(
     assert (await Browser(app).post("/fail")).status_code == 500
     bring_back(onlooker)
     await among_other_layers(sessions)
+    await Browser(app).post("/late")
+    await connection.commit()
+    await until(lambda: "committed" in caplog.text)
+    await connection.close()
+    await engine.dispose()
 
     async def broken() -> None:
         raise SessionsError("nobody expects it")

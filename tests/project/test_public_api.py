@@ -80,25 +80,26 @@ ADDED_OPTIONS = {
 PROPERTIES = {"database", "metadata", "table", "cookie_name"}
 #: DESIGN §1 and §7.
 COROUTINES = {
-    "insert": "(self, conn, person)",
-    "start_session": "(self, conn, person, *, remember=True)",
+    "insert": "(self, conn, person, *, connection=None)",
+    "start_session": "(self, conn, person, *, remember=True, connection=None)",
     "get": "(self, conn)",
     "get_by_id": "(self, sid_or_conn)",
     "update_session_end": "(self, conn, *, reason)",
-    "end_session": "(self, conn, *, reason='logout')",
+    "end_session": "(self, conn, *, reason='logout', connection=None)",
     "create_tables": "(self)",
     "connect": "(self)",
     "disconnect": "(self)",
-    "renew_session": "(self, conn, *, acr=None, amr=())",
+    "renew_session": "(self, conn, *, acr=None, amr=(), connection=None)",
     "list_sessions": (
         "(self, person_id, *, app_id=None, include_ended=False, limit=100, before=None)"
     ),
-    "rotate_session": "(self, conn)",
+    "rotate_session": "(self, conn, *, connection=None)",
     "end_session_by_id": (
-        "(self, sid, *, person_id=<_Anybody.ANYBODY: 'anybody'>, app_id=None, reason='revoked')"
+        "(self, sid, *, person_id=<_Anybody.ANYBODY: 'anybody'>, app_id=None, reason='revoked', "
+        "connection=None)"
     ),
-    "end_other_sessions": "(self, conn)",
-    "end_all_sessions": "(self, person_id, *, app_id=None, except_sid=None)",
+    "end_other_sessions": "(self, conn, *, connection=None)",
+    "end_all_sessions": "(self, person_id, *, app_id=None, except_sid=None, connection=None)",
     "readmit": "(self, person_id, *, app_id=None)",
     "purge": "(self, *, batch_size=1000)",
 }
