@@ -32,14 +32,14 @@ def name_of(url: str) -> str:
 
 
 #: The libraries by which an app's own engine reaches these databases.
-_DRIVERS = {
+DRIVERS = {
     "sqlite": ("sqlite+aiosqlite",),
     "postgresql": ("postgresql+asyncpg", "postgresql+psycopg"),
     "mysql": ("mariadb+aiomysql",),
     "mysql+asyncmy": ("mariadb+asyncmy",),
 }
 ENGINES = [
-    EngineURL.of(url, driver) for url in URLS for driver in _DRIVERS.get(url.partition(":")[0], ())
+    EngineURL.of(url, driver) for url in URLS for driver in DRIVERS.get(url.partition(":")[0], ())
 ]
 #: Where tests run on engines, too: whatever the way of a connection could spoil. The others ask how
 #: requests are answered, which does not depend on it, and would only take twice the time.

@@ -20,10 +20,10 @@ from asgi_sessions._database.engine import _keep_alive
 from asgi_sessions._database.pools.base import Source
 from asgi_sessions._database.pools.databases import DatabasesSource
 from asgi_sessions._database.source import source_of
-from tests.conftest import URLS, MakeSessions, name_of
+from tests.conftest import DRIVERS, URLS, MakeSessions, name_of
 from tests.servers.proxy import TcpProxy
 from tests.support import Browser, make_app
-from tests.support.engines import app_database
+from tests.support.engines import app_database, app_engine
 from tests.support.engines import kind as kind_of
 
 SERVERS = [pytest.param(url, id=name_of(url)) for url in URLS if kind_of(url) != "sqlite"]
@@ -105,13 +105,24 @@ async def test_one_that_is_used_is_kept(make: Make, proxy: TcpProxy) -> None:
 
 
 @each_server
-@pytest.mark.parametrize("own", [False, True], ids=["", "own"])
+@pytest.mark.parametrize("own", ["", "own", "engine"])
 async def test_one_that_does_not_answer_leaves_time_for_another(
-    make: Make, make_sessions: MakeSessions, database_url: str, proxy: TcpProxy, own: bool
+    make: Make, make_sessions: MakeSessions, database_url: str, proxy: TcpProxy, own: str
 ) -> None:
     """Though it has been idle for a moment only."""
     timeout = timedelta(seconds=3)
-    if own:
+    if own == "engine":
+        await make_sessions()
+        for driver in DRIVERS[database_url.partition(":")[0]]:
+            engine = app_engine(url_of(database_url, proxy), driver)
+            every = [await engine.connect() for _ in range(3)]
+            for connection in every:  # these rest in the pool, and are forgotten, too
+                await connection.close()
+            sessions = await make_sessions(database=engine, timeout=timeout)
+            await answers_all_the_same(sessions, proxy)
+            await sessions.disconnect()
+            await engine.dispose()
+    elif own:
         await make_sessions()
         async with app_database(url_of(database_url, proxy), min_size=1, max_size=3) as database:
             await answers_all_the_same(

@@ -84,8 +84,9 @@ def kind_of(url: DatabaseURL) -> _Kind:
     """
     if url.dialect in _KINDS and url.driver not in _LIBRARIES[url.dialect]:
         raise ConfigurationError(
-            f"{url.scheme} is not supported: use sqlite (aiosqlite), postgresql (asyncpg), "
-            "postgresql+psycopg, mysql (aiomysql) or mysql+asyncmy"
+            f"{url.scheme} is not supported: use sqlite (aiosqlite), postgresql (asyncpg), mysql "
+            "(aiomysql) or mysql+asyncmy; postgresql+psycopg as a URL or by an AsyncEngine, not by "
+            "a databases.Database, which speaks asyncpg to PostgreSQL"
         )
     return _ASYNCMY if url.scheme == "mysql+asyncmy" else _KINDS[url.dialect]
 

@@ -29,6 +29,7 @@ from sqlalchemy.pool import (
 )
 from sqlalchemy.pool import Pool as PoolOfEngine
 
+from asgi_sessions._database.deadline import Deadline
 from asgi_sessions._database.drivers.aiomysql import AiomysqlDriver
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver, SharedAiosqliteDriver
 from asgi_sessions._database.drivers.asyncmy import AsyncmyDriver
@@ -54,6 +55,10 @@ _DRIVERS: dict[tuple[str, str], type[Driver]] = {
 _MOST_OF_OURS = 8
 #: What libpq tells the kernel, which then sends a sign of life while nothing else is sent.
 _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_count": 4}
+#: Seconds in which a connection that has rested in the pool has to answer.
+_PROOF = 0.5
+#: Seconds for a new one: whoever waits for it has less.
+_AS_LONG_AS_IT_TAKES = 3600.0
 #: Connections that are in use at the same moment at most, so that a smaller pool is not held.
 MOST = 5
 
@@ -205,6 +210,8 @@ class EnginePool(Pool):
         self._open = False
         #: The connection of a StaticPool: it is the app's only one, and must never be reset.
         self._only: AsyncConnection | None = None
+        self._only_of: StaticPool | None = None
+        self._borrowing = asyncio.Lock()
         self.driver = driver
         self.owned = owned
         self.hold = self._capacity >= MOST
@@ -267,7 +274,7 @@ class EnginePool(Pool):
         )
 
     async def borrow(self) -> Lease:
-        """A connection that has just answered.
+        """A connection that is new, or has just answered.
 
         One that has broken while it rested in the pool is replaced: SQLAlchemy would find that out
         by its own next statement, but ours do not go through it.
@@ -281,12 +288,14 @@ class EnginePool(Pool):
             lease = EngineLease(connection, await connection.get_raw_connection(), there, self)
             try:
                 self._refuse_foreign(lease.raw)
-                # It puts each driver into autocommit mode. SQLAlchemy takes that back when the
-                # connection goes back to the pool.
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                seconds = _PROOF if has_rested else _AS_LONG_AS_IT_TAKES
+                async with Deadline(self._loop.time() + seconds):
+                    # It puts each driver into autocommit mode. SQLAlchemy takes that back when the
+                    # connection goes back to the pool.
+                    await connection.execution_options(isolation_level="AUTOCOMMIT")
+                    if has_rested and self.driver.elsewhere and not there._pre_ping:  # noqa: SLF001 -- no public one
+                        await self.driver.fetch(lease.raw, "SELECT 1", ())
                 self._refuse_in_transaction(lease.raw)
-                if not self._is_proven(there):
-                    await self.driver.fetch(lease.raw, "SELECT 1", ())
             except BaseException as error:
                 self._drop(lease)
                 is_dead = isinstance(error, Exception) and not isinstance(error, SessionsError)
@@ -305,18 +314,11 @@ class EnginePool(Pool):
         return lease
 
     async def _borrow_only(self, there: StaticPool) -> Lease:
-        if self._only is None or self._only.closed:
-            self._only = await self._engine.connect()
-        fairy = await self._only.get_raw_connection()
+        async with self._borrowing:
+            if self._only is None or self._only.closed or self._only_of is not there:
+                self._only, self._only_of = await self._engine.connect(), there
+            fairy = await self._only.get_raw_connection()
         return OnlyLease(fairy.driver_connection, there, self)
-
-    def _is_proven(self, there: PoolOfEngine) -> bool:
-        """Whether a connection is there without a question: it is a file, it is new, or SQLAlchemy
-        has asked.
-        """
-        return (
-            not self.driver.elsewhere or isinstance(there, NullPool) or bool(there._pre_ping)  # noqa: SLF001 -- no public one
-        )
 
     def _refuse_foreign(self, raw: Raw) -> None:
         """Refuse a connection that belongs to another loop, in which the app has opened it."""
