@@ -42,9 +42,7 @@ class Cutoffs:
     async def of(
         self, connection: RowConnection, people: Collection[str]
     ) -> dict[str, list[Cutoff]]:
-        """The cut-offs of some people, in whatever apps."""
-        if not people:
-            return {}
+        """The cut-offs of some people, one at least, in whatever apps."""
         theirs = connection.driver.among(self._table.c.person_id, people)
         records = await connection.records(
             ("cut-offs", theirs.shape),

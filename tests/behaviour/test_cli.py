@@ -27,6 +27,7 @@ from asgi_sessions import Session, Sessions
 from asgi_sessions.__main__ import main
 from asgi_sessions._cli.commands import run
 from asgi_sessions._cli.operator import Due, Operator
+from asgi_sessions._cli.view import Stdout
 from asgi_sessions._service.options import system_clock
 from tests.support import KEY, Browser, Clock, make_app
 from tests.support.repository import DOCS
@@ -593,3 +594,9 @@ def test_so_it_is_in_this_process(
         monkeypatch.setattr(sys, "stdout", device if full else None)
         assert run(["end", sid, "--database-url", shell.url]) == 5
         assert run(["list", "--person", "ann", "--database-url", shell.url]) == (0 if full else 5)
+
+
+def test_there_is_nothing_to_flush_where_stdout_is_closed() -> None:
+    stdout = Stdout(None)
+    stdout.flush()
+    assert not stdout.isatty()

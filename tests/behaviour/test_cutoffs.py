@@ -10,6 +10,7 @@ import pytest
 from asgi_sessions import ALL_APPS, Sessions
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app
+from tests.support.inside import store_of
 
 SECOND = timedelta(seconds=1)
 #: How far ahead of ours another layer's clock may be.
@@ -214,3 +215,20 @@ async def test_a_cut_in_all_apps_is_later_than_a_proof_ahead_of_the_clock_in_one
     await shop.end_all_sessions("ann", app_id=ALL_APPS)
     clock.turn(timedelta(minutes=3))
     assert not (await device(shop).see_as("ann", **ahead))["user"]
+
+
+async def test_all_sessions_end_while_one_is_started(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cut-off is written after the question for it, and before the new row."""
+    store = store_of(sessions)
+    insert_once = store.insert_once
+
+    async def late(*args: Any, **options: Any) -> Any:
+        await sessions.end_all_sessions("ann")
+        return await insert_once(*args, **options)
+
+    monkeypatch.setattr(store, "insert_once", late)
+    seen = await device(sessions).see_as("ann")
+    assert seen == {"sid": None, "person_id": None, "reason": "revoked", "user": False}
+    assert await sessions.list_sessions("ann") == []

@@ -177,6 +177,13 @@ def test_where_the_kernel_knows_no_signs_of_life_there_are_none() -> None:
     _keep_alive(gone)
 
 
+def test_a_platform_need_not_know_each_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_sessions._database.engine._KEEP_ALIVE", {"TCP_NO_SUCH_OPTION": 60})
+    with socket.socket() as ours:
+        _keep_alive(ours)
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "seconds"),
     [

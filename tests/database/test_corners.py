@@ -17,7 +17,7 @@ from typing import Any, cast
 import aiosqlite
 import pytest
 from databases import Database, DatabaseURL
-from sqlalchemy import Select, column, select
+from sqlalchemy import MetaData, Select, Table, column, select
 from starlette.applications import Starlette
 
 from asgi_sessions import (
@@ -28,10 +28,12 @@ from asgi_sessions import (
     SessionsUnavailable,
 )
 from asgi_sessions._database.batcher import Batcher
+from asgi_sessions._database.connection import Connection
 from asgi_sessions._database.drivers import aiosqlite as aiosqlite_driver
 from asgi_sessions._database.drivers.aiomysql import AiomysqlDriver
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
+from asgi_sessions._database.pools.app_connection import AppLease
 from asgi_sessions._database.pools.databases import driver_of
 from asgi_sessions._database.statement import Statement, TruncatedResult
 from asgi_sessions._model.row import Row
@@ -90,7 +92,7 @@ def failing(*faults: Exception) -> Any:
     return job
 
 
-async def test_a_lane_that_is_closed_finishes_what_waits() -> None:
+async def test_a_batcher_that_is_closed_finishes_what_waits() -> None:
     bench = Bench()
     answers = [bench.put(lambda: 1), bench.put(lambda: 2), bench.put(lambda: 3)]
     await bench.batcher.close()
@@ -137,20 +139,20 @@ async def batches(*bursts: int, halve: bool, later: int) -> list[int]:
         (False, [40], 0, [40]),
     ],
 )
-async def test_a_lane_that_wakes_takes_half_of_many(
+async def test_a_batcher_that_wakes_takes_half_of_many(
     *, halve: bool, bursts: list[int], later: int, sizes: list[int]
 ) -> None:
     assert await batches(*bursts, halve=halve, later=later) == sizes
 
 
-async def test_a_lane_that_was_never_used_is_closed() -> None:
+async def test_a_batcher_that_was_never_used_is_closed() -> None:
     bench = Bench()
     await bench.batcher.close()
     bench.batcher.leave()
     assert bench.log == []
 
 
-async def test_a_lane_that_does_not_hold_gives_back_when_it_is_idle() -> None:
+async def test_a_batcher_that_does_not_hold_gives_back_when_it_is_idle() -> None:
     bench = Bench(hold=False)
     assert await bench.put(lambda: 1) == 1
     await asyncio.sleep(0)
@@ -159,7 +161,9 @@ async def test_a_lane_that_does_not_hold_gives_back_when_it_is_idle() -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True])
-async def test_a_lane_may_keep_its_connection_between_the_jobs_of_somebody(*, keep: bool) -> None:
+async def test_a_batcher_may_keep_its_connection_between_the_jobs_of_somebody(
+    *, keep: bool
+) -> None:
     bench = Bench(hold=False, keep=keep)
     with bench.batcher.kept():
         for number in range(2):
@@ -188,7 +192,7 @@ def test_what_keeps_a_lane_may_outlive_its_loop() -> None:
     assert bench.log == ["acquired"]
 
 
-async def test_a_lane_can_be_left_with_its_connection() -> None:
+async def test_a_batcher_can_be_left_with_its_connection() -> None:
     bench = Bench()
     assert await bench.put(lambda: 1) == 1
     bench.batcher.leave()
@@ -196,7 +200,7 @@ async def test_a_lane_can_be_left_with_its_connection() -> None:
     await bench.batcher.close()
 
 
-async def test_a_lane_whose_loop_ends_does_its_last_kind_and_nothing_else() -> None:
+async def test_a_batcher_whose_loop_ends_does_its_last_kind_and_nothing_else() -> None:
     bench, begun = Bench(), asyncio.Event()
 
     async def for_ever(held: str, jobs: list[Any]) -> Sequence[Any]:
@@ -466,3 +470,28 @@ async def test_tables_that_cannot_be_made_are_an_outage() -> None:
     with pytest.raises(SessionsUnavailable):
         await sessions.create_tables()
     await sessions.disconnect()
+
+
+class FullDisk(AiosqliteDriver):
+    """A driver whose database can make nothing."""
+
+    async def fetch(self, raw: object, sql: str, params: Sequence[Any]) -> Sequence[Any]:
+        raise OSError("the disk is full")
+
+
+async def test_a_table_that_cannot_be_made_is_not_taken_for_one_that_is_there() -> None:
+    connection = Connection(AppLease(None), FullDisk(), {})
+    with pytest.raises(OSError, match="full"):
+        await connection.create("CREATE TABLE sessions (id TEXT)")
+
+
+class Forbidden(AiomysqlDriver):
+    """A driver whose user may not look at a table."""
+
+    async def fetch(self, raw: object, sql: str, params: Sequence[Any]) -> Sequence[Any]:
+        raise PermissionError(1142, "SHOW command denied")
+
+
+async def test_a_table_that_may_not_be_looked_at_is_not_taken_for_a_missing_one() -> None:
+    with pytest.raises(PermissionError):
+        await Forbidden().columns(None, Table("sessions", MetaData()))
