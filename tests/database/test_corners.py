@@ -161,9 +161,7 @@ async def test_a_batcher_that_does_not_hold_gives_back_when_it_is_idle() -> None
 
 
 @pytest.mark.parametrize("keep", [False, True])
-async def test_a_batcher_may_keep_its_connection_between_two_jobs(
-    *, keep: bool
-) -> None:
+async def test_a_batcher_may_keep_its_connection_between_two_jobs(*, keep: bool) -> None:
     bench = Bench(hold=False, keep=keep)
     with bench.batcher.kept():
         for number in range(2):
