@@ -374,6 +374,8 @@ async def test_the_page_on_transactions_is_true_on_each_database(
     )
     monkeypatch.setenv("SECRET_KEY", KEY)
     with own_database(database_url, tmp_path) as url:
-        engine = app_engine(url, scheme)
-        monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
+        # Its engine, with what it needs behind PgBouncer.
+        monkeypatch.setattr(
+            "sqlalchemy.ext.asyncio.create_async_engine", lambda _: app_engine(url, scheme)
+        )
         await Reader(DOCS / "transactions.md").run()
