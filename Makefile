@@ -11,7 +11,7 @@ python := $(VENV)/bin/python
 candidates := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
 # What a shell has set for other projects must not reach into this one, nor this one out of .venv.
-unexport PYTHONHOME PYTHONPATH
+unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -20,10 +20,20 @@ export NO_MKDOCS_2_WARNING := 1
 demo: $(VENV)/.demo  ## serve example_app.py at http://127.0.0.1:8000
 	$(python) example_app.py
 
+# Coverage is measured where it is judged, with all servers: it makes the tests half as slow again.
+coverage := $(if $(TEST_SERVERS),--cov --cov-report= --cov-fail-under=0)
+more_coverage := $(if $(coverage),$(coverage) --cov-append)
+
 test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
-	$(python) -m pytest -n auto --dist loadfile -m "not alone" --cov --cov-report= --cov-fail-under=0
-	$(python) -m pytest -m alone --cov --cov-append --cov-report= --cov-fail-under=0
-	$(python) -m coverage report $(if $(TEST_SERVERS),,--fail-under=0)
+	@# In their order: files of few tests, some of which take longest, would come last, one processor idle.
+	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not waits and not alone" $(coverage)
+	@# Three, however few processors there are, as they wait: the groups of tests/conftest.py, and the
+	@# rest. Only their directories are named: to look through the others takes each process seconds.
+	$(python) -m pytest -n 3 --dist loadgroup -m waits $(more_coverage) tests/browser tests/cluster tests/servers
+	@# When nothing runs beside (.ci/run waits here). 5: none was chosen, as PYTEST_ADDOPTS may have it.
+	$(BEFORE_ALONE)
+	$(python) -m pytest -m alone $(more_coverage) tests/servers || [ $$? = 5 ]
+	$(if $(coverage),$(python) -m coverage report)
 
 check: $(VENV)/.dev  ## style, types, and the types that users see, on the pages too
 	$(python) -m ruff check
@@ -57,7 +67,7 @@ dist: $(VENV)/.release  ## build the release into dist/, try its wheel, list wha
 	  --output-reproducible --output-file build/sbom.cdx.json
 
 clean:  ## remove what the other targets have made, the demo's people and sessions too
-	rm -rf .demo-secret demo.db demo.db-shm demo.db-wal fastapi-demo.db litestar-demo.db
+	rm -rf .demo-secret demo.db* starlette-demo.db* fastapi-demo.db* litestar-demo.db*
 	rm -rf $(VENV) build dist benchmarks/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

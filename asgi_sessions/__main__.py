@@ -9,8 +9,8 @@ def main() -> int:
     """Run the command line, or say what it needs; the exit code."""
     try:
         from ._cli.commands import run  # noqa: PLC0415 -- an extra, which may not be there
-    except ModuleNotFoundError as fault:
-        library = (fault.name or "").partition(".")[0]
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
         if library not in {"click", "rich"}:
             raise
         sys.stderr.write(

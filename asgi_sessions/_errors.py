@@ -18,7 +18,7 @@ class SessionsError(Exception):
 
 
 class ConfigurationError(SessionsError, ValueError):
-    """Options or calls that cannot work. The message names each fault and its mend."""
+    """Options or calls that cannot work. The message says what is wrong and how to fix it."""
 
 
 class InvalidSession(SessionsError, ValueError):
@@ -32,8 +32,8 @@ class InvalidSession(SessionsError, ValueError):
         self.errors: dict[str, list[str]] = {
             field: list(messages) for field, messages in errors.items()
         }
-        faults = (f"{field} {message}" for field, ms in self.errors.items() for message in ms)
-        super().__init__("; ".join(faults))
+        texts = (f"{field} {message}" for field, ms in self.errors.items() for message in ms)
+        super().__init__("; ".join(texts))
 
 
 class SessionsUnavailable(SessionsError):

@@ -11,10 +11,6 @@ from ._errors import ConfigurationError
 from ._model.session import Session
 from ._sessions import Sessions
 
-#: How the OpenAPI document calls the cookie.
-SCHEME = "session"
-#: For a 401, which has to have one (RFC 9110, 11.6.1).
-CHALLENGE = {"WWW-Authenticate": "Cookie"}
 #: What a 401 and a 403 of the guards mean, for the OpenAPI document.
 NOT_LOGGED_IN = "Nobody is logged in"
 NOT_FRESH = "The person has to prove anew who they are"
@@ -59,8 +55,8 @@ def login_required(conn: Conn, sessions: Sessions | None = None) -> dict[str, An
         SessionsUnavailable: if nobody knows whether there is one.
     """
     context = (sessions or _sessions(scope_of(conn)))._context(conn)
-    if context.fault is not None:
-        raise context.fault
+    if context.error is not None:
+        raise context.error
     return {"error": "login_required", "error_description": _LOGIN, "reason": context.end_reason}
 
 

@@ -18,7 +18,7 @@ Run = Callable[[Any, list[Any]], Awaitable[Sequence[Any]]]
 
 #: Boundaries of buckets: seconds as for calls of databases (semantic conventions), jobs by powers.
 _SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
-_JOBS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_JOBS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
@@ -73,8 +73,8 @@ class Metrics:
             began = perf_counter()
             try:
                 answers = await run(held, jobs)
-            except BaseException as fault:
-                attributes["error.type"] = type(fault).__qualname__
+            except BaseException as error:
+                attributes["error.type"] = type(error).__qualname__
                 raise
             else:
                 if kind == "look-up":

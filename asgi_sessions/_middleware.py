@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,21 +10,25 @@ from typing import Any, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ._connection import answers
 from ._connection.binding import Respond
 from ._connection.context import SESSIONS, RequestContext
 from ._connection.delivery import Delivery
+from ._connection.notices import Notices, drops_secure_cookies
 from ._connection.outage import outage_at_hand, outage_of
 from ._connection.resolving import resolve, resumes
-from ._connection.revocable import POLICY_VIOLATION, Socket
+from ._connection.revocable import Socket
 from ._connection.streams import Streams
+from ._connection.touching import touch_if_due
 from ._database.tasks import running_loop
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
-from ._model.cookies import for_caches
-from ._model.device import headers_of
+from ._model.carrier import for_caches
+from ._model.device import device_from_scope, headers_of
 from ._model.person import Person, is_vouched_for, person_from_scope, sign_out_of_scope
 from ._model.tokens import Presented
 from ._pages.logout import foreign_origin
 from ._service.events import logger
+from ._service.identity import identify
 from ._sessions import Sessions
 
 PersonReader = Callable[[Scope], object]
@@ -37,34 +40,6 @@ _KINDS = frozenset({"http", "websocket"})
 _FAILED = 500
 _TRY_AGAIN: Message = {"type": "websocket.close", "code": 1013, "reason": "try again later"}
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
-
-#: Hosts that browsers trust without https.
-_LOOPBACK = re.compile(
-    rb"(localhost|[a-z0-9.-]+\.localhost|127\.[0-9.]+|\[::1\])(:\d+)?", re.IGNORECASE
-)
-
-# What is told once.
-_SHARED_STATE = (
-    "the server gives the requests of a connection one scope['state'], in which they see one "
-    "another's; here each request gets its own"
-)
-_STATE_OVERWRITTEN = (
-    "another layer has written to request.state.session, which is not the session any more: read "
-    "sessions.current(request), or give one of the two another name"
-)
-_PERSON_BEHIND = (
-    "a layer behind SessionMiddleware puts a user into the scope, for whom no session is kept and "
-    "none can be ended: let that layer run before SessionMiddleware"
-)
-_COOKIE_OVER_HTTP = (
-    "a login came over plain http, where browsers drop its Secure cookie: serve https; behind a "
-    "proxy that does, have the server read X-Forwarded-Proto; only in development, pass "
-    "cookie_secure=False"
-)
-_NOT_SIGNED_OUT = (
-    "SessionMiddleware(person=...) still finds somebody who was signed out, who is refused with "
-    "401: pass sign_out=..., a function that takes them out of the scope"
-)
 
 
 class SessionMiddleware:
@@ -114,8 +89,7 @@ class SessionMiddleware:
         self.app = app
         self._sign_out = sign_out
         self._refuses = on_signed_out == "refuse"
-        #: What has been told once.
-        self._told: set[str] = set()
+        self._notices = Notices()
         self._sessions = sessions
         self._alone = (sessions,)
         self._person = person
@@ -129,7 +103,6 @@ class SessionMiddleware:
         self._store = self._core.store
         self._binding = sessions._binding
         self._delivery = Delivery(self._core, self._binding)
-        self._touch_if_due = self._delivery.touch_if_due
         self._serve_http: ASGIApp = app
         if self._settings.end_streams:
             self._serve_http = Streams(app, self._key, self._core.live_connections, self._touch_now)
@@ -147,8 +120,8 @@ class SessionMiddleware:
         context = scope[self._key] = RequestContext(scope, self._key)
         outer = scope.get(SESSIONS)
         scope[SESSIONS] = self._alone if outer is None else (*outer, self._sessions)
-        if context.shared and self._first("shared_state"):
-            logger.warning(_SHARED_STATE, extra={"event": "shared_state"})
+        if context.shared:
+            self._notices.give("shared_state")
         if self._excludes is not None and self._excludes(scope):
             context.excluded = True
             await self.app(scope, receive, send)
@@ -177,15 +150,19 @@ class SessionMiddleware:
         def send_with_cookie(message: Message) -> Awaitable[None]:
             nonlocal forward
             if message["type"] == "http.response.start" and not context.responding:
-                if message["status"] >= _FAILED and (fault := outage_at_hand()) is not None:
-                    self._count(context, fault)
+                if message["status"] >= _FAILED and (error := outage_at_hand()) is not None:
+                    self._count(context, error)
                     if message["status"] == _FAILED:  # a layer's own, and not the app's word
                         context.responding = context.replaced = True
                         forward = _swallow
-                        return _unavailable(scope, send, fault)
+                        return answers.unavailable(scope, send, error)
                 if context.tells:
-                    if context.token is not None and self._loses_cookie(scope):
-                        logger.warning(_COOKIE_OVER_HTTP, extra={"event": "cookie_over_http"})
+                    if (
+                        context.token is not None
+                        and self._settings.cookie.secure
+                        and drops_secure_cookies(scope)
+                    ):
+                        self._notices.give("cookie_over_http")
                     return self._delivery.start(context, message, forward)
                 context.responding = True
                 headers = for_caches(message.get("headers", ()), private=context.private)
@@ -194,14 +171,14 @@ class SessionMiddleware:
 
         try:
             await self._serve_http(scope, receive, send_with_cookie)
-        except Exception as fault:
-            if not await self._gives_up(scope, context, send, fault):
+        except Exception as error:
+            if not await self._gives_up(scope, context, send, error):
                 raise
         finally:
             if context.undelivered is not None:
                 await self._delivery.withdraw(context)
             if context.now is not None:
-                self._touch_if_due(context, context.now)
+                touch_if_due(self._core, context, context.now)
             # Otherwise `_look_around` has nothing to tell, and nearly every request is spared it.
             overwritten = context.state.get("session") is not context.session
             if overwritten or (context.row is None and scope.get("user") is not None):
@@ -210,33 +187,11 @@ class SessionMiddleware:
     def _look_around(
         self, scope: Scope, context: RequestContext, person: object, *, overwritten: bool
     ) -> None:
-        """Tell once of layers that do not get along with this one."""
-        if overwritten and self._first("state_overwritten"):
-            logger.warning(_STATE_OVERWRITTEN, extra={"event": "state_overwritten"})
-        if (
-            person is None
-            and context.fault is None
-            and is_vouched_for(scope)
-            and self._first("person_behind")
-        ):
-            logger.warning(_PERSON_BEHIND, extra={"event": "person_behind"})
-
-    def _loses_cookie(self, scope: Scope) -> bool:
-        """Whether a browser will drop the cookie, told for the first time: it takes a Secure one
-        over plain http from its own machine alone.
-        """
-        if not self._settings.cookie.secure or scope.get("scheme") != "http":
-            return False
-        hosts = [value for name, value in headers_of(scope) if name == b"host"]
-        if not hosts or _LOOPBACK.fullmatch(hosts[0]):
-            return False
-        return self._first("cookie_over_http")
-
-    def _first(self, kind: str) -> bool:
-        """Whether this has not been told yet."""
-        told = kind in self._told
-        self._told.add(kind)
-        return not told
+        """Warn of layers that do not get along with this one."""
+        if overwritten:
+            self._notices.give("state_overwritten")
+        if person is None and context.error is None and is_vouched_for(scope):
+            self._notices.give("person_behind")
 
     def _presented(self, scope: Scope) -> list[Presented] | None:
         """What the cookies say whose signature holds; None if no cookie of ours came. The cookies
@@ -256,7 +211,7 @@ class SessionMiddleware:
             else:
                 tokens.append(token)
         if forged:
-            self._core.note_forged(scope, forged)
+            self._core.note_forged(forged, partial(device_from_scope, scope))
         return tokens
 
     async def _enter(
@@ -296,18 +251,18 @@ class SessionMiddleware:
                 )
                 if not stays and not await self._signed_out(scope, context, send):
                     return False
-        except SessionsUnavailable as fault:
-            return await self._go_without(scope, context, send, fault)
+        except SessionsUnavailable as error:
+            return await self._go_without(scope, context, send, error)
         if (begun := core.events.down_since) is not None:
             core.events.available(begun)
         return True
 
     def _identify(self, person: object) -> Person | None:
         try:
-            return self._core.identify(person)
-        except InvalidSession as fault:
+            return identify(person, self._settings)
+        except InvalidSession as error:
             # The table cannot hold their id, so nobody could end their session.
-            logger.warning("person refused: %s", fault)
+            logger.warning("person refused: %s", error)
             return None
 
     async def _answer_device(
@@ -316,19 +271,19 @@ class SessionMiddleware:
         """Answer what a browser asks by itself to bind a session or to prove its device."""
         try:
             await respond(scope, receive, send)
-        except SessionsUnavailable as fault:
-            self._core.events.unavailable(fault)
-            await _unavailable(scope, send, fault)
+        except SessionsUnavailable as error:
+            self._core.events.unavailable(error)
+            await answers.unavailable(scope, send, error)
 
     async def _go_without(
-        self, scope: Scope, context: RequestContext, send: Send, fault: SessionsUnavailable
+        self, scope: Scope, context: RequestContext, send: Send, error: SessionsUnavailable
     ) -> bool:
         """Refuse a request whose session cannot be looked up, or let it go on without one."""
-        self._count(context, fault)
+        self._count(context, error)
         if self._settings.on_unavailable == "error":
-            await _unavailable(scope, send, fault)
+            await answers.unavailable(scope, send, error)
             return False
-        context.fault = fault
+        context.error = error
         if context.person is None:
             return True
         # Nobody knows whether they have been revoked.
@@ -341,11 +296,11 @@ class SessionMiddleware:
         context.person = None
         self._sign_out(scope)
         left = self._sign_out is sign_out_of_scope and self._person(scope) is not None
-        if left and self._first("not_signed_out"):
-            logger.warning(_NOT_SIGNED_OUT, extra={"event": "not_signed_out"})
+        if left:
+            self._notices.give("not_signed_out")
         if not left and not self._refuses:
             return True
-        await _refuse(scope, send, context.end_reason)
+        await answers.signed_out(scope, send, context.end_reason)
         return False
 
     def _starts(self, scope: Scope) -> bool:
@@ -371,8 +326,8 @@ class SessionMiddleware:
                 )
 
         async def send_with_cookie(message: Message) -> None:
-            if message["type"] == "websocket.close" and (fault := outage_at_hand()) is not None:
-                self._count(context, fault)
+            if message["type"] == "websocket.close" and (error := outage_at_hand()) is not None:
+                self._count(context, error)
                 message = _TRY_AGAIN
             if message["type"] not in _STARTS or context.responding:
                 context.responding |= message["type"] == "websocket.close"
@@ -384,8 +339,8 @@ class SessionMiddleware:
         watch()
         try:
             await self.app(scope, socket.receive, send_with_cookie)
-        except Exception as fault:
-            if not socket.explains(fault) and not await self._gives_up(scope, context, send, fault):
+        except Exception as error:
+            if not socket.explains(error) and not await self._gives_up(scope, context, send, error):
                 raise
         finally:
             for leave in leaves.values():
@@ -395,28 +350,28 @@ class SessionMiddleware:
             self._touch_now(context)
 
     def _touch_now(self, context: RequestContext) -> None:
-        self._touch_if_due(context, self._settings.now())
+        touch_if_due(self._core, context, self._settings.now())
 
     async def _gives_up(
-        self, scope: Scope, context: RequestContext, send: Send, fault: Exception
+        self, scope: Scope, context: RequestContext, send: Send, error: Exception
     ) -> bool:
         """Answer an outage that the app has met and not dealt with; False if it is too late for
-        that, and for any other fault, which is the app's own.
+        that, and for any other error, which is the app's own.
         """
-        outage = outage_of(fault)
+        outage = outage_of(error)
         if outage is None:
             return False
         self._count(context, outage)
         if not context.responding:
-            await _unavailable(scope, send, outage)
+            await answers.unavailable(scope, send, outage)
             return True
         return context.replaced  # a layer raises again what it has answered
 
-    def _count(self, context: RequestContext, fault: SessionsUnavailable) -> None:
+    def _count(self, context: RequestContext, error: SessionsUnavailable) -> None:
         """However often the app asks, one request is one that an outage has affected."""
         if not context.affected:
             context.affected = True
-            self._core.events.unavailable(fault)
+            self._core.events.unavailable(error)
 
 
 def _end(socket: Socket, context: RequestContext, sid: str) -> None:
@@ -427,44 +382,3 @@ def _end(socket: Socket, context: RequestContext, sid: str) -> None:
 
 async def _swallow(_: Message) -> None:
     """The body of a response that another one has taken the place of."""
-
-
-async def _unavailable(scope: Scope, send: Send, fault: SessionsUnavailable) -> None:
-    """503 in place of an answer; the cookie stays as it is (ASVS 16.5.2)."""
-    retry = (b"retry-after", b"%d" % fault.retry_after)
-    close = (1013, "try again later")
-    await _answer(scope, send, 503, b"Service Unavailable", header=retry, close=close)
-
-
-async def _refuse(scope: Scope, send: Send, reason: str | None) -> None:
-    """401 in place of an answer, for a person whose session was revoked."""
-    text = b"Signed out" if reason is None else f"Signed out: {reason}".encode()
-    challenge = (b"www-authenticate", b"Cookie")  # a 401 has to have one (RFC 9110, 11.6.1)
-    close = (POLICY_VIOLATION, "signed out")
-    await _answer(scope, send, 401, text, header=challenge, close=close)
-
-
-async def _answer(
-    scope: Scope,
-    send: Send,
-    status: int,
-    text: bytes,
-    *,
-    header: tuple[bytes, bytes],
-    close: tuple[int, str],
-) -> None:
-    """An answer in place of the app's; a WebSocket is closed where it cannot be answered."""
-    prefix = ""
-    if scope["type"] == "websocket":
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": close[0], "reason": close[1]})
-            return
-        prefix = "websocket."
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        header,
-        (b"cache-control", b"no-store"),
-        (b"vary", b"Cookie"),
-    ]
-    await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
-    await send({"type": f"{prefix}http.response.body", "body": text})

@@ -20,7 +20,7 @@ from ._errors import ConfigurationError, InvalidSession
 from ._model.changeset import checked
 from ._model.cookies import SameSite
 from ._model.decisions import is_fresh
-from ._model.device import StoreIP
+from ._model.device import StoreIP, device_from_scope
 from ._model.lifetimes import AAL1, Lifetimes
 from ._model.person import Person, person_from_scope
 from ._model.row import Row
@@ -29,8 +29,10 @@ from ._model.tokens import SID_PATTERN
 from ._pages.devices import SessionRoutes
 from ._pages.logout import EndSessionEndpoint
 from ._pages.options import RouteOptions, Template
+from ._service.background import BackgroundTasks
 from ._service.core import Core, unproved
-from ._service.events import EventHandler, Events
+from ._service.events import EventHandler, Events, check_handler
+from ._service.identity import identify
 from ._service.options import (
     AutoStart,
     Clock,
@@ -69,7 +71,7 @@ ANYBODY: Final = _Anybody.ANYBODY
 AppId = str | _AllApps | None
 
 #: The largest LIMIT that every supported database accepts.
-_MOST = 2**31 - 1
+_MOST_ROWS = 2**31 - 1
 
 
 class Sessions:
@@ -129,7 +131,7 @@ class Sessions:
             ``?pool_recycle=`` (seconds) of a URL may say less.
 
     Raises:
-        ConfigurationError: for options that cannot work, all faults in one message.
+        ConfigurationError: for options that cannot work, all errors in one message.
     """
 
     def __init__(
@@ -175,7 +177,7 @@ class Sessions:
             chosen, source = settings(
                 given,
                 lambda: source_of(database, notify=notify, max_idle=connection_max_idle),
-                lambda: Events(on_event, clock),
+                lambda: check_handler(on_event),
                 lambda: check_binding(dbsc, given),
             )
         finally:  # no frame of a traceback may show the keys
@@ -192,7 +194,9 @@ class Sessions:
         )
         self._engines = store.engines
         self._source = source
-        self._core = Core(chosen, store, Events(on_event, chosen.now))
+        background = BackgroundTasks()
+        events = Events(on_event, chosen.now, background)
+        self._core = Core(chosen, store, events, background)
         self._binding = None if dbsc is None else dbsc._attach(self._core)
         # In the scope; two Sessions in one app do not get in each other's way.
         self._key = f"asgi_sessions.{id(self)}"
@@ -262,7 +266,7 @@ class Sessions:
 
     async def disconnect(self) -> None:
         """Finish what is under way, then close what was opened here (not a Database of yours)."""
-        await self._core.events.settle(self._engines.timeout)
+        await self._core.background.settle(self._engines.timeout)
         await self._core.live_connections.stop()
         await self._engines.close()
 
@@ -274,7 +278,7 @@ class Sessions:
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
-        fault: BaseException | None,
+        error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         """As `disconnect`."""
@@ -297,7 +301,9 @@ class Sessions:
             InvalidSession: if an attribute cannot be stored.
         """
         core = self._core
-        started = await core.start(scope_of(conn), core.identify(person), remember=True)
+        started = await core.start(
+            device_from_scope(scope_of(conn)), identify(person, core.settings), remember=True
+        )
         return started.session
 
     def current(self, conn: Conn) -> Session | None:
@@ -324,9 +330,9 @@ class Sessions:
         """
         core, context = self._core, self._context(conn)
         self._may_change(context)
-        identified = core.identify(person)
+        identified = identify(person, core.settings)
         started = await core.start(
-            scope_of(conn),
+            device_from_scope(scope_of(conn)),
             identified,
             remember=remember,
             replaces=context.replaceable,
@@ -355,7 +361,7 @@ class Sessions:
             person = person_from_scope(scope)
         if person is None:
             return None
-        row = await core.newest(scope, core.identify(person))
+        row = await core.newest(device_from_scope(scope), identify(person, core.settings))
         return None if row is None else core.session(row)
 
     async def get_by_id(self, sid_or_conn: str | UUID | Conn | None) -> Session | None:
@@ -385,8 +391,8 @@ class Sessions:
         """Log out: `update_session_end`, drop ``state.sid``, clear the cookie (ASVS 7.4.1)."""
         context = self._context(conn)
         self._refuse_excluded(context)
-        if context.fault is not None:
-            raise context.fault  # to say that it has ended would be a guess
+        if context.error is not None:
+            raise context.error  # to say that it has ended would be a guess
         # Also one that is not in use because nobody vouches for its person just now.
         sid = context.replaceable
         session = None if sid is None else (await self._core.end(sid, reason))[0]
@@ -509,7 +515,7 @@ class Sessions:
         rows = await self._core.store.listed(
             *self._ids(person_id, app_id),
             live=None if include_ended else self._core.settings.now(),
-            limit=min(limit, _MOST),
+            limit=min(limit, _MOST_ROWS),
             before=before,
         )
         return self._core.sessions(rows)
@@ -707,8 +713,8 @@ class Sessions:
     @classmethod
     def _may_change(cls, context: RequestContext) -> None:
         cls._refuse_excluded(context)
-        if context.fault is not None:
-            raise context.fault  # the session that this browser has would be left behind
+        if context.error is not None:
+            raise context.error  # the session that this browser has would be left behind
         if context.responding:
             raise ConfigurationError(
                 "the response has begun, so its cookie could not be sent: start or renew a "

@@ -50,7 +50,7 @@ class DBSC(DeviceBinding):
             ``quota_exceeded``. Whoever has stolen the cookie may name them, too.
 
     Raises:
-        ConfigurationError: for options that cannot work, all faults in one message.
+        ConfigurationError: for options that cannot work, all errors in one message.
     """
 
     cookie_lifetime: timedelta = timedelta(minutes=10)
@@ -58,10 +58,10 @@ class DBSC(DeviceBinding):
     on_skipped: Literal["refuse"] | Collection[SkipReason] = "refuse"
 
     def __post_init__(self) -> None:
-        if faults := list(self._faults()):
-            raise ConfigurationError("; ".join(faults))
+        if errors := list(self._errors()):
+            raise ConfigurationError("; ".join(errors))
 
-    def _faults(self) -> Iterator[str]:
+    def _errors(self) -> Iterator[str]:
         if not _lasts(self.cookie_lifetime):
             yield (
                 f"cookie_lifetime={self.cookie_lifetime!r}: use a datetime.timedelta of 4 seconds "

@@ -10,8 +10,6 @@ from typing import Any
 
 from ._errors import ConfigurationError, SessionsUnavailable
 from ._guards import (
-    CHALLENGE,
-    SCHEME,
     checked_age,
     is_fresh,
     login_required,
@@ -19,6 +17,7 @@ from ._guards import (
     session_of,
 )
 from ._middleware import OnSignedOut, PersonReader, SessionMiddleware, SignOut
+from ._model.carrier import CHALLENGE, SCHEME
 from ._model.person import Person, person_from_scope, sign_out_of_scope
 from ._model.session import Session
 from ._sessions import Sessions
@@ -197,7 +196,9 @@ def _session(connection: AnyConnection) -> Session:
     session = session_of(connection)
     if session is None:
         facts = login_required(connection)
-        raise NotAuthorizedException(facts["error_description"], headers=CHALLENGE, extra=facts)
+        raise NotAuthorizedException(
+            facts["error_description"], headers=dict([CHALLENGE]), extra=facts
+        )
     return session
 
 
@@ -216,8 +217,8 @@ def _describe(handler: HTTPRouteHandler) -> None:
         handler.raises = [*(handler.raises or ()), *refusals]
 
 
-def _unavailable(_: AnyRequest, fault: SessionsUnavailable) -> Response[str]:
-    headers = {"retry-after": str(fault.retry_after), "cache-control": "no-store"}
+def _unavailable(_: AnyRequest, error: SessionsUnavailable) -> Response[str]:
+    headers = {"retry-after": str(error.retry_after), "cache-control": "no-store"}
     return Response(
         "Service Unavailable", status_code=503, headers=headers, media_type="text/plain"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from ._model.device import Device, clean_address, clean_user_agent
+from ._service.identity import identify
 from ._sessions import Sessions
 
 __all__ = ["Clock", "logged_in_cookie"]
@@ -56,11 +58,9 @@ async def logged_in_cookie(
         InvalidSession: if an attribute cannot be stored.
     """
     core = sessions._core
-    scope = {
-        "type": "http",
-        "headers": [(b"user-agent", user_agent.encode())],
-        "client": None if ip_address is None else (ip_address, 0),
-    }
-    started = await core.start(scope, core.identify(person), remember=remember)
+    device = Device(
+        clean_user_agent(user_agent), None if ip_address is None else clean_address(ip_address)
+    )
+    started = await core.start(device, identify(person, core.settings), remember=remember)
     assert started.token is not None  # noqa: S101 -- for the type checker: a login has its own
     return {sessions.cookie_name: core.settings.keys.sign(started.token)}

@@ -249,4 +249,4 @@ async def _held_up(
         await done.wait()
         connection.exec_driver_sql("ROLLBACK")
     await asyncio.gather(*running)
-    await sessions._core.events.settle()  # nobody waits for a touch
+    await sessions._core.background.settle()  # nobody waits for a touch

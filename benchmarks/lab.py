@@ -116,7 +116,7 @@ class Lab:
             freshen(place, sessions.table, TOUCH)
             app = ours(sessions)
             await check(app, self.sample.cookies[0], self.sample.rows[0]["person_id"])
-            await sessions._core.events.settle()  # touches, for which nobody waits
+            await sessions._core.background.settle()  # touches, for which nobody waits
             yield sessions, app
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Sessions
 from tests.support import KEY, Clock
-from tests.support.engines import EngineURL, app_engine, run
+from tests.support.engines import EngineURL, Onlooker, app_engine, run
+from tests.support.pages import Reader
 
 _GIVEN = [url.partition("#") for url in os.environ.get("TEST_DATABASE_URLS", "").split()]
 #: SQLite always; further databases by URL, separated by spaces.
@@ -46,21 +48,30 @@ _ON_ENGINES_TOO = {"test_engines", "test_sessions"}
 
 MakeSessions = Callable[..., Awaitable[Sessions]]
 
-#: What `make test` runs after the others, not beside them.
-ALONE = {"test_benchmarks", "test_dbsc_browser"}
-ALONE_THERE = {"cluster", "servers"}
+#: Files and directories whose tests wait for servers, browsers and processes of their own more than
+#: they compute; and the files that measure how soon somebody is answered.
+WAITS = {"cluster", "servers", "test_dbsc_browser"}
+ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
+#: Of the former, what runs one after the other, by group: load keeps all processors busy, and the
+#: browser's cookies run out in seconds.
+GROUPS = {"cluster": "load", "test_crashes": "load", "test_dbsc_browser": "browser"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark them. Tests with the mark `servers` run with TEST_SERVERS=1 alone."""
     for item in items:
-        if item.path.stem in ALONE or item.path.parent.name in ALONE_THERE:
+        names = {item.path.stem, item.path.parent.name}
+        if names & ALONE:
             item.add_marker("alone")
-    left_out = [item for item in items if _is_left_out(item)]
+        elif names & WAITS:
+            item.add_marker("waits")
+            for name in names & GROUPS.keys():
+                item.add_marker(pytest.mark.xdist_group(GROUPS[name]))
+    left_out = {item for item in items if _is_left_out(item)}
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=[*left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 def _is_left_out(item: pytest.Item) -> bool:
@@ -148,3 +159,33 @@ async def make_sessions(
 async def sessions(make_sessions: MakeSessions) -> Sessions:
     """`Sessions` with the defaults."""
     return await make_sessions()
+
+
+@pytest.fixture
+async def reader(
+    anyio_backend: str, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Reader]:
+    """A reader of a page, in an empty directory, with a key in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    reader = Reader(page)
+    monkeypatch.setitem(sys.modules, reader.module.__name__, reader.module)
+    yield reader
+    for sessions in reader.sessions:
+        await sessions.disconnect()
+
+
+@pytest.fixture
+async def plain(anyio_backend: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Sessions]:
+    """On SQLite alone: for what no database does differently."""
+    async with Sessions(f"sqlite:///{tmp_path}/s.db", secret_key=KEY, clock=clock) as sessions:
+        await sessions.create_tables()
+        yield sessions
+
+
+@pytest.fixture
+def onlooker(database_url: str, table_name: str) -> Iterator[Onlooker]:
+    """Somebody else's connection to the table of this test."""
+    onlooker = Onlooker(database_url, table_name)
+    yield onlooker
+    onlooker.close()

@@ -19,7 +19,7 @@ import click
 from databases import DatabaseURL
 
 from asgi_sessions._errors import SessionsError, SessionsUnavailable
-from asgi_sessions._model.lifetimes import AAL1, LONGEST, Lifetimes
+from asgi_sessions._model.lifetimes import AAL1, LONGEST_LIFETIME, Lifetimes
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import SID_PATTERN
 from asgi_sessions._service.options import system_clock
@@ -32,7 +32,7 @@ from .view import Stdout, Unwritable, View
 T = TypeVar("T")
 
 #: For ends: what has been idle for too long ends, too, so that a wrong --idle leaves nobody in.
-_ANY = LONGEST
+_ANY = LONGEST_LIFETIME
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 EPILOG = """\b
@@ -122,7 +122,7 @@ class Target:
             secret_key=_any_key(),
             table_name=self.table,
             timeout=self.timeout,
-            lifetimes=Lifetimes(idle=idle or self.idle, absolute=LONGEST),
+            lifetimes=Lifetimes(idle=idle or self.idle, absolute=LONGEST_LIFETIME),
             keep_ended=keep_ended,
             touch_interval=timedelta(0),  # fits each idle timeout; nothing is touched
             notify=DatabaseURL(self.database_url).dialect in {"postgres", "postgresql"},
@@ -138,12 +138,12 @@ class Target:
 
         try:
             return asyncio.run(connected())
-        except SessionsUnavailable as fault:
-            cause = f": {fault.__cause__}" if fault.__cause__ is not None else ""
-            message = f"{fault}{cause}"
+        except SessionsUnavailable as error:
+            cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+            message = f"{error}{cause}"
             for secret in filter(None, {url.password, urlsplit(self.database_url).password}):
                 message = message.replace(secret, "***")
-            raise Unreachable(message) from fault
+            raise Unreachable(message) from error
 
 
 def _any_key() -> str:
@@ -477,14 +477,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         _say("interrupted; what was done stays done, and can be gone on with")
         return 130
-    except click.ClickException as fault:
-        if isinstance(fault, Unwritable):
+    except click.ClickException as error:
+        if isinstance(error, Unwritable):
             out.silence()
         with suppress(OSError):  # the exit code is left to tell it
-            fault.show()
-        return fault.exit_code
-    except SessionsError as fault:
-        _say(f"Error: {fault}")
+            error.show()
+        return error.exit_code
+    except SessionsError as error:
+        _say(f"Error: {error}")
         return 2
     return code or 0
 

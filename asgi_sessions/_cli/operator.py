@@ -20,7 +20,7 @@ T = TypeVar("T")
 #: Seconds that one question of a count should take; the slices of time are cut to that. The longest
 #: is short, because the first that is full comes after many that were empty.
 AIM = 0.1
-SHORTEST, LONGEST = timedelta(minutes=15), timedelta(hours=6)
+SHORTEST_SPAN, LONGEST_SPAN = timedelta(minutes=15), timedelta(hours=6)
 _TICK = timedelta(microseconds=1)  # `until` is not within a slice
 _DAY = timedelta(days=1)
 
@@ -140,7 +140,7 @@ class Operator:
                     )
                 )
                 pace.follow(self._last)
-                await self._core.tell_of(ended)
+                await self._core.report_ended(ended)
                 done += len(ended)
                 progress(len(ended))
         return done
@@ -192,11 +192,15 @@ class Operator:
         self, since: datetime, until: datetime, *, by_day: bool = False
     ) -> Iterator[tuple[datetime, datetime]]:
         """A time in slices, each longer or shorter than the one before by how long that took."""
-        length = SHORTEST
+        length = SHORTEST_SPAN
         while since < until:
             end = min(since + length, until)
             if by_day:
                 end = min(end, datetime.combine(since.date(), time(), UTC) + _DAY)
             yield since, end
             since = end
-            length = max(length / 2, SHORTEST) if self._last > AIM else min(length * 2, LONGEST)
+            length = (
+                max(length / 2, SHORTEST_SPAN)
+                if self._last > AIM
+                else min(length * 2, LONGEST_SPAN)
+            )

@@ -89,8 +89,8 @@ class Stdout(io.TextIOBase):
             raise Unwritable("the answer cannot be written: stdout is closed")
         try:
             yield self._stream
-        except OSError as fault:
-            raise Unwritable(f"the answer cannot be written: {fault.strerror}") from None
+        except OSError as error:
+            raise Unwritable(f"the answer cannot be written: {error.strerror}") from None
 
 
 class View:
@@ -121,8 +121,8 @@ class View:
             else:
                 self._out.print(Text(sentence), soft_wrap=True)
             sys.stdout.flush()
-        except Unwritable as fault:  # but it has been done
-            raise Unwritable(f"{fault.message}; {sentence}") from None
+        except Unwritable as error:  # but it has been done
+            raise Unwritable(f"{error.message}; {sentence}") from None
 
     def sessions(self, sessions: Sequence[Session]) -> None:
         """A list."""

@@ -60,11 +60,11 @@ def check_binding(dbsc: object, options: Mapping[str, Any]) -> None:
     """Refuse an option `dbsc` that cannot work beside the others.
 
     Raises:
-        ConfigurationError: with every fault and its mend.
+        ConfigurationError: with every error and its mend.
     """
     if dbsc is None:
         return
     if not isinstance(dbsc, DeviceBinding):
         raise ConfigurationError(f"dbsc={dbsc!r}: use asgi_sessions.dbsc.DBSC(), or None")
-    if faults := dbsc._unfit(options):
-        raise ConfigurationError("; ".join(faults))
+    if errors := dbsc._unfit(options):
+        raise ConfigurationError("; ".join(errors))

@@ -60,7 +60,7 @@ class RequestContext:
         excluded: whether its path is left alone, so that nobody has looked for a session.
         bridge: whether the session was presented with the secret before the current one.
         proved: the sid of the session whose device has proved itself.
-        fault: why nobody knows whether there is a session.
+        error: why nobody knows whether there is a session.
         affected: whether an outage has been told of it.
         replaced: whether a 503 has taken the place of a layer's 500.
         root_path: where the app is mounted; known where sessions are bound to devices.
@@ -88,7 +88,7 @@ class RequestContext:
     excluded = False
     bridge = False
     proved: str | None = None
-    fault: SessionsUnavailable | None = None
+    error: SessionsUnavailable | None = None
     affected = False
     replaced = False
     root_path = ""

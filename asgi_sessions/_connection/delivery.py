@@ -1,14 +1,13 @@
-"""What a response does for its session: it carries the cookie, and its end notes the use."""
+"""The start of a response carries the cookie; a login whose cookie cannot be sent is ended."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 
 from starlette.types import Message, Send
 
 from asgi_sessions._errors import SessionsError
-from asgi_sessions._model.cookies import for_caches
+from asgi_sessions._model.carrier import for_caches
 from asgi_sessions._service.core import Core
 from asgi_sessions._service.events import logger
 
@@ -71,7 +70,7 @@ class Delivery:
         """End the session of a login whose cookie has not reached anybody."""
         if context.undelivered is not None:
             # Shielded: a client that has gone must not leave a session behind.
-            await asyncio.shield(self._core.events.run(self._not_delivered(context)))
+            await asyncio.shield(self._core.background.run(self._not_delivered(context)))
 
     async def _not_delivered(self, context: RequestContext) -> None:
         sid, context.undelivered = context.undelivered, None
@@ -80,26 +79,6 @@ class Delivery:
         context.drop()
         try:
             await self._core.end(sid, "not_delivered")
-        except SessionsError as fault:
+        except SessionsError as error:
             # Nobody has its cookie; it runs out by itself.
-            logger.warning("session %s was not delivered and could not be ended: %s", sid, fault)
-
-    def touch_if_due(self, context: RequestContext, now: datetime) -> None:
-        """Note that the session of a call is used, unless that was done a short while ago. Nobody
-        waits for it: a server may hold the client's next request back until the app is done.
-        """
-        row = context.row
-        if row is None:
-            return
-        arrived = (
-            row.previous_secret_hash is not None
-            and row.secret_seen_at is None
-            and context.presented == row.secret_hash
-        )
-        if not arrived and (
-            not context.touches or now - row.last_seen_at < self._settings.touch_interval
-        ):
-            return
-        seen_at = now if arrived else row.secret_seen_at
-        context.row = row._replace(last_seen_at=now, secret_seen_at=seen_at)
-        self._core.touch(row, seen=arrived, now=now)
+            logger.warning("session %s was not delivered and could not be ended: %s", sid, error)

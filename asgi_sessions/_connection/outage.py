@@ -7,12 +7,12 @@ import sys
 from asgi_sessions._errors import SessionsUnavailable
 
 
-def outage_of(fault: BaseException | None) -> SessionsUnavailable | None:
-    """The outage that a fault is, or that a group of them holds."""
-    if isinstance(fault, SessionsUnavailable):
-        return fault
-    if isinstance(fault, BaseExceptionGroup):
-        return next(filter(None, map(outage_of, fault.exceptions)), None)
+def outage_of(error: BaseException | None) -> SessionsUnavailable | None:
+    """The outage, if the error is one, or if a group of exceptions holds one."""
+    if isinstance(error, SessionsUnavailable):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(outage_of, error.exceptions)), None)
     return None
 
 

@@ -9,7 +9,17 @@ from datetime import datetime
 from starlette.types import Scope
 
 from asgi_sessions._errors import SessionsError
-from asgi_sessions._model.decisions import BY_COOKIE, RESUME, Cookie, EndReason, Then, Who
+from asgi_sessions._model.decisions import (
+    BY_COOKIE,
+    RESUME,
+    Cookie,
+    EndReason,
+    Then,
+    Who,
+    cookie_of,
+    who_is,
+)
+from asgi_sessions._model.device import device_from_scope
 from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row, enforced_at
@@ -38,8 +48,8 @@ def resumes(
     if row is None or row.binding is not None:  # a bound one takes a closer look
         return False
     now, terms, secret = settings.now(), settings.terms, tokens[0].digest
-    cookie = row.cookie(secret, now, terms)
-    if BY_COOKIE[cookie][row.who(person, now, terms)] is not RESUME:
+    cookie = cookie_of(row, secret, now, terms)
+    if BY_COOKIE[cookie][who_is(person, row, now, terms)] is not RESUME:
         return False
     if person is not None and (proof := person.proof) is not None and proof > now:
         return False  # one that is dated ahead of the clock is written down first
@@ -67,7 +77,7 @@ async def resolve(
         tokens: what the cookies say whose signature holds.
         rows: theirs, None where there is none.
         binding: what binds sessions to devices, if anything does.
-        person: whom another layer vouches for, as `Core.identify` spells them.
+        person: whom another layer vouches for, as `identify` spells them.
         sent: whether the browser sent any cookie of ours at all.
         start: whether a session may be started for that person.
 
@@ -90,10 +100,10 @@ async def resolve(
             if row.binding is not None and cookie in (*_LIVE, *_BRIDGES):
                 proven = await _proven(binding, scope, context, row, now)
                 row, cookie = (row, Cookie.UNPROVEN) if proven is None else (proven, cookie)
-            who = row.who(person, now, settings.terms)
+            who = who_is(person, row, now, settings.terms)
             if person is not None and cookie is Cookie.REVOKED and who is Who.SAME:
                 readmitted_at = await core.readmitted_at(person)
-                who = row.who(person, now, settings.terms, readmitted_at)
+                who = who_is(person, row, now, settings.terms, readmitted_at)
     decision = BY_COOKIE[cookie][who]
     if row is not None:
         if decision.then in (Then.RESUME, Then.BRIDGE):
@@ -135,7 +145,7 @@ async def _find(
     core: Core, scope: Scope, context: RequestContext, person: Person, *, start: bool
 ) -> bool:
     then, started, reason = await core.find_or_start(
-        scope, person, start=start, known=context.knows(person)
+        device_from_scope(scope), person, start=start, known=context.knows(person)
     )
     if reason is not None:
         context.explain(reason)
@@ -155,7 +165,7 @@ def _judge(
         if row is None:
             found.append((Cookie.DEAD, None, None))
             continue
-        found.append((row.cookie(token.digest, now, terms), row, token.digest))
+        found.append((cookie_of(row, token.digest, now, terms), row, token.digest))
     # A bridge before what is dead; min gives the first of equals.
     return min(found, key=lambda one: (one[0] not in _LIVE, one[0] not in _BRIDGES))
 

@@ -100,13 +100,13 @@ class RevocableConnection(ABC):
             self._over |= last
             await self._send(message)
 
-    def explains(self, fault: Exception) -> bool:
+    def explains(self, error: Exception) -> bool:
         """Whether an app has raised this because it was told that the session has ended."""
         if not self._ended:
             return False
-        if isinstance(fault, ExceptionGroup):
-            return fault.split(_TOLD)[1] is None
-        return isinstance(fault, _TOLD)
+        if isinstance(error, ExceptionGroup):
+            return error.split(_TOLD)[1] is None
+        return isinstance(error, _TOLD)
 
     async def finish(self) -> None:
         """The app is done: leave nothing running."""

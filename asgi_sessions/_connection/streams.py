@@ -103,8 +103,8 @@ class Streams:
         stream = Stream(receive, send, self._begin, scope)
         try:
             await self._app(scope, stream.receive, stream.pass_on)
-        except Exception as fault:
-            if not stream.explains(fault):
+        except Exception as error:
+            if not stream.explains(error):
                 raise
         finally:
             if stream.leave is not None:

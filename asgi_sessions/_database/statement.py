@@ -93,7 +93,7 @@ class Statement:
         """The rows with values as SQLAlchemy gives them.
 
         Raises:
-            CutShort: if a packed text was.
+            TruncatedResult: if the server has cut the packed text short.
         """
         if self._packed:
             records = _unpacked(records)

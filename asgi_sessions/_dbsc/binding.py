@@ -11,6 +11,7 @@ from starlette.types import Scope
 from asgi_sessions._connection.binding import Binding, Headers, Respond
 from asgi_sessions._connection.context import RequestContext
 from asgi_sessions._model.changeset import checked
+from asgi_sessions._model.device import device_from_scope
 from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._model.tokens import microseconds
 from asgi_sessions._service.core import Core
@@ -23,7 +24,7 @@ from .identifier import Identifiers
 from .mount import mount, within
 from .offers import Offers
 from .proof import ALGORITHMS
-from .record import Record
+from .record import DeviceRecord
 from .refusal import Reason
 
 #: How long after the first bound cookie has come a browser's requests may arrive that it had begun
@@ -95,7 +96,7 @@ class DeviceBound(Binding):
             return row
 
         def client() -> str | None:
-            return self._core.client(scope)
+            return self._core.address(device_from_scope(scope))
 
         def mine(identifier: str) -> bool:
             return identifier.startswith(row.id) and self._identifiers.sid(identifier) == row.id
@@ -129,13 +130,13 @@ class DeviceBound(Binding):
 
     async def _enforce(self, row: Row, now: datetime) -> Row:
         """The row from now on in need of a proof."""
-        record = Record.read(row.binding or b"").enforcing(now)
+        record = DeviceRecord.read(row.binding or b"").enforcing(now)
         binding = checked(binding=record.write())["binding"]
         enforced = row._replace(binding=binding)
         # Where another request was faster, it has done this, or has ended the session. This one
         # goes on as it began.
         if await self._core.store.bind(row, binding, now=now):
-            self._core.events.tell("bound", self._core.session(enforced))
+            self._core.events.report("bound", self._core.session(enforced))
         return enforced
 
     def _under_way(self, given: Collection[tuple[bytes, bytes]], row: Row, now: datetime) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.tokens import Keys, microseconds
 
-from .record import SERIAL_BYTES, Record
+from .record import SERIAL_BYTES, DeviceRecord
 from .refusal import Refusal
 
 #: How long a challenge is good.
@@ -23,7 +23,7 @@ _MOMENT = 8
 
 
 class Challenges:
-    """Makes and recognises challenges. What was used, the row remembers (`Record.used`).
+    """Makes and recognises challenges. What was used, the row remembers (`DeviceRecord.used`).
 
     Args:
         keys: sign them.
@@ -38,7 +38,7 @@ class Challenges:
         if row.binding is not None:
             # Later than what was used, or it would count as used: other servers' clocks may be
             # ahead of ours.
-            newest = Record.read(row.binding).used[-1]
+            newest = DeviceRecord.read(row.binding).used[-1]
             moment = max(moment, int.from_bytes(newest[:_MOMENT], "big") + 1)
         serial = moment.to_bytes(_MOMENT, "big") + token_bytes(SERIAL_BYTES - _MOMENT)
         text = urlsafe_b64encode(serial).rstrip(b"=").decode("ascii")

@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from asgi_sessions._model.cookies import CookieSettings, Headers
+from asgi_sessions._model.carrier import Headers
+from asgi_sessions._model.cookies import CookieSettings
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.tokens import microseconds
 from asgi_sessions._service.options import Settings

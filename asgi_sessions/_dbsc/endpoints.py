@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from asgi_sessions._model.changeset import checked
-from asgi_sessions._model.decisions import Cookie
+from asgi_sessions._model.decisions import Cookie, cookie_of
+from asgi_sessions._model.device import device_from_scope
 from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._pages.logout import crosses_sites
 from asgi_sessions._service.core import Core
@@ -26,7 +27,7 @@ from .cookie import BoundCookie
 from .identifier import Identifiers
 from .mount import mount
 from .proof import answer, registration
-from .record import Record
+from .record import DeviceRecord
 from .refusal import ROUTINE, Refusal
 
 #: How often a request begins anew because another one of the same browser was faster.
@@ -108,7 +109,7 @@ class Endpoints:
             row = None if token is None else await self._core.store.by_sid(token.sid)
             if token is None or row is None:
                 continue
-            if row.cookie(token.digest, now, terms) is Cookie.LIVE_LOGIN:
+            if cookie_of(row, token.digest, now, terms) is Cookie.LIVE_LOGIN:
                 return row
         raise Refusal("no_session")
 
@@ -117,7 +118,7 @@ class Endpoints:
         now = self._core.settings.now()
         challenge, key = registration(_proof(scope))
         serial = self._challenges.serial(challenge, row, "register", now)
-        record = Record.first(key) if row.binding is None else Record.read(row.binding)
+        record = DeviceRecord.first(key) if row.binding is None else DeviceRecord.read(row.binding)
         if record.enforced_at and record.key != key:
             raise Refusal("bound_already")
         if not record.fresh(serial):
@@ -179,7 +180,7 @@ class Endpoints:
     async def _prove(self, scope: Scope, row: Row) -> Row | None:
         """The row with the challenge used; None if another request has written to it first."""
         now = self._core.settings.now()
-        record = Record.read(row.binding or b"")
+        record = DeviceRecord.read(row.binding or b"")
         challenge = answer(_proof(scope), record.key)
         serial = self._challenges.serial(challenge, row, "refresh", now)
         if not record.fresh(serial):
@@ -189,7 +190,7 @@ class Endpoints:
             return None
         proved = row._replace(binding=binding)
         if not enforced_at(row.binding):
-            self._core.events.tell("bound", self._core.session(proved))
+            self._core.events.report("bound", self._core.session(proved))
         return proved
 
     # --- pieces -------------------------------------------------------------------------------
@@ -236,7 +237,10 @@ class Endpoints:
     def _tell(self, scope: Scope, refusal: Refusal, sid: str | None) -> None:
         reason = refusal.reason
         self._core.events.device_refused(
-            reason, sid, lambda: self._core.client(scope), routine=reason in ROUTINE
+            reason,
+            sid,
+            lambda: self._core.address(device_from_scope(scope)),
+            routine=reason in ROUTINE,
         )
 
 

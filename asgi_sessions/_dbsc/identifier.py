@@ -1,5 +1,5 @@
-"""What a browser calls the session: its sid, and a signature, so that what anybody else makes up is
-known for it without a look-up. Pure.
+"""What a browser calls the session: its sid, and a signature, so that an invented identifier is
+refused without a look-up. Pure.
 """
 
 from __future__ import annotations

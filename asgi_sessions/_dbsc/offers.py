@@ -9,7 +9,7 @@ from asgi_sessions._service.events import logger
 
 #: How many offers to browsers that bind sessions nobody has to take up, and over what time, until
 #: that is told. One browser takes seconds, and some have no chip to keep a key in.
-MOST = 20
+MOST_OFFERS = 20
 LEAST_TIME = timedelta(minutes=1)
 
 # No browser says whether it binds sessions. Chrome does, from this version on, on Windows; those
@@ -36,7 +36,7 @@ class Offers:
             return
         self._first = self._first or now
         self._made += 1
-        if self._made >= MOST and now - self._first >= LEAST_TIME:
+        if self._made >= MOST_OFFERS and now - self._first >= LEAST_TIME:
             self._watching = False
             logger.warning(
                 "of %d browsers that bind sessions, none has come to %s: behind a proxy that "

@@ -19,7 +19,7 @@ _USED = REMEMBERED * SERIAL_BYTES
 _HEAD = ENFORCED + _USED
 
 
-class Record(NamedTuple):
+class DeviceRecord(NamedTuple):
     """A device's public key, and which challenges it has answered.
 
     Attributes:

@@ -119,8 +119,8 @@ def _cast(attrs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]
         if name in _CASTS:
             try:
                 values[name] = None if value is None else _CASTS[name](value)
-            except ValueError as fault:
-                errors[name] = [str(fault)]
+            except ValueError as error:
+                errors[name] = [str(error)]
     return values, errors
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from asgi_sessions._errors import ConfigurationError
 
+from .carrier import Headers
+
 SameSite = Literal["lax", "strict", "none"]
-Headers = Iterable[tuple[bytes, bytes]]
 
 #: Bytes of a value that is looked at; ours have 124.
 VALUE_LENGTH = 512
@@ -29,10 +30,6 @@ _CACHING = frozenset(
         b"x-accel-expires",
     }
 )
-_PRIVATE = (b"cache-control", b"private")
-_VARY = (b"vary", b"Cookie")
-#: Of the names of headers that tell caches what `for_caches` does.
-_LENGTHS = (len(b"vary"), len(b"cache-control"))
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
 _DOMAIN = re.compile(r"\.?[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
 _PATH = re.compile(r"/[!-:<-~]*")
@@ -40,7 +37,7 @@ _PATH = re.compile(r"/[!-:<-~]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieSettings:
-    """Where the cookie goes. Validated once; all faults come in one message.
+    """Where the cookie goes. Validated once; all errors come in one message.
 
     Raises:
         ConfigurationError: for options that browsers would refuse.
@@ -54,11 +51,11 @@ class CookieSettings:
     partitioned: bool = False
 
     def __post_init__(self) -> None:
-        faults = list(self._faults())
-        if faults:
-            raise ConfigurationError("; ".join(faults))
+        errors = list(self._errors())
+        if errors:
+            raise ConfigurationError("; ".join(errors))
 
-    def _faults(self) -> Iterator[str]:
+    def _errors(self) -> Iterator[str]:
         if not _spells(_NAME, self.name):
             yield f"cookie_name={self.name!r} is no cookie name: use letters, digits, - and _"
         for flag in ("secure", "partitioned"):
@@ -144,36 +141,3 @@ class CookieSettings:
 
 def _spells(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def for_caches(headers: Headers, *, private: bool) -> list[tuple[bytes, bytes]]:
-    """The headers with ``Vary: Cookie``, merged with what the app has set (RFC 9110, 12.5.5), and
-    with ``Cache-Control: private`` for an answer to somebody, unless the app says otherwise.
-    """
-    varied = list(headers)
-    for name, _ in varied:
-        if len(name) in _LENGTHS:  # lengths compare faster
-            return _merged(varied, private=private)
-    if private:
-        varied.append(_PRIVATE)
-    varied.append(_VARY)
-    return varied
-
-
-def _merged(varied: list[tuple[bytes, bytes]], *, private: bool) -> list[tuple[bytes, bytes]]:
-    place, varies = None, False
-    for index, (name, value) in enumerate(varied):
-        if name.lower() == b"vary":
-            fields = {field.strip().lower() for field in value.split(b",")}
-            varies = varies or bool(fields & {b"cookie", b"*"})
-            place = index if place is None else place
-        elif name.lower() == b"cache-control":
-            private = False
-    if private:
-        varied.append(_PRIVATE)
-    if place is None:
-        varied.append(_VARY)
-    elif not varies:
-        name, value = varied[place]
-        varied[place] = (name, value + b", Cookie")
-    return varied

@@ -1,15 +1,26 @@
-"""What happens to a request, as data. No I/O, no clock; docs/decisions.md shows these tables.
+"""Decides whether a request has a session. No I/O, no clock; docs/decisions.md shows the tables.
 
-Rule 1: everything that decides whether a request has a session stands in this file.
-Rule 2: a decision says what to end first and what to do then; how is the middleware's affair.
+A request is described in words: what its cookie leads to (`Cookie`), how the person of another
+layer stands to that row (`Who`), and what was found for a person without a cookie (`Found`). Two
+tables say what follows from them: which session to end, and what to do then.
+
+Rule 1: everything that decides whether a request has a session stands in this file. Whether a row
+is live, `Row.live` says, in Python, and `Clauses.live`, in SQL; whether a device has proved itself
+lately, whoever binds sessions to devices.
+Rule 2: a decision says what to end first and what to do then; how that is done, `resolve` knows.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Literal, NamedTuple
+
+from .lifetimes import Terms
+from .person import Person
+from .row import Row
 
 
 class Word(Enum):
@@ -99,8 +110,9 @@ class Decision(NamedTuple):
 #: Reasons after which only a new authentication lets a person in again.
 REVOKING: frozenset[EndReason] = frozenset({"revoked", "reuse", "limit"})
 
-#: How long a superseded secret stays good once its successor has been seen: requests that were
-#: under way. Later it means that two parties hold the cookie.
+#: How long a superseded secret stays good once its successor has been seen, for requests that were
+#: under way. One that comes later shows that two parties hold the cookie. (`_dbsc.binding.GRACE` is
+#: another one: how long a session that was just bound may come without a proof.)
 GRACE = timedelta(seconds=60)
 #: How long it stays good while its successor has not been seen, because the answer may have been
 #: lost. Later it is good for nothing, and ends nothing: nobody else has shown up.
@@ -176,21 +188,100 @@ BY_FINDING: dict[Found, dict[Who, Decision]] = {
 }
 
 
-def worth_of_superseded(
-    renewed_at: datetime | None, seen_at: datetime | None, now: datetime
-) -> Secret:
-    """What the secret before the current one is worth.
+_OF_LOGINS = {
+    Secret.CURRENT: Cookie.LIVE_LOGIN,
+    Secret.BRIDGE: Cookie.BRIDGE_LOGIN,
+    Secret.LAPSED: Cookie.LAPSED,
+    Secret.SUPERSEDED: Cookie.SUPERSEDED,
+}
+_OF_SCOPE = {
+    **_OF_LOGINS,
+    Secret.CURRENT: Cookie.LIVE_SCOPE,
+    Secret.BRIDGE: Cookie.BRIDGE_SCOPE,
+}
+
+
+def cookie_of(row: Row, digest: bytes, now: datetime, terms: Terms) -> Cookie:
+    """What a cookie leads to whose signature holds and whose sid is this row's.
 
     Args:
-        renewed_at: when it was replaced; None if nobody wrote that down.
-        seen_at: when its successor was first seen; None if it was not.
+        row: as it was read.
+        digest: the SHA-256 of the cookie's secret.
+        now: the moment.
+        terms: the lifetimes that hold now.
+    """
+    if not row.live(now, terms):
+        return Cookie.REVOKED if row.reason() in REVOKING else Cookie.DEAD
+    kinds = _OF_LOGINS if row.origin == "login" else _OF_SCOPE
+    return kinds[worth_of(row, digest, now)]
+
+
+def worth_of(row: Row, digest: bytes, now: datetime) -> Secret:
+    """What a secret is worth. The signature of its cookie held, so it was issued here: what is
+    neither the current one nor the one before is old.
+
+    Args:
+        row: the row of the cookie's sid.
+        digest: the SHA-256 of the secret.
         now: the moment.
     """
-    if seen_at is not None:
-        return Secret.BRIDGE if now <= seen_at + GRACE else Secret.SUPERSEDED
-    if renewed_at is not None and now <= renewed_at + UNSEEN_GRACE:
+    if hmac.compare_digest(digest, row.secret_hash):
+        return Secret.CURRENT
+    previous = row.previous_secret_hash
+    if previous is None or not hmac.compare_digest(digest, previous):
+        return Secret.SUPERSEDED
+    if row.secret_seen_at is not None:
+        return Secret.BRIDGE if now <= row.secret_seen_at + GRACE else Secret.SUPERSEDED
+    if row.renewed_at is not None and now <= row.renewed_at + UNSEEN_GRACE:
         return Secret.BRIDGE
     return Secret.LAPSED
+
+
+def who_is(
+    person: Person | None,
+    row: Row,
+    now: datetime,
+    terms: Terms,
+    readmitted_at: datetime | None = None,
+) -> Who:
+    """How the person of another layer stands to the row of a cookie, or to one that was found.
+
+    Args:
+        person: whom another layer vouches for, if it does.
+        row: as it was read.
+        now: the moment.
+        terms: the lifetimes that hold now.
+        readmitted_at: when they were last readmitted, which is as good as a proof of that moment.
+    """
+    if person is None:
+        return Who.NOBODY
+    if (row.person_id, row.app_id) != (person.id, person.app_id):
+        return Who.OTHER
+    proof = person.proof
+    if proof is None or (readmitted_at is not None and readmitted_at > proof):
+        proof = readmitted_at
+    if proof is None or row.live(now, terms):
+        return Who.SAME
+    end = row.ended_at or row.deadline(terms)
+    return Who.SAME_SINCE if proof > end else Who.SAME
+
+
+def found_as(row: Row | None, now: datetime, terms: Terms, *, claimed: bool) -> Found:
+    """What a person without a cookie leads to.
+
+    Args:
+        row: the row that their token names, or that of their device; None if there is none.
+        now: the moment.
+        terms: the lifetimes that hold now.
+        claimed: whether their token names it.
+    """
+    if row is None:
+        return Found.NOTHING
+    if row.live(now, terms):
+        return Found.LIVE
+    if row.reason() in REVOKING:
+        return Found.REVOKED
+    return Found.DEAD_CLAIM if claimed else Found.DEAD
 
 
 class Cutoff(NamedTuple):

@@ -31,7 +31,8 @@ class Device(NamedTuple):
     ip_address: str | None
 
 
-#: What devices share that are more than a person may have sessions of.
+#: The device of the one session that all devices beyond `max_scope_sessions` share. It is stored in
+#: rows, and part of the key of the device: it must not be changed or translated.
 OTHER_DEVICES = Device("Other devices", None)
 
 

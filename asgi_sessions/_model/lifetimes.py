@@ -29,7 +29,7 @@ def plain_utc(moment: datetime) -> datetime:
 
 
 #: RFC 6265bis caps a cookie's life at 400 days; no session is worth more.
-LONGEST = timedelta(days=400)
+LONGEST_LIFETIME = timedelta(days=400)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Lifetimes:
                 raise ConfigurationError(
                     f"Lifetimes({name}=...) takes a datetime.timedelta, not {value!r}"
                 )
-        if not timedelta(0) < self.idle <= self.absolute <= LONGEST:
+        if not timedelta(0) < self.idle <= self.absolute <= LONGEST_LIFETIME:
             raise ConfigurationError(
                 "Lifetimes needs 0 < idle <= absolute <= 400 days, got "
                 f"idle={self.idle}, absolute={self.absolute}"

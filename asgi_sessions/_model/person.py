@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -32,7 +32,8 @@ class Person:
         auth_provider: what authenticated them, for instance ``"google"``.
         authenticated_at: when they last proved who they are (aware); None if unknown. A token's
             ``auth_time``.
-        sid: the session that their token names, if it names one.
+        sid: the session of ours that their token names, if it names one. A provider's own ``sid``
+            (OpenID Connect) is another thing, and must not be passed here.
         acr: how well they were authenticated, in the words of who did it; None if unknown.
         amr: the methods that were used, such as ``("pwd", "otp")`` (RFC 8176).
         issued_at: when their token was issued, its ``iat``. That proves nothing about the person,
@@ -53,6 +54,11 @@ class Person:
     issuer: str | None = None
     subject: str | None = None
 
+    def __post_init__(self) -> None:
+        # Cleaned here, so that whoever has a `Person` need not look again.
+        for name, clean in _CLEANING.items():
+            object.__setattr__(self, name, clean(getattr(self, name)))
+
     @property
     def proof(self) -> datetime | None:
         """When whoever vouches for them last had a reason to; None if nobody has dated that."""
@@ -70,18 +76,10 @@ class Person:
         Raises:
             ConfigurationError: if there is no id; it says where it was looked for.
         """
+        if type(person) is Person:
+            return person
         if isinstance(person, Person):
-            return replace(
-                person,
-                auth_provider=_text(person.auth_provider) or None,
-                authenticated_at=_moment(person.authenticated_at),
-                sid=_text(person.sid),
-                acr=_text(person.acr) or None,
-                amr=_methods(person.amr),
-                issued_at=_moment(person.issued_at),
-                issuer=_text(person.issuer) or None,
-                subject=_text(person.subject) or None,
-            )
+            return cls(*(getattr(person, field.name) for field in fields(Person)))
         if isinstance(person, str | int | UUID) and not isinstance(person, bool):
             return cls(person)
         read = _reader(person)
@@ -100,15 +98,15 @@ class Person:
             )
         return cls(
             person_id,
-            app_id=_text(read("app_id")),
-            auth_provider=_text(read("auth_provider")) or None,
-            authenticated_at=_moment(_first(read, "authenticated_at", "auth_time")),
-            sid=_text(read("sid")),
-            acr=_text(read("acr")) or None,
-            amr=_methods(read("amr")),
-            issued_at=_moment(_first(read, "issued_at", "iat")),
+            app_id=read("app_id"),
+            auth_provider=read("auth_provider"),
+            authenticated_at=_first(read, "authenticated_at", "auth_time"),
+            sid=read("sid"),
+            acr=read("acr"),
+            amr=read("amr"),
+            issued_at=_first(read, "issued_at", "iat"),
             issuer=issuer,
-            subject=_text(subject),
+            subject=subject,
         )
 
 
@@ -207,3 +205,21 @@ def _moment(value: object) -> datetime | None:
     except (OverflowError, OSError, ValueError):
         return None  # no moment of our calendar
     return moment if moment.year in YEARS else None
+
+
+def _word(value: object) -> Any:  # noqa: ANN401 -- as _text
+    return _text(value) or None
+
+
+#: What becomes of what a `Person` is made with.
+_CLEANING: dict[str, Callable[[object], Any]] = {
+    "app_id": _text,
+    "auth_provider": _word,
+    "authenticated_at": _moment,
+    "sid": _text,
+    "acr": _word,
+    "amr": _methods,
+    "issued_at": _moment,
+    "issuer": _word,
+    "subject": _word,
+}

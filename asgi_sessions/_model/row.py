@@ -1,14 +1,11 @@
-"""One row as read: the session and what stays on the server. Pure."""
+"""One row as read: the session and what stays on the server; and whether it is live. Pure."""
 
 from __future__ import annotations
 
-import hmac
 from datetime import datetime
 from typing import NamedTuple
 
-from .decisions import REVOKING, Cookie, Found, Secret, Who, worth_of_superseded
 from .lifetimes import Terms
-from .person import Person
 from .session import Session
 
 _new = object.__new__
@@ -18,18 +15,6 @@ _set = object.__setattr__
 #: since 1970; zeros as long as the browser has not shown that it has what it takes.
 ENFORCED = 8
 _NOT_YET = bytes(ENFORCED)
-
-_OF_LOGINS = {
-    Secret.CURRENT: Cookie.LIVE_LOGIN,
-    Secret.BRIDGE: Cookie.BRIDGE_LOGIN,
-    Secret.LAPSED: Cookie.LAPSED,
-    Secret.SUPERSEDED: Cookie.SUPERSEDED,
-}
-_OF_SCOPE = {
-    **_OF_LOGINS,
-    Secret.CURRENT: Cookie.LIVE_SCOPE,
-    Secret.BRIDGE: Cookie.BRIDGE_SCOPE,
-}
 
 
 def enforced_at(binding: bytes | None) -> int:
@@ -70,7 +55,7 @@ class Row(NamedTuple):
         return f"Row(id={self.id!r}, person_id={self.person_id!r})"
 
     def session(self, terms: Terms, now: datetime) -> Session:
-        """What the outside sees. A proof that is dated later than now counts as one of now."""
+        """The `Session` that apps see. A proof that is dated after now counts as one of now."""
         lifetimes = terms.persistent if self[16] else terms.browser
         authenticated_at, expires_at = self[12], self[13]
         if (sooner := self[10] + lifetimes.absolute) < expires_at:
@@ -78,7 +63,8 @@ class Row(NamedTuple):
         if authenticated_at is not None and authenticated_at > now:
             authenticated_at = now
         session = _new(Session)
-        # A frozen dataclass sets its fields one by one, which takes three times as long.
+        # Read by position, which is faster. A frozen dataclass sets its fields one by one, which
+        # takes three times as long.
         _set(
             session,
             "__dict__",
@@ -127,51 +113,3 @@ class Row(NamedTuple):
     def reason(self) -> str:
         """Why a row that is not live is not."""
         return self.end_reason or "expired"
-
-    def worth(self, digest: bytes, now: datetime) -> Secret:
-        """What a secret is worth, by its digest. Its signature held, so it was issued here: what
-        is neither the current one nor the one before is old.
-        """
-        if hmac.compare_digest(digest, self.secret_hash):
-            return Secret.CURRENT
-        previous = self.previous_secret_hash
-        if previous is None or not hmac.compare_digest(digest, previous):
-            return Secret.SUPERSEDED
-        return worth_of_superseded(self.renewed_at, self.secret_seen_at, now)
-
-    def cookie(self, digest: bytes, now: datetime, terms: Terms) -> Cookie:
-        """The row of the decision table for a cookie that leads here, by its secret's digest."""
-        if not self.live(now, terms):
-            return Cookie.REVOKED if self.reason() in REVOKING else Cookie.DEAD
-        kinds = _OF_LOGINS if self.origin == "login" else _OF_SCOPE
-        return kinds[self.worth(digest, now)]
-
-    def found(self, now: datetime, terms: Terms, *, claimed: bool) -> Found:
-        """The row of the second table for a row found without a cookie."""
-        if self.live(now, terms):
-            return Found.LIVE
-        if self.reason() in REVOKING:
-            return Found.REVOKED
-        return Found.DEAD_CLAIM if claimed else Found.DEAD
-
-    def who(
-        self,
-        person: Person | None,
-        now: datetime,
-        terms: Terms,
-        readmitted_at: datetime | None = None,
-    ) -> Who:
-        """How the person in scope stands to this row; to have been readmitted is as good as a
-        proof of that moment.
-        """
-        if person is None:
-            return Who.NOBODY
-        if (self.person_id, self.app_id) != (person.id, person.app_id):
-            return Who.OTHER
-        proof = person.proof
-        if proof is None or (readmitted_at is not None and readmitted_at > proof):
-            proof = readmitted_at
-        if proof is None or self.live(now, terms):
-            return Who.SAME
-        end = self.ended_at or self.deadline(terms)
-        return Who.SAME_SINCE if proof > end else Who.SAME

@@ -22,7 +22,7 @@ from .negotiation import prefers_html
 from .options import PRIVATE, RouteOptions
 
 #: Sessions that are listed at most, the newest; and ended ones.
-_MOST = 1000
+_MOST_SHOWN = 1000
 _MOST_ENDED = 50
 #: Bytes of a query that are looked at.
 _QUERY_LENGTH = 1024
@@ -44,7 +44,7 @@ class _Context(Protocol):
     @property
     def end_reason(self) -> str | None: ...
     @property
-    def fault(self) -> Exception | None: ...
+    def error(self) -> Exception | None: ...
 
 
 class _OwnSessions(Protocol):
@@ -136,8 +136,8 @@ class SessionRoutes:
             text = "Another site has sent you here. Nothing was ended."
             return self._refuse(asked, 403, "Cross-site request refused", text)
         context = self._context(scope)
-        if context.fault is not None:
-            raise context.fault  # to say that nobody is logged in would be a guess
+        if context.error is not None:
+            raise context.error  # to say that nobody is logged in would be a guess
         session = context.session
         if session is None:
             return self._refuse(
@@ -169,12 +169,12 @@ class SessionRoutes:
 
     async def _list(self, asked: _Asked, session: Session) -> Response:
         query = QueryParams(asked.scope.get("query_string", b"")[:_QUERY_LENGTH])
-        live = await self._listed(session, limit=_MOST)
+        live = await self._listed(session, limit=_MOST_SHOWN)
         others = [one for one in live if one.sid != session.sid]
         others.sort(key=lambda one: one.last_seen_at, reverse=True)
         ended = None
         if query.get("ended") == "1":
-            known = await self._listed(session, include_ended=True, limit=_MOST)
+            known = await self._listed(session, include_ended=True, limit=_MOST_SHOWN)
             over = [(one.ended_at, one.sid, one) for one in known if one.ended_at is not None]
             ended = [one for *_, one in sorted(over, reverse=True)[:_MOST_ENDED]]
         if not asked.html:

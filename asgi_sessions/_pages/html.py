@@ -1,4 +1,4 @@
-"""The page on which people see where they are logged in: what it shows, and how."""
+"""The devices page as HTML. The texts of its refusals stand in `devices.py`."""
 
 from __future__ import annotations
 

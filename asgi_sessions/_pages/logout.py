@@ -44,8 +44,8 @@ class EndSessionEndpoint:
         trusted: Sequence[str] = (),
         clear_site_data: Sequence[str] = (),
     ) -> None:
-        for fault in target_fault("redirect_to", redirect_to):
-            raise ConfigurationError(fault)
+        for error in target_fault("redirect_to", redirect_to):
+            raise ConfigurationError(error)
         if isinstance(clear_site_data, str) or not set(clear_site_data) <= set(CLEARED):
             raise ConfigurationError(
                 f"clear_site_data={clear_site_data!r}: use a list of some of {', '.join(CLEARED)}"

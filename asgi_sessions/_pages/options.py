@@ -25,7 +25,7 @@ class RouteOptions:
     """See `Sessions.routes`.
 
     Raises:
-        ConfigurationError: for options that cannot be; all faults in one message.
+        ConfigurationError: for options that cannot be; all errors in one message.
     """
 
     html: bool
@@ -36,9 +36,9 @@ class RouteOptions:
     template: Template | None
 
     def __post_init__(self) -> None:
-        faults = list(_faults(vars(self)))
-        if faults:
-            raise ConfigurationError("; ".join(faults))
+        errors = list(_errors(vars(self)))
+        if errors:
+            raise ConfigurationError("; ".join(errors))
 
     def page_headers(self) -> dict[str, str]:
         """Those of our own pages. Nothing but our style is let in (ASVS 3.4.3)."""
@@ -55,7 +55,7 @@ class RouteOptions:
         }
 
 
-def _faults(given: dict[str, Any]) -> Iterator[str]:
+def _errors(given: dict[str, Any]) -> Iterator[str]:
     if not isinstance(given["html"], bool):
         yield f"html={given['html']!r}: use True or False"
     fresh_for = given["fresh_for"]

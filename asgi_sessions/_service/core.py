@@ -9,18 +9,20 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from asgi_sessions._errors import ConfigurationError, SessionsError
-from asgi_sessions._model.changeset import changeset, checked
+from asgi_sessions._errors import SessionsError
+from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.decisions import (
     BY_FINDING,
     Cutoff,
     Found,
     Then,
     Who,
+    found_as,
     is_cut_off,
     readmitted_at,
+    who_is,
 )
-from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store, device_from_scope
+from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
 from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row, enforced_at
@@ -32,17 +34,14 @@ from asgi_sessions._model.tokens import (
     looks_like_ours,
     microseconds,
     new_secret,
-    new_sid,
 )
 from asgi_sessions._store.store import Finding, Store, Touch
 
+from .background import BackgroundTasks
 from .events import Events
 from .live_connections import Alive, LiveConnections
+from .new_rows import NewRows, of_other_devices
 from .options import Settings
-
-#: How far a proof may be dated ahead of the clock, as those of a provider whose clock is ahead.
-#: One that is further ahead is taken for undated.
-SKEW = timedelta(minutes=5)
 
 #: Ended sessions that are told of in one go: a millisecond.
 _TOLD = 32
@@ -60,16 +59,18 @@ class Started(NamedTuple):
 
 
 class Core:
-    """What the middleware and `Sessions` are made of.
+    """Carries out the steps of a session's life; the middleware and `Sessions` both call it.
 
     Args:
         settings: the options.
         store: the rows.
-        events: who is told.
+        events: the reports to the log, the metrics and the app.
+        background: what runs beside requests.
         random: returns so many random bytes.
 
     Attributes:
-        proof_lifetime: how long the proof of a device is good; none where none can be given.
+        proof_lifetime: how long the proof of a device is good; zero where no device can prove
+            itself.
     """
 
     proof_lifetime = timedelta(0)
@@ -79,12 +80,15 @@ class Core:
         settings: Settings,
         store: Store,
         events: Events,
+        background: BackgroundTasks,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.settings = settings
         self.store = store
         self.events = events
+        self.background = background
         self._random = random
+        self._new_rows = NewRows(settings, random)
         self.live_connections = LiveConnections(
             self._living,
             settings.socket_check_interval,
@@ -102,96 +106,11 @@ class Core:
         now, terms = self.settings.now(), self.settings.terms
         return [_public(row, now, terms) for row in rows]
 
-    def identify(self, person: object) -> Person:
-        """The person with id and app as the table spells them.
-
-        Raises:
-            ConfigurationError: if there is no id, or only the subject of a foreign issuer.
-            InvalidSession: if an id cannot be stored.
-        """
-        person = Person.of(person)
-        if person.id is None and person.subject is not None:
-            person = replace(person, id=self._id_of_subject(person))
-        latest = self.settings.now() + SKEW
-        if person.proof is not None and person.proof > latest:
-            person = replace(person, authenticated_at=None, issued_at=None)
-        app_id = self.settings.app_id if person.app_id is None else person.app_id
-        facts = {
-            "person_id": person.id,
-            "app_id": app_id,
-            "auth_provider": person.auth_provider,
-            "acr": person.acr,
-            "amr": person.amr,
-        }
-        cast = changeset(None, facts).checked()
-        return Person(
-            cast["person_id"],
-            cast["app_id"],
-            cast["auth_provider"],
-            person.authenticated_at,
-            person.sid,
-            cast["acr"],
-            person.amr,
-            person.issued_at,
-        )
-
-    def _id_of_subject(self, person: Person) -> str | None:
-        """A subject is unique only with its issuer: those of another one are other people."""
-        if person.issuer != self.settings.issuer:
-            raise ConfigurationError(
-                f"the claims of issuer {person.issuer!r} name their person by sub alone, which "
-                "another issuer may use for somebody else: pass Person(id=...) with the id that "
-                "your app has for them, or Sessions(issuer=...) if nobody else vouches for people"
-            )
-        return person.subject
-
-    def _new(
-        self, device: Device, person: Person, origin: str, now: datetime, *, remember: bool
-    ) -> tuple[dict[str, Any], Token, list[bytes]]:
-        keys = self._device_keys(device, person)
-        token = Token(new_sid(now, self._random), new_secret(self._random))
-        authenticated_at = person.authenticated_at or (now if origin == "login" else None)
-        # The rest is of our own making, or has been cast where it came in.
-        given = checked(
-            started_at=now,
-            expires_at=self.settings.terms.of(remember=remember).expires_at(now),
-            remember=remember,
-            amr=person.amr,
-        )
-        values = {
-            "id": token.sid,
-            "person_id": person.id,
-            "app_id": person.app_id,
-            "auth_provider": person.auth_provider,
-            "origin": origin,
-            "user_agent": device.user_agent,
-            "ip_address": address_to_store(device.ip_address, self.settings.store_ip),
-            "device_key": keys[0],
-            "live_device_key": keys[0] if origin == "scope" else None,
-            "secret_hash": digest(token.secret),
-            "previous_secret_hash": None,
-            "secret_seen_at": None,
-            "last_seen_at": now,
-            "authenticated_at": authenticated_at,
-            "ended_at": None,
-            "end_reason": None,
-            "acr": person.acr,
-            "binding": None,
-            "renewed_at": None,
-            **given,
-        }
-        return values, token, keys
-
-    def _device_keys(self, device: Device, person: Person) -> list[bytes]:
-        return self.settings.keys.device_keys(
-            person.app_id, str(person.id), device.user_agent, device.ip_address
-        )
-
     # --- steps --------------------------------------------------------------------------------
 
     async def start(
         self,
-        scope: Mapping[str, Any],
+        device: Device,
         person: Person,
         *,
         remember: bool,
@@ -204,8 +123,7 @@ class Core:
         """
         now = self.settings.now()
         await self.note_proof(person)
-        device = device_from_scope(scope)
-        values, token, keys = self._new(device, person, "login", now, remember=remember)
+        values, token, keys = self._new_rows.make(device, person, "login", now, remember=remember)
         new_device = await self._is_new(keys, known=known)
         if announce is not None:
             announce(token.sid)
@@ -213,27 +131,28 @@ class Core:
         session = self.session(row)
         self._started(session, ended, new_device=new_device)
         if crowded:
-            await self._tell_of(self.store.trim(row, now=now))
+            await self._report_batches(self.store.trim(row, now=now))
         return Started(session, row, token)
 
     async def find_or_start(
-        self, scope: Mapping[str, Any], person: Person, *, start: bool, known: bool
+        self, device: Device, person: Person, *, start: bool, known: bool
     ) -> tuple[Then, Started | None, str | None]:
         """The session of a person without a cookie: named by their token, or their device's; else
         a new one of origin ``scope``. With the decision, and why a dead one is dead.
         """
         settings, now = self.settings, self.settings.now()
-        device = device_from_scope(scope)
-        own, shared = self._device_keys(device, person), self._device_keys(OTHER_DEVICES, person)
+        own, shared = (
+            self._new_rows.device_keys(device, person),
+            self._new_rows.device_keys(OTHER_DEVICES, person),
+        )
         asked = Finding(str(person.id), str(person.app_id), _sid(person), (*own, *shared))
         row, device_row, cutoffs = await self.store.find(asked)
         claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:
             row = device_row or await self.store.by_device(asked.keys, origin="scope")
-        found, who = Found.NOTHING, Who.SAME
+        found, who = found_as(row, now, settings.terms, claimed=claimed), Who.SAME
         if row is not None:
-            found = row.found(now, settings.terms, claimed=claimed)
-            who = row.who(person, now, settings.terms, readmitted_at(cutoffs))
+            who = who_is(person, row, now, settings.terms, readmitted_at(cutoffs))
         sid = row.id if row is not None and found is Found.LIVE else None
         if not (claimed and sid) and is_cut_off(cutoffs, person.proof, sid):
             found = Found.CUT_OFF
@@ -244,10 +163,10 @@ class Core:
             return then, Started(_lesser(self.session(row), person), row, None), None
         if not start:
             return Then.NO_SESSION, None, None
-        values, token, _ = self._new(device, person, "scope", now, remember=True)
+        values, token, _ = self._new_rows.make(device, person, "scope", now, remember=True)
         new_device = await self._is_new(own, known=known)
         row, ended, _ = await self.store.insert_once(
-            values, own, {**values, **_shared(shared)}, shared, now=now
+            values, own, {**values, **of_other_devices(shared)}, shared, now=now
         )
         session, mine = self.session(row), row.id == token.sid
         if mine:
@@ -288,7 +207,7 @@ class Core:
         await self.store.cutoffs.change(
             person_id, app_id, lambda old, beside: old.cut(beside, now, spared_sid), now=now
         )
-        return await self._tell_of(
+        return await self._report_batches(
             self.store.bulk.end_all(
                 person_id, app_id, except_sid=spared_sid, reason="revoked", now=now
             )
@@ -301,10 +220,13 @@ class Core:
             person_id, app_id, lambda old, beside: old.readmit(beside, now), now=now
         )
 
-    async def newest(self, scope: Mapping[str, Any], person: Person) -> Row | None:
+    async def newest(self, device: Device, person: Person) -> Row | None:
         """The newest live row of a person's device, whatever its origin."""
-        devices = (device_from_scope(scope), OTHER_DEVICES)
-        keys = [key for device in devices for key in self._device_keys(device, person)]
+        keys = [
+            key
+            for one in (device, OTHER_DEVICES)
+            for key in self._new_rows.device_keys(one, person)
+        ]
         return await self.store.by_device(keys, live=self.settings.now())
 
     async def renew(
@@ -332,7 +254,7 @@ class Core:
             return None
         session, won = self.session(renewed), renewed.secret_hash == values["secret_hash"]
         if won:
-            self.events.tell("renewed", session)
+            self.events.report("renewed", session)
             self.live_connections.end(row.id, but=renewed.secret_hash)
         return Started(session, renewed, token if won else None)
 
@@ -376,21 +298,26 @@ class Core:
         async def listen() -> None:
             try:
                 await noted
-            except SessionsError as fault:
-                self.events.touch_failed(fault)
+            except SessionsError as error:
+                self.events.touch_failed(error)
 
-        self.events.run(listen(), TOUCH)
+        self.background.run(listen(), TOUCH)
 
-    # --- being told ---------------------------------------------------------------------------
+    # --- reports ---------------------------------------------------------------------------
 
-    def note_forged(self, scope: Mapping[str, Any], values: Iterable[str]) -> None:
-        """Tell of the cookies that look like ours among these, which no key has signed."""
+    def note_forged(self, values: Iterable[str], device: Callable[[], Device]) -> None:
+        """Report the cookies that look like ours among these, which no key has signed.
+
+        Args:
+            values: of the cookies.
+            device: reads where they came from.
+        """
         if forged := sum(map(looks_like_ours, values)):
-            self.events.forged_cookie(forged, lambda: self.client(scope))
+            self.events.forged_cookie(forged, lambda: self.address(device()))
 
-    def client(self, scope: Mapping[str, Any]) -> str | None:
+    def address(self, device: Device) -> str | None:
         """Where a request comes from, as far as that may be told."""
-        return address_to_store(device_from_scope(scope).ip_address, self.settings.store_ip)
+        return address_to_store(device.ip_address, self.settings.store_ip)
 
     async def _living(self, sids: Sequence[str]) -> Mapping[str, Alive]:
         """Which of these sessions live, and what may be open on them."""
@@ -405,15 +332,15 @@ class Core:
 
     async def _is_new(self, keys: Sequence[bytes], *, known: bool) -> bool:
         # Asked where somebody is told: it costs a look-up.
-        if known or not self.events.heard:
+        if known or not self.events.has_handler:
             return False
         return await self.store.by_device(keys) is None
 
     def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
         self.ended(ended)
-        self.events.tell("started", session, new_device=new_device)
+        self.events.report("started", session, new_device=new_device)
 
-    async def _tell_of(self, batches: AsyncIterator[Sequence[Row]]) -> int:
+    async def _report_batches(self, batches: AsyncIterator[Sequence[Row]]) -> int:
         """Tell of the rows that end in batches; how many. Once begun it goes on to the last, even
         if nobody waits for it any more.
         """
@@ -422,12 +349,12 @@ class Core:
             count = 0
             async for rows in batches:
                 count += len(rows)
-                await self.tell_of(rows)
+                await self.report_ended(rows)
             return count
 
-        return await self.events.complete(work())
+        return await self.background.complete(work())
 
-    async def tell_of(self, rows: Sequence[Row]) -> None:
+    async def report_ended(self, rows: Sequence[Row]) -> None:
         """Tell of many ended sessions, so that other requests come in between."""
         for start in range(0, len(rows), _TOLD):
             self.ended(rows[start : start + _TOLD])
@@ -437,8 +364,8 @@ class Core:
         """Tell of ended sessions, and end what is open on them in this process."""
         for row in rows:
             if row.end_reason == "reuse":
-                self.events.tell("reuse_detected", self.session(row))
-            self.events.tell("ended", self.session(row))
+                self.events.report("reuse_detected", self.session(row))
+            self.events.report("ended", self.session(row))
             self.live_connections.end(row.id)
 
 
@@ -456,16 +383,6 @@ def _sid(person: Person) -> str | None:
 def _why(found: Found, row: Row | None) -> str:
     """Why a person is signed out."""
     return "revoked" if row is None or found is Found.CUT_OFF else row.reason()
-
-
-def _shared(keys: Sequence[bytes]) -> dict[str, Any]:
-    """What a row that many devices share has in place of its own device."""
-    return {
-        "user_agent": OTHER_DEVICES.user_agent,
-        "ip_address": OTHER_DEVICES.ip_address,
-        "device_key": keys[0],
-        "live_device_key": keys[0],
-    }
 
 
 def _lesser(session: Session, person: Person) -> Session:

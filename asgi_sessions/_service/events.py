@@ -1,19 +1,19 @@
-"""What happened, for the log and for the app: never a secret in either (ASVS 16.2.5)."""
+"""What happened, reported to the log, the metrics and the app: never a secret (ASVS 16.2.5)."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar
+from datetime import datetime
+from typing import Literal, TypeVar
 
 from asgi_sessions import _metrics
-from asgi_sessions._database.tasks import running_loop
 from asgi_sessions._errors import ConfigurationError
 from asgi_sessions._model.session import Session
+
+from .background import BackgroundTasks
+from .rate_limit import ByKind, RateLimit
 
 T = TypeVar("T")
 
@@ -21,12 +21,6 @@ logger = logging.getLogger("asgi_sessions")
 _life = logger.getChild("sessions")
 _security = logger.getChild("security")
 _database = logger.getChild("database")
-
-#: Between two records of what a stranger, or an outage, can bring about at any rate.
-EVERY = timedelta(seconds=60)
-#: For how many the alarms about devices are counted apart, by session and reason. Of more, those
-#: that were quiet the longest are forgotten, which has the next one of theirs told at once.
-APART = 1024
 
 EventKind = Literal["started", "ended", "renewed", "bound", "reuse_detected"]
 IncidentKind = Literal[
@@ -41,7 +35,7 @@ IncidentKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent:
-    """One step in a session's life, told once it is in the database.
+    """One step in a session's life, reported once it is in the database.
 
     Attributes:
         kind: ``started``, ``ended`` (`session.end_reason` says why), ``renewed``,
@@ -61,9 +55,9 @@ class SessionEvent:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What befell no session of its own. Of what a stranger can bring about at any rate, and of
-    lost touches, one in a minute is told, with the number of those that were not; about devices,
-    one for each session and reason.
+    """An event that is not a step in the life of a session. Of those that a client can trigger at
+    any rate, and of touches that failed, one a minute is reported, whose `count` includes the
+    suppressed ones; of those about devices, one a minute for each session and reason.
 
     Attributes:
         kind: ``forged_cookie`` (it looks like ours, and its signature is invalid),
@@ -71,12 +65,12 @@ class Incident:
             proof was none), ``device_skipped`` (let in without a proof, as `on_skipped` allows),
             ``outage_begun`` and ``outage_over`` (of the database), or ``touch_failed``
             (`last_seen_at` was not written; the session goes on).
-        count: how many since the last was told; of an outage that is over, how many requests
+        count: how many since the last was reported; of an outage that is over, how many requests
             it has affected.
         client: the address that the latest came from, as `store_ip` allows.
         sid: the session that the latest was about, if it names one.
         reason: why a device was refused, or has not proved itself.
-        fault: what the database said.
+        error: what the database said.
     """
 
     kind: IncidentKind
@@ -84,50 +78,60 @@ class Incident:
     client: str | None = None
     sid: str | None = None
     reason: str | None = None
-    fault: Exception | None = None
+    error: Exception | None = None
 
 
 _HANDLER_FAILED = "on_event failed for %s"
-_WORK_FAILED = "work beside a request failed"
 EventHandler = Callable[[SessionEvent | Incident], Awaitable[None] | None]
 
 
+def check_handler(handler: object) -> None:
+    """Refuse an option `on_event` that cannot be called.
+
+    Raises:
+        ConfigurationError: for such a one.
+    """
+    if handler is not None and not callable(handler):
+        raise ConfigurationError(
+            f"on_event={handler!r}: use a function of a SessionEvent or Incident"
+        )
+
+
 class Events:
-    """Tells the log and the app's handler; a handler that fails harms nobody.
+    """Reports to the log, the metrics and the app's handler; a handler that fails harms nobody.
 
     Args:
         handler: called with each event; what it awaits runs beside the request.
         now: the clock.
-
-    Raises:
-        ConfigurationError: if the handler is none.
+        background: runs what a handler awaits.
     """
 
-    def __init__(self, handler: EventHandler | None, now: Callable[[], datetime]) -> None:
-        if handler is not None and not callable(handler):
-            raise ConfigurationError(
-                f"on_event={handler!r}: use a function of a SessionEvent or Incident"
-            )
+    def __init__(
+        self,
+        handler: EventHandler | None,
+        now: Callable[[], datetime],
+        background: BackgroundTasks,
+    ) -> None:
         self._handler = handler
         self._now = now
+        self._background = background
         self._metrics = _metrics.METRICS
-        self._tasks: set[asyncio.Task[Any]] = set()
         #: When the outage began that is not over.
         self.down_since: datetime | None = None
         self._affected = 0
         self.touch_failures = 0
-        self._touches = _Sparse()
-        self._forgeries = _Sparse()
-        self._devices = _SparseApart()
+        self._touches = RateLimit()
+        self._forgeries = RateLimit()
+        self._devices = ByKind()
 
     # --- sessions -----------------------------------------------------------------------------
 
     @property
-    def heard(self) -> bool:
+    def has_handler(self) -> bool:
         """Whether there is a handler."""
         return self._handler is not None
 
-    def tell(self, kind: EventKind, session: Session, *, new_device: bool = False) -> None:
+    def report(self, kind: EventKind, session: Session, *, new_device: bool = False) -> None:
         """Log the step and hand it to the handler."""
         facts = {
             "event": kind,
@@ -204,16 +208,16 @@ class Events:
                 Incident("device_skipped", count, client=address, sid=sid, reason=reason)
             )
 
-    def unavailable(self, fault: Exception) -> None:
-        """The database did not answer a request: told when an outage begins."""
+    def unavailable(self, error: Exception) -> None:
+        """The database did not answer a request: reported when an outage begins."""
         self._affected += 1
         if self._metrics is not None:
             self._metrics.unavailable(1)
         if self.down_since is None:
             self.down_since = self._now()
             facts = {"event": "outage_begun"}
-            _database.error("sessions unavailable: %s", fault, exc_info=fault, extra=facts)
-            self._hand_over(Incident("outage_begun", 1, fault=fault))
+            _database.error("sessions unavailable: %s", error, exc_info=error, extra=facts)
+            self._hand_over(Incident("outage_begun", 1, error=error))
 
     def available(self, begun: datetime) -> None:
         """The database answered, after an outage that began then."""
@@ -228,15 +232,15 @@ class Events:
         )
         self._hand_over(Incident("outage_over", affected))
 
-    def touch_failed(self, fault: Exception) -> None:
+    def touch_failed(self, error: Exception) -> None:
         """A touch was lost: counted, and no reason to end anything."""
         self.touch_failures += 1
         if self._metrics is not None:
             self._metrics.touch_failed(1)
         if count := self._touches.due(self._now(), 1):
             facts = {"event": "touch_failed", "count": count}
-            _database.warning("%d touches failed; the latest: %s", count, fault, extra=facts)
-            self._hand_over(Incident("touch_failed", count, fault=fault))
+            _database.warning("%d touches failed; the latest: %s", count, error, extra=facts)
+            self._hand_over(Incident("touch_failed", count, error=error))
 
     # --- beside requests ----------------------------------------------------------------------
 
@@ -246,76 +250,9 @@ class Events:
         try:
             result = self._handler(event)
             if result is not None:
-                self.run(_awaited(result, event.kind))
+                self._background.run(_awaited(result, event.kind))
         except Exception:
             logger.exception(_HANDLER_FAILED, event.kind, extra={"event": event.kind})
-
-    def run(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
-        """Let something run beside the request, whatever becomes of that."""
-        task = asyncio.get_running_loop().create_task(_logged(work), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def complete(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for something that goes on to its end even if nobody waits for it any more."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_fault)
-            raise
-
-    async def settle(self, within: float | None = None) -> None:
-        """Wait for what runs beside requests in this event loop; give up what takes longer than
-        so many seconds.
-        """
-        loop = running_loop()
-        until = None if within is None else loop.time() + within
-        while mine := [task for task in self._tasks if task.get_loop() is loop]:
-            left = None if until is None else max(until - loop.time(), 0)
-            _, late = await asyncio.wait(mine, timeout=left)
-            if late:
-                logger.warning("%d handlers of on_event did not finish in time", len(late))
-                for task in late:
-                    task.cancel()
-                await asyncio.wait(late, timeout=within)
-                return
-
-
-class _Sparse:
-    """Counts what is told once in a while."""
-
-    def __init__(self) -> None:
-        self._told_at: datetime | None = None
-        self._count = 0
-
-    def due(self, now: datetime, count: int) -> int:
-        """How many have gathered, if they are to be told now; else 0."""
-        self._count += count
-        # abs: a clock that was set back must not silence it.
-        if self._told_at is not None and abs(now - self._told_at) < EVERY:
-            return 0
-        self._told_at = now
-        count, self._count = self._count, 0
-        return count
-
-
-class _SparseApart:
-    """Counts of each kind what is told once in a while; as many kinds as there is room for."""
-
-    def __init__(self) -> None:
-        self._kinds: OrderedDict[Hashable, _Sparse] = OrderedDict()
-
-    def due(self, kind: Hashable, now: datetime) -> int:
-        """How many of a kind have gathered with this one, if they are to be told now; else 0."""
-        sparse = self._kinds.pop(kind, _Sparse())
-        self._kinds[kind] = sparse  # the latest last
-        while len(self._kinds) > APART:
-            self._kinds.popitem(last=False)
-        return sparse.due(now, 1)
 
 
 def _device(
@@ -330,15 +267,3 @@ async def _awaited(result: Awaitable[None], kind: str) -> None:
         await result
     except Exception:
         logger.exception(_HANDLER_FAILED, kind, extra={"event": kind})
-
-
-def _log_fault(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled() and (fault := task.exception()) is not None:
-        logger.error(_WORK_FAILED, exc_info=fault)
-
-
-async def _logged(work: Coroutine[Any, Any, Any]) -> None:
-    try:
-        await work
-    except Exception:
-        logger.exception(_WORK_FAILED)

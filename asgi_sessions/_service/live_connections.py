@@ -156,11 +156,11 @@ class LiveConnections:
         ]
         try:
             living = await self._living(list(here.open))
-        except Exception as fault:  # noqa: BLE001 -- it is tried again
+        except Exception as error:  # noqa: BLE001 -- it is tried again
             # Nothing is known of them, so nothing is done to them.
             if not here.blind:
                 here.blind = True
-                logger.warning("open connections could not be checked: %s", fault)
+                logger.warning("open connections could not be checked: %s", error)
             return
         here.blind = False
         for sid, end, secret, since in opened:

@@ -1,4 +1,4 @@
-"""The options of `Sessions`, checked once; all faults come in one message."""
+"""The options of `Sessions`, checked once; all errors come in one message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asgi_sessions._errors import ConfigurationError, InvalidSession
 from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.cookies import CookieSettings
 from asgi_sessions._model.device import StoreIP
-from asgi_sessions._model.lifetimes import LONGEST, Lifetimes, Terms, plain_utc
+from asgi_sessions._model.lifetimes import LONGEST_LIFETIME, Lifetimes, Terms, plain_utc
 from asgi_sessions._model.tokens import Keys
 
 OnUnavailable = Literal["error", "anonymous"]
@@ -116,9 +116,9 @@ def settings(
         more: what else raises `ConfigurationError` for options that cannot work.
 
     Raises:
-        ConfigurationError: with every fault and its mend.
+        ConfigurationError: with every error and its mend.
     """
-    faults = [
+    errors = [
         f"{name}={given[name]!r}: {mend}"
         for name, (right, mend) in _CHECKS.items()
         if not right(given[name])
@@ -127,8 +127,8 @@ def settings(
     def attempt(make: Callable[[], Made]) -> Made | None:
         try:
             return make()
-        except (ConfigurationError, InvalidSession) as fault:
-            faults.append(str(fault))
+        except (ConfigurationError, InvalidSession) as error:
+            errors.append(str(error))
             return None
 
     app_id = attempt(lambda: _app_id(given["app_id"]))
@@ -146,8 +146,8 @@ def settings(
     for check in more:
         attempt(check)
     options = {name: given[name] for name in _CHECKS}
-    if faults or app_id is None or keys is None or cookie is None or place is None:
-        raise ConfigurationError("; ".join(faults))
+    if errors or app_id is None or keys is None or cookie is None or place is None:
+        raise ConfigurationError("; ".join(errors))
     return Settings(app_id=app_id, keys=keys, cookie=cookie, **options), place
 
 
@@ -170,7 +170,7 @@ def _touch_often(interval: object, lifetimes: object, name: str) -> None:
 
 
 def _duration(value: object) -> bool:
-    return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST * 100
+    return isinstance(value, timedelta) and timedelta(0) <= value <= LONGEST_LIFETIME * 100
 
 
 def _one_of(*words: str) -> Callable[[object], bool]:

@@ -20,18 +20,18 @@ from .ending import Ends
 from .maintenance import SMALLEST_END, Pace
 
 #: Rows of a batch at most: a statement with a parameter for each takes 5 ms to be made, once.
-_MOST = 512
+_BATCH = 512
 #: Seconds that a batch should take where others write beside it, and rest after it at most:
 #: somebody waits for the last.
 _AIM = _REST = 0.02
 
 
 class Bulk:
-    """What becomes of the many rows of one person.
+    """Ends many rows of one person, some at a time.
 
     Each row is read once, by the index of people, the newest first, and those that are to end do so
     in transactions of their own. So those that start meanwhile stay, and a row that somebody has
-    locked, or a fault, leaves ended what has ended.
+    locked, or an error, leaves the rows ended that have ended before.
 
     Args:
         engines: where the database is reached.
@@ -103,7 +103,7 @@ class Bulk:
             now: the moment.
         """
         driver = self._engines.here.driver
-        pace = Pace(_MOST, driver.batch if driver.serial else _AIM, SMALLEST_END)
+        pace = Pace(_BATCH, driver.batch if driver.serial else _AIM, SMALLEST_END)
         before: str | None = None
         more = True
         while more:

@@ -96,8 +96,8 @@ class RowConnection(Connection):
         if self.driver.skips:
             try:
                 await self.execute((key, "unlocked"), free, values)
-            except Exception as fault:
-                if not self.driver.unknown(fault):
+            except Exception as error:
+                if not self.driver.unknown(error):
                     raise
                 self.driver.skips = False
             else:

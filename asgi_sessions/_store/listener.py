@@ -1,4 +1,6 @@
-"""PostgreSQL's LISTEN: what other processes tell, on a connection of its own."""
+"""Listens for the ends that other processes announce (PostgreSQL's LISTEN), on a connection of its
+own, with asyncpg's own methods.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ logger = logging.getLogger("asgi_sessions.database")
 #: Seconds between two signs of life: no packet tells of a server that went without one.
 PULSE = 5.0
 #: Seconds before a lost connection is opened again: at first, and at most, each time twice as long.
-FIRST, LONGEST = 0.1, 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 60.0
 
 
 class Listener:
@@ -68,29 +70,29 @@ class Listener:
         await asyncio.wait([self._task])
 
     async def _serve(self) -> None:
-        pause = FIRST
+        pause = FIRST_PAUSE
         try:
             while True:
                 try:
                     listening = await self._open()
-                    if pause != FIRST:
-                        pause = FIRST
+                    if pause != FIRST_PAUSE:
+                        pause = FIRST_PAUSE
                         logger.warning(
                             "told of ends in other processes again", extra={"event": "notified"}
                         )
                     self.hears = True
                     self._ready()
                     await self._attend(listening)
-                except Exception as fault:  # noqa: BLE001 -- it is tried again
-                    if pause == FIRST:  # once for each outage
+                except Exception as error:  # noqa: BLE001 -- it is tried again
+                    if pause == FIRST_PAUSE:  # once for each outage
                         logger.warning(
                             "not told of ends in other processes: %s",
-                            str(fault) or type(fault).__name__,
+                            str(error) or type(error).__name__,
                             extra={"event": "not_notified"},
                         )
                 await self._close()
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST)
+                pause = min(pause * 2, LONGEST_PAUSE)
         except GeneratorExit:  # the event loop was closed without a word
             lease, self._lease = self._lease, None
             if lease is not None:

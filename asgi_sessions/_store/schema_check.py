@@ -50,30 +50,30 @@ async def refuse_others(
 
 
 async def explained(
-    connection: RowConnection, tables: Sequence[Table], fault: Exception
+    connection: RowConnection, tables: Sequence[Table], error: Exception
 ) -> SessionsError | None:
-    """The reason for a fault that the database has met, if its tables are the reason."""
+    """The reason for an error that the database has met, if its tables are the reason."""
     try:
         found = await refuse_others(connection, tables)
     except ConfigurationError as refused:
         return refused
     if missing := [table.fullname for table, columns in found.items() if not columns]:
         return SessionsUnavailable(
-            f"the sessions database failed: {type(fault).__name__}; missing in it: table "
+            f"the sessions database failed: {type(error).__name__}; missing in it: table "
             f"{', '.join(missing)}; `await sessions.create_tables()` or a migration makes it"
         )
     return None
 
 
 def _refuse(found: dict[Table, list[Found]], dialect: Dialect) -> None:
-    faults = []
+    errors = []
     for table, columns in found.items():
         difference = _compare(table, columns, dialect) if columns else None
         if difference is not None:
-            faults.append(f"the table {table.fullname} in the database is not ours: {difference}")
-    if faults:
+            errors.append(f"the table {table.fullname} in the database is not ours: {difference}")
+    if errors:
         raise ConfigurationError(
-            f"{'; '.join(faults)}. If it is somebody else's, give Sessions another table_name=; if "
+            f"{'; '.join(errors)}. If it is somebody else's, give Sessions another table_name=; if "
             "another version has made it, bring it up to date with a migration (docs/databases.md, "
             "Migrations)"
         )

@@ -29,8 +29,8 @@ class Start:
         keys: of a row of origin ``scope``: its device by each key; none of a login.
         replaces: the sid of the session that ends with it.
         now: when it was asked for.
-        shared: what `row` and `keys` are where the person has as many of origin ``scope`` as they
-            may: the row that their other devices share.
+        shared: the row and the keys to write in their place if the person has as many sessions of
+            origin ``scope`` as they may: those of the row that their other devices share.
         ended: the rows that it has ended so far. Kept here, so that they are told of even if what
             comes after is tried again.
     """
@@ -43,7 +43,7 @@ class Start:
     ended: list[Row] = field(default_factory=list)
 
 
-class Started(NamedTuple):
+class Inserted(NamedTuple):
     """The row that a device has now, its own or one that was there, the rows that ended, and
     whether so many are over the cap that their end is left to whoever asked for it.
     """
@@ -81,7 +81,7 @@ class Starts:
         self._cap = cap
         self._scope_cap = scope_cap
 
-    async def run(self, connection: RowConnection, jobs: list[Start]) -> list[Started]:
+    async def run(self, connection: RowConnection, jobs: list[Start]) -> list[Inserted]:
         """Start sessions: all of them, or none."""
         now = max(job.now for job in jobs)
         ended: list[Row] = []
@@ -108,7 +108,7 @@ class Starts:
                 crowded |= more
             _assign(jobs, rows, ended)
         return [
-            Started(row, job.ended, _owner(row) in crowded)
+            Inserted(row, job.ended, _owner(row) in crowded)
             for row, job in zip(rows, jobs, strict=True)
         ]
 

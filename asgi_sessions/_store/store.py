@@ -31,12 +31,12 @@ from .ending import Ends
 from .listener import Listener
 from .maintenance import Maintenance, in_batches
 from .schema_check import explained, refuse_others
-from .starting import ROOM, Start, Started, Starts
+from .starting import ROOM, Inserted, Start, Starts
 from .tables import cutoffs_table, ddl, sessions_table
 
 #: Sessions that one statement asks about: SQLite takes 32,766 parameters, and a statement with
 #: many takes its time to be made.
-_MOST = 4096
+_SIDS_AT_A_TIME = 4096
 
 #: How long a cut-off is remembered: longer than anybody trusts a token.
 KEEP_CUTOFFS = timedelta(days=400)
@@ -138,8 +138,8 @@ class Store:
 
         await self._write(work)
 
-    async def _explain(self, connection: RowConnection, fault: Exception) -> SessionsError | None:
-        return await explained(connection, self.metadata.sorted_tables, fault)
+    async def _explain(self, connection: RowConnection, error: Exception) -> SessionsError | None:
+        return await explained(connection, self.metadata.sorted_tables, error)
 
     # --- reads --------------------------------------------------------------------------------
 
@@ -164,8 +164,8 @@ class Store:
             )
 
         found: dict[str, tuple[bytes, bytes | None]] = {}
-        for start in range(0, len(sids), _MOST):
-            records = await self._query(partial(work, some=sids[start : start + _MOST]))
+        for start in range(0, len(sids), _SIDS_AT_A_TIME):
+            records = await self._query(partial(work, some=sids[start : start + _SIDS_AT_A_TIME]))
             found.update((sid, (bytes(digest), binding)) for sid, digest, binding in records)
         return found
 
@@ -266,14 +266,14 @@ class Store:
 
     # --- writes -------------------------------------------------------------------------------
 
-    async def insert(self, row: dict[str, Any], *, replaces: str | None, now: datetime) -> Started:
+    async def insert(self, row: dict[str, Any], *, replaces: str | None, now: datetime) -> Inserted:
         """A new row of origin ``login``, and the rows that it ended: the one it replaces, and
         those over the cap. All of it or nothing.
         """
-        started: Started = await self.engines.here.writes.submit(
+        inserted: Inserted = await self.engines.here.writes.submit(
             "start", Start(row, (), replaces, now)
         )
-        return started
+        return inserted
 
     async def insert_once(
         self,
@@ -283,14 +283,14 @@ class Store:
         shared_keys: Sequence[bytes],
         *,
         now: datetime,
-    ) -> Started:
+    ) -> Inserted:
         """The one live row of origin ``scope`` that this device has: a new one, or the one that
         another request or process was first to make; and the rows that it ended. Where the person
         has as many as they may, the row that their other devices share.
         """
         start = Start(row, keys, None, now, (shared, shared_keys))
-        started: Started = await self.engines.here.writes.submit("start", start)
-        return started
+        inserted: Inserted = await self.engines.here.writes.submit("start", start)
+        return inserted
 
     async def trim(self, row: Row, *, now: datetime) -> AsyncIterator[list[Row]]:
         """End what the person of a new row has over the cap, where that was too much to be ended

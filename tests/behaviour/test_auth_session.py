@@ -28,9 +28,19 @@ from asgi_sessions import (
     Sessions,
     changeset,
 )
-from tests.behaviour.test_security import cookie_of, outage, see_with, session_of, table_of
 from tests.conftest import MakeSessions
-from tests.support import Browser, Clock, entered, make_app, set_cookies, vouched
+from tests.support import (
+    Browser,
+    Clock,
+    cookie_of,
+    entered,
+    make_app,
+    see_with,
+    set_cookies,
+    vouched,
+)
+from tests.support.inside import store_of
+from tests.support.rows import outage, session_of, table_of
 
 Step = Callable[[Request], Awaitable[Any]]
 ANN = {"id": 42, "app_id": "shop", "auth_provider": "google"}
@@ -323,7 +333,7 @@ async def test_l14_a_cookie_asks_for_no_device(
     async def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the device was asked for")
 
-    monkeypatch.setattr(sessions._core.store, "by_device", refuse)
+    monkeypatch.setattr(store_of(sessions), "by_device", refuse)
     assert (await browser.see())["sid"] == sid
     assert (await browser.see_as("ann"))["sid"] == sid
 

@@ -1,4 +1,7 @@
-"""The command `asgi-sessions`: what it prints, asks and returns."""
+"""The command `asgi-sessions`: what it prints, asks and returns.
+
+The command's clock and its operator, on which it is run in process, have no public name.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from asgi_sessions._cli.commands import run
 from asgi_sessions._cli.operator import Due, Operator
 from asgi_sessions._service.options import system_clock
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.repository import DOCS
 
 T = TypeVar("T")
 
@@ -450,7 +454,7 @@ def test_the_ddl_is_that_of_sessions_and_needs_no_database(
 
 def test_the_json_of_each_command_has_the_keys_of_the_page(shell: Shell) -> None:
     sid = shell.log_in()
-    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
+    page = (DOCS / "command_line.md").read_text()
     rows = page.partition("## JSON")[2].partition("\n## ")[0].splitlines()[6:]
     more = {
         "ddl": ["--dialect", "sqlite"],

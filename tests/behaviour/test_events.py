@@ -1,14 +1,16 @@
-"""What is logged and told: each record of the page, once, and never a secret."""
+"""What is logged and told: each record of the page, once, and never a secret.
+
+The texts that are chosen from a dictionary are private: the page has each of them.
+"""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import logging
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from starlette.authentication import SimpleUser
@@ -26,20 +28,22 @@ from asgi_sessions import (
     SessionsError,
     SessionsUnavailable,
 )
-from asgi_sessions._dbsc.offers import LEAST_TIME, MOST
-from asgi_sessions._service.events import EventKind, IncidentKind
+from asgi_sessions._connection.notices import TEXTS as NOTICES
 from asgi_sessions.dbsc import DBSC
-from tests.behaviour.test_live import until
 from tests.conftest import MakeSessions
-from tests.database.test_notify import Server, stopped
-from tests.project.test_docs import DOCS, Reader, reader, table
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app
+from tests.support.asgi import until
 from tests.support.devices import DeviceBrowser
 from tests.support.engines import Onlooker
-
-__all__ = ["reader"]  # a fixture
+from tests.support.inside import check_what_is_open, opened, run_beside, settled, store_of
+from tests.support.listening import Server, stopped
+from tests.support.pages import Reader, table
+from tests.support.repository import DOCS
 
 PAGE = DOCS / "logging.md"
+KINDS = [
+    kind for event in (SessionEvent, Incident) for kind in get_args(get_type_hints(event)["kind"])
+]
 MINUTE = timedelta(seconds=60)
 #: What any record has.
 PLAIN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
@@ -53,20 +57,12 @@ def everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "asgi_sessions")
 
 
-@pytest.fixture
-def others(database_url: str, table_name: str) -> Iterator[Onlooker]:
-    """Somebody who takes the table away."""
-    onlooker = Onlooker(database_url, table_name)
-    yield onlooker
-    onlooker.close()
+def take_away(onlooker: Onlooker) -> None:
+    onlooker.run("ALTER TABLE {0} RENAME TO {0}_away")
 
 
-def take_away(others: Onlooker) -> None:
-    others.run("ALTER TABLE {0} RENAME TO {0}_away")
-
-
-def bring_back(others: Onlooker) -> None:
-    others.run("ALTER TABLE {0}_away RENAME TO {0}")
+def bring_back(onlooker: Onlooker) -> None:
+    onlooker.run("ALTER TABLE {0}_away RENAME TO {0}")
 
 
 def ours(caplog: pytest.LogCaptureFixture, name: str = "asgi_sessions") -> list[logging.LogRecord]:
@@ -224,7 +220,7 @@ async def test_a_device_is_new_to_whom_another_layer_vouches_for_too(
 async def test_nobody_looks_for_devices_unless_somebody_is_told(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions._core.store, "by_device", None)
+    monkeypatch.setattr(store_of(sessions), "by_device", None)
     await Browser(make_app(sessions)).login("ann")
 
 
@@ -331,7 +327,7 @@ async def test_what_no_longer_verifies_is_told_but_what_never_was_ours_is_not(
 async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
     make_sessions: MakeSessions,
     clock: Clock,
-    others: Onlooker,
+    onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: Told = []
@@ -342,17 +338,17 @@ async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
     caplog.clear()
     told.clear()
     for _ in range(2):  # it can come again
-        take_away(others)
+        take_away(onlooker)
         for _ in range(3):
             assert (await browser.get("/")).status_code == 503
             clock.turn(timedelta(seconds=0.5))
         assert (await Browser(app).get("/")).status_code == 200  # asks no database
-        bring_back(others)
+        bring_back(onlooker)
         for _ in range(2):
             await browser.see()
     kinds = [(incident.kind, incident.count) for incident in incidents(told)]
     assert kinds == [("outage_begun", 1), ("outage_over", 3)] * 2
-    assert [type(incident.fault) for incident in incidents(told)][:2] == [
+    assert [type(incident.error) for incident in incidents(told)][:2] == [
         SessionsUnavailable,
         type(None),
     ]
@@ -367,14 +363,14 @@ async def test_an_outage_is_told_when_it_begins_and_when_it_is_over(
 async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
     make_sessions: MakeSessions,
     clock: Clock,
-    others: Onlooker,
+    onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told: Told = []
     sessions = await make_sessions(on_event=told.append, touch_interval=timedelta(0))
 
     async def leave(request: Request) -> Response:
-        take_away(others)  # after the look-up, before the touch
+        take_away(onlooker)  # after the look-up, before the touch
         return Response()
 
     browser = Browser(make_app(sessions, Route("/leave", leave)))
@@ -382,15 +378,15 @@ async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
     for _ in range(4):
         clock.turn(timedelta(seconds=25))
         assert (await browser.get("/leave")).status_code == 200
-        await sessions._core.events.settle()
-        bring_back(others)
+        await settled(sessions)
+        bring_back(onlooker)
         assert (await browser.see())["sid"] == sid
     failed = incidents(told)
     assert [(incident.kind, incident.count) for incident in failed] == [
         ("touch_failed", 1),
         ("touch_failed", 3),
     ]
-    assert all(isinstance(incident.fault, SessionsUnavailable) for incident in failed)
+    assert all(isinstance(incident.error, SessionsUnavailable) for incident in failed)
     records = [r for r in ours(caplog, "asgi_sessions.database") if "touch" in r.getMessage()]
     assert [(r.levelname, facts(r)) for r in records] == [
         ("WARNING", {"event": "touch_failed", "count": count}) for count in (1, 3)
@@ -404,7 +400,7 @@ async def test_touches_that_fail_are_counted_and_one_in_a_minute_is_told(
 async def test_a_handler_that_fails_harms_no_request(
     make_sessions: MakeSessions,
     clock: Clock,
-    others: Onlooker,
+    onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
     later: bool,
 ) -> None:
@@ -421,9 +417,9 @@ async def test_a_handler_that_fails_harms_no_request(
     sid = await browser.login("ann")
     cookie = browser.cookies[sessions.cookie_name]
     assert (await browser.post("/renew")).json()["sid"] == sid
-    take_away(others)
+    take_away(onlooker)
     assert (await browser.get("/")).status_code == 503
-    bring_back(others)
+    bring_back(onlooker)
     clock.turn(timedelta(seconds=1))
     assert (await browser.see())["sid"] == sid
     clock.turn(2 * MINUTE)
@@ -477,9 +473,9 @@ async def test_a_handler_may_use_the_sessions_that_tell_it(make_sessions: MakeSe
     app = make_app(sessions)
     first, second = Browser(app, agent="A"), Browser(app, agent="B")
     await first.login("ann")
-    await sessions._core.events.settle()
+    await settled(sessions)
     sid = await second.login("ann")
-    await sessions._core.events.settle()
+    await settled(sessions)
     assert ended == [0, 1]
     assert [session.sid for session in await sessions.list_sessions("ann")] == [sid]
     assert (await first.see())["reason"] == "revoked"
@@ -508,7 +504,11 @@ def logged_by_the_package() -> set[tuple[str, str]]:
                     text = message.value if isinstance(message, ast.Constant) else None
                     if isinstance(message, ast.Name):
                         text = constants[message.id]
-                    found.add((level.upper(), str(text)))
+                    if isinstance(message, ast.Subscript):  # one of a dictionary's
+                        texts = [*NOTICES.values()]
+                    else:
+                        texts = [str(text)]
+                    found |= {(level.upper(), one) for one in texts}
     return found
 
 
@@ -570,7 +570,7 @@ async def among_other_layers(sessions: Sessions) -> None:
 async def test_each_record_is_as_the_page_has_it(
     make_sessions: MakeSessions,
     clock: Clock,
-    others: Onlooker,
+    onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handled: list[str] = []
@@ -590,12 +590,12 @@ async def test_each_record_is_as_the_page_has_it(
     )
 
     async def leave(request: Request) -> Response:
-        take_away(others)
+        take_away(onlooker)
         return Response()
 
     async def fail(request: Request) -> Response:
         await sessions.start_session(request, "cho")
-        take_away(others)
+        take_away(onlooker)
         return Response(status_code=500)
 
     app = make_app(sessions, Route("/leave", leave), Route("/fail", fail, methods=["POST"]))
@@ -606,9 +606,9 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.post("/renew")
     await browser.see()
     chrome = Browser(app, agent="(Windows NT 10.0) Chrome/150.0.0.0 Safari/537.36")
-    for _ in range(MOST):
+    for _ in range(20):  # offers that nobody takes up, within two minutes
         await chrome.login("dan")
-        clock.turn(2 * LEAST_TIME / MOST)
+        clock.turn(2 * MINUTE / 20)
     device = DeviceBrowser(app)
     await device.bound("dan")
     device.forget()
@@ -621,31 +621,31 @@ async def test_each_record_is_as_the_page_has_it(
     await Browser(app).see_as("x" * 256)
     sid = await browser.login("ann")
     await browser.get("/leave")
-    await sessions._core.events.settle()
+    await settled(sessions)
     assert (await browser.get("/")).status_code == 503
-    closed = sessions._core.live_connections.add(sid, caplog.clear)
-    await sessions._core.live_connections.check()
+    closed = opened(sessions, sid, caplog.clear)
+    await check_what_is_open(sessions)
     closed()
     server = Server()  # the one that notifies is not there, and then is
     server.faults = [OSError("refused")]
     listener = server.listener()
     await until(lambda: server.ready)
     await stopped(listener)
-    bring_back(others)
+    bring_back(onlooker)
     await browser.see()
     assert (await Browser(app).post("/fail")).status_code == 500
-    bring_back(others)
+    bring_back(onlooker)
     await among_other_layers(sessions)
 
     async def broken() -> None:
         raise SessionsError("nobody expects it")
 
-    await sessions._core.events.run(broken())
+    await run_beside(sessions, broken())
     forged(sessions, thief, sent=cookie)
     await thief.see()
     await sessions.disconnect()
 
-    assert set(handled) == {*get_args(EventKind), *get_args(IncidentKind)}
+    assert set(handled) == {*KINDS}
     seen: dict[tuple[str, str, str], set[str]] = {}
     for record in ours(caplog):
         message = str(record.msg)
@@ -658,12 +658,12 @@ async def test_each_record_is_as_the_page_has_it(
 
 def test_the_page_has_each_kind_of_event() -> None:
     kinds = [kind.strip("`") for _, kind, _ in table(PAGE, "Events")]
-    assert kinds == [*get_args(EventKind), *get_args(IncidentKind)]
+    assert kinds == KINDS
 
 
 @pytest.mark.parametrize("page", [PAGE])
 async def test_the_handler_of_the_page_counts_what_it_is_told(
-    reader: Reader, others: Onlooker
+    reader: Reader, onlooker: Onlooker
 ) -> None:
     await reader.run()
     sessions: Sessions = reader["sessions"]

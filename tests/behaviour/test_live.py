@@ -1,4 +1,8 @@
-"""What is open ends with its session: responses that stream, and the check of all that is open."""
+"""What is open ends with its session: responses that stream, and the check of all that is open.
+
+What is open is told to end by hand here and there, as another process or another moment would do:
+that has no public name.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import gc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -24,10 +27,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_sessions import Lifetimes, SessionMiddleware, Sessions, SessionsUnavailable
-from tests.behaviour.test_asgi import (
+from asgi_sessions import Lifetimes, SessionMiddleware, Sessions
+from tests.support import KEY, Clock
+from tests.support.asgi import (
     SECONDS,
     Peer,
+    behind,
     call,
     cookies,
     echo,
@@ -36,8 +41,7 @@ from tests.behaviour.test_asgi import (
     respond,
     websocket,
 )
-from tests.conftest import MakeSessions
-from tests.support import KEY, Clock
+from tests.support.inside import check_what_is_open, open_sids, opened, settled
 
 HOUR = timedelta(hours=1)
 EMPTY: Message = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -75,22 +79,6 @@ async def begin(send: Send, *headers: tuple[bytes, bytes], **more: object) -> No
 
 async def say(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def until(there: Callable[[], object]) -> None:
-    """Wait for what nobody tells."""
-    async with asyncio.timeout(SECONDS):
-        while not there():  # noqa: ASYNC110 -- there is no event
-            await asyncio.sleep(0.001)
-
-
-def behind(sessions: Sessions, app: ASGIApp) -> ASGIApp:
-    return SessionMiddleware(app, sessions=sessions)
-
-
-def open_sids(sessions: Sessions) -> list[str]:
-    """The sessions on which something is open, in any event loop."""
-    return [sid for here in sessions._core.live_connections._loops.values() for sid in here.open]
 
 
 # --- how the app is told --------------------------------------------------------------------------
@@ -482,14 +470,14 @@ async def test_a_stream_uses_its_session_when_it_begins(sessions: Sessions, cloc
 
     async with Client(behind(sessions, app), http(cookie=cookie)) as client:
         await client.streams()
-        await sessions._core.events.settle()
+        await settled(sessions)
         clock.turn(timedelta(days=13))
-        await sessions._core.live_connections.check()
+        await check_what_is_open(sessions)
         session = await sessions.get_by_id(sid)
         assert session is not None
         assert session.last_seen_at == clock.now - timedelta(days=13)
         clock.turn(timedelta(days=1))  # streaming is no use of it
-        await sessions._core.live_connections.check()
+        await check_what_is_open(sessions)
         assert await client.gets() == EMPTY
 
 
@@ -556,153 +544,7 @@ async def test_a_short_response_of_starlette_passes_unwatched(
     assert sent[-1]["body"] == b""
 
 
-# --- the check ------------------------------------------------------------------------------------
-
-
-async def test_one_select_asks_for_all_that_is_open_and_none_for_nothing(
-    make_sessions: MakeSessions,
-) -> None:
-    here, there = await make_sessions(), await make_sessions()
-    told: list[str] = []
-    people = [f"person-{number}" for number in range(300)]
-    started = await asyncio.gather(*(there.insert(http(), person) for person in people))
-    leaves = [
-        here._core.live_connections.add(session.id, partial(told.append, session.id))
-        for session in started
-        for _ in range(2)
-    ]
-    last = started[-1]
-    asked = statements(here)
-    await here._core.live_connections.check()
-    assert len(asked) == 1
-    await there.end_session_by_id(last.id)
-    await here._core.live_connections.check()
-    await asyncio.sleep(0)
-    assert told == [last.id] * 2
-    assert len(asked) == 2
-    for leave in leaves:
-        leave()
-        leave()  # once more harms nobody
-    await here._core.live_connections.check()
-    assert len(asked) == 2
-
-
-def statements(sessions: Sessions) -> list[str]:
-    """The SQL that is run from now on, in the running loop."""
-    driver = sessions._core.store.engines.here.driver
-    fetch, seen = driver.fetch, []
-
-    async def noting(raw: object, sql: str, params: Sequence[Any]) -> Any:
-        seen.append(sql)
-        return await fetch(raw, sql, params)
-
-    driver.fetch = noting  # type: ignore[method-assign]
-    return seen
-
-
-async def test_more_than_a_statement_takes_are_asked_about_in_several(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("asgi_sessions._store.store._MOST", 4)
-    sids = [(await sessions.insert(http(), "ann")).id for _ in range(9)]
-    asked = statements(sessions)
-    dead = sorted([sids[4], sids[8]])
-    for sid in dead:
-        await sessions.end_session_by_id(sid)
-    asked.clear()
-    living = await sessions._core._living(sids)
-    assert sorted(sid for sid in sids if sid not in living) == dead
-    assert len(asked) == 3
-
-
-async def test_nothing_is_asked_once_everything_is_closed(tmp_path: Path, clock: Clock) -> None:
-    options: dict[str, Any] = {"secret_key": KEY, "clock": clock}
-    interval = timedelta(milliseconds=1)
-    url = f"sqlite:///{tmp_path}/sessions.db"
-    async with Sessions(url, socket_check_interval=interval, **options) as sessions:
-        await sessions.create_tables()
-        sid, _ = await log_in(sessions)
-        asked = statements(sessions)
-        leave = sessions._core.live_connections.add(sid, lambda: None)
-        await until(lambda: len(asked) >= 2)
-        leave()
-        await until(lambda: not sessions._core.live_connections._loops)
-        count = len(asked)
-        await asyncio.sleep(0.01)  # ten times the interval
-        assert len(asked) == count
-
-
-async def test_a_fault_of_the_check_is_told_once_and_it_goes_on(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    sid, _ = await log_in(sessions)
-    ended = asyncio.Event()
-    leave = sessions._core.live_connections.add(sid, ended.set)
-    sessions._core.live_connections._interval = 0.001
-    (here,) = sessions._core.live_connections._loops.values()
-    sessions._core.live_connections._look(here)
-    faults = iter([SessionsUnavailable("no database"), RuntimeError("no clock"), OSError("gone")])
-
-    async def gone(*arguments: object, **more: object) -> dict[str, bytes]:
-        for fault in faults:
-            raise fault
-        return {}
-
-    monkeypatch.setattr(sessions._core.store, "living", gone)
-    async with asyncio.timeout(SECONDS):
-        await ended.wait()
-    assert caplog.text.count("could not be checked") == 1
-    leave()
-
-
-async def test_what_was_not_heard_during_a_check_is_looked_up_after_it(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sid, _ = await log_in(sessions)
-    checks, free = 0, asyncio.Event()
-
-    async def living(sids: Sequence[str], **more: object) -> dict[str, bytes]:
-        nonlocal checks
-        checks += 1
-        await free.wait()
-        return dict.fromkeys(sids, b"")
-
-    monkeypatch.setattr(sessions._core.store, "living", living)
-    leave = sessions._core.live_connections.add(sid, lambda: None)
-    (here,) = sessions._core.live_connections._loops.values()
-    sessions._core.live_connections._look(here)
-    await until(lambda: checks == 1)
-    sessions._core.live_connections._look(here)  # listening has begun in the middle of it
-    free.set()
-    async with asyncio.timeout(2):  # and not in five seconds
-        await until(lambda: checks == 2)
-    leave()
-
-
 # --- event loops ----------------------------------------------------------------------------------
-
-
-async def test_disconnecting_stops_the_check_and_the_next_that_opens_starts_it(
-    sessions: Sessions,
-) -> None:
-    sid, _ = await log_in(sessions)
-    first = sessions._core.live_connections.add(sid, lambda: None)
-    (here,) = sessions._core.live_connections._loops.values()
-
-    def goes_on() -> tuple[bool, bool]:
-        return here.timer is not None, here.check is not None
-
-    assert goes_on() == (True, False)
-    await sessions.disconnect()
-    assert goes_on() == (False, False)
-    second = sessions._core.live_connections.add(sid, lambda: None)
-    assert goes_on() == (True, False)
-    sessions._core.live_connections._look(here)
-    assert goes_on() == (False, True)
-    await sessions.disconnect()  # in the middle of a check
-    assert goes_on() == (False, False)
-    first()
-    second()
 
 
 def test_a_loop_that_was_closed_with_a_stream_open_is_let_go(tmp_path: Path) -> None:
@@ -739,7 +581,7 @@ def test_a_loop_that_was_closed_with_a_stream_open_is_let_go(tmp_path: Path) -> 
     async def another() -> None:
         assert await sessions.end_session_by_id(sid) is not None
         other = await sessions.insert(http(), "bob")
-        sessions._core.live_connections.add(other.id, lambda: None)()
+        opened(sessions, other.id, lambda: None)()
         await sessions.disconnect()
 
     asyncio.run(another())
@@ -816,7 +658,7 @@ async def test_short_sessions_close_streams_and_sockets_alike(tmp_path: Path, cl
             await peer.gets()
             await peer.gets()
             clock.turn(HOUR)
-            await sessions._core.live_connections.check()
+            await check_what_is_open(sessions)
             assert await client.gets() == EMPTY
             assert (await peer.gets())["code"] == 1008
 

@@ -1,4 +1,7 @@
-"""What OpenTelemetry is told: read back with the memory reader of its SDK."""
+"""What OpenTelemetry is told: read back with the memory reader of its SDK.
+
+What stands between a lane and its work, and the fake instruments, are private.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from asgi_sessions import Sessions, SessionsUnavailable, _metrics
 from asgi_sessions._metrics import Metrics
-from tests.support import KEY, Browser, Clock, make_app, touched
+from tests.support import KEY, Browser, Clock, make_app
+from tests.support.inside import store_of, touched
+from tests.support.repository import DOCS
 
 #: Name: unit, kind.
 INSTRUMENTS = {
@@ -126,7 +131,7 @@ async def test_batches_are_measured_by_their_kind(sessions: Sessions, meters: Me
     assert sizes["look-up",].max == 20
     assert sizes["start",].sum == 20
     assert sizes["start",].count < 20
-    assert sizes["start",].explicit_bounds == (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    assert sizes["start",].explicit_bounds == (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
     assert durations["start",].count == sizes["start",].count
     assert 0 < durations["start",].sum < 60
     assert durations["start",].explicit_bounds[0] == 0.001
@@ -147,7 +152,7 @@ async def mishaps(sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPa
         raise SessionsUnavailable("away")
 
     with monkeypatch.context() as away:
-        away.setattr(sessions._core.store, "touch", fails)
+        away.setattr(store_of(sessions), "touch", fails)
         clock.turn(timedelta(minutes=2))
         await browser.see()
         await touched()
@@ -193,7 +198,7 @@ async def test_the_instruments_are_those_of_the_page(sessions: Sessions, meters:
         count(1)
     seen = meters.metrics()
     assert {name: metric.unit for name, metric in sorted(seen.items())} == INSTRUMENTS
-    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    page = (DOCS / "metrics.md").read_text()
     for name, metric in seen.items():
         kind = "histogram" if hasattr(metric.data.data_points[0], "bucket_counts") else "counter"
         assert f"| `{name}` | {kind} | `{metric.unit}` | {metric.description}" in page
@@ -209,7 +214,7 @@ async def test_without_opentelemetry_nothing_stands_between_a_lane_and_its_work(
     url = f"sqlite:///{tmp_path}/sessions.db"
     async with Sessions(url, secret_key=KEY, clock=clock) as sessions:
         await sessions.create_tables()
-        store = sessions._core.store
+        store = store_of(sessions)
         assert store.engines.here.lookups._kinds["look-up"][0] == store._look_up
         assert sessions._core.events._metrics is None
         browser = Browser(make_app(sessions))

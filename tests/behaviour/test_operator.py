@@ -1,9 +1,11 @@
-"""What operators do to all sessions: on each database what asks it in a way of its own."""
+"""What operators do to all sessions: on each database what asks it in a way of its own.
+
+The operator is private: the command `asgi-sessions` is how to reach it, which is tested by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from asgi_sessions import AAL1, Lifetimes, SessionEvent, Sessions
 from asgi_sessions._cli import operator as _operator_module
-from asgi_sessions._cli.operator import LONGEST, SHORTEST, Due, Operator
+from asgi_sessions._cli.operator import LONGEST_SPAN, SHORTEST_SPAN, Due, Operator
 from asgi_sessions._store import ending as _ends_module
 from tests.conftest import MakeSessions
 from tests.support import KEY, Clock
@@ -27,14 +29,6 @@ async def start(sessions: Sessions, person: str = "ann", app: str = "default") -
 
 async def left(sessions: Sessions, *sids: str) -> list[str]:
     return [sid for sid in sids if await sessions.get_by_id(sid) is not None]
-
-
-@pytest.fixture
-async def plain(anyio_backend: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Sessions]:
-    """On SQLite alone."""
-    async with Sessions(f"sqlite:///{tmp_path}/s.db", secret_key=KEY, clock=clock) as sessions:
-        await sessions.create_tables()
-        yield sessions
 
 
 # --- purge ----------------------------------------------------------------------------------------
@@ -223,9 +217,9 @@ def test_slices_grow_while_they_are_quick_and_shrink_while_they_are_slow(
         lengths.append(end - start_)
         operator._last = 0.0 if len(lengths) < 12 else 1.0
     assert at == until
-    assert lengths[:4] == [SHORTEST, 2 * SHORTEST, 4 * SHORTEST, 8 * SHORTEST]
-    assert max(lengths) == LONGEST
-    assert lengths[-2] == SHORTEST
+    assert lengths[:4] == [SHORTEST_SPAN, 2 * SHORTEST_SPAN, 4 * SHORTEST_SPAN, 8 * SHORTEST_SPAN]
+    assert max(lengths) == LONGEST_SPAN
+    assert lengths[-2] == SHORTEST_SPAN
 
 
 def test_slices_end_with_the_day_where_days_are_counted(tmp_path: Path, clock: Clock) -> None:

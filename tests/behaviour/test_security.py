@@ -1,19 +1,21 @@
-"""What must never happen, and one test per attack: the tests that docs/evidence.md names."""
+"""What must never happen, and one test per attack: the tests that docs/evidence.md names.
+
+Cookies are forged by whoever has the key as the private tokens make them, and a store that nobody
+may ask stands in for the private one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, get_args
 from uuid import uuid4
 
 import httpx
 import pytest
-from sqlalchemy import text
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -23,9 +25,9 @@ from starlette.websockets import WebSocket
 from asgi_sessions import (
     AAL1,
     ConfigurationError,
+    Incident,
     InvalidSession,
     Lifetimes,
-    Session,
     SessionEvent,
     Sessions,
     SessionsUnavailable,
@@ -33,7 +35,19 @@ from asgi_sessions import (
 from asgi_sessions._model.device import StoreIP
 from asgi_sessions._model.tokens import Keys, Token, new_secret, new_sid
 from tests.conftest import MakeSessions
-from tests.support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, touched, vouched
+from tests.support import (
+    KEY,
+    OLD_KEY,
+    Browser,
+    Clock,
+    cookie_of,
+    make_app,
+    see_with,
+    set_cookies,
+    vouched,
+)
+from tests.support.inside import check_what_is_open, settled, touched
+from tests.support.rows import outage, session_of, table_of
 
 Step = Callable[[Request], Awaitable[object]]
 
@@ -84,41 +98,6 @@ def doing(step: Step) -> Route:
 def cookie_value(line: str) -> str:
     """What a Set-Cookie sets the cookie to; empty if it clears it."""
     return line.partition(";")[0].partition("=")[2]
-
-
-def cookie_of(browser: Browser, sessions: Sessions) -> str:
-    """The value that the browser keeps."""
-    value = browser.cookies.get(sessions.cookie_name)
-    assert value is not None
-    return value
-
-
-async def see_with(app: ASGIApp, sessions: Sessions, *values: str) -> dict[str, Any]:
-    """What the app sees of a stranger who sends these cookie values."""
-    cookies = "; ".join(f"{sessions.cookie_name}={value}" for value in values)
-    return await Browser(app, agent="curl", address="203.0.113.66").see(cookie=cookies)
-
-
-async def session_of(sessions: Sessions, sid: str) -> Session:
-    """The session of a sid, which there is."""
-    session = await sessions.get_by_id(sid)
-    assert session is not None
-    return session
-
-
-async def table_of(sessions: Sessions) -> list[dict[str, Any]]:
-    """All rows with all columns, as somebody who has the database reads them."""
-    query = sessions.table.select().order_by(sessions.table.c.id)
-    return [dict(row._mapping) for row in await sessions.database.fetch_all(query)]
-
-
-@asynccontextmanager
-async def outage(sessions: Sessions) -> AsyncIterator[None]:
-    """The database answers each statement with an error."""
-    name = sessions.table.name
-    await sessions.database.execute(text(f"ALTER TABLE {name} RENAME TO {name}_away"))
-    yield
-    await sessions.database.execute(text(f"ALTER TABLE {name}_away RENAME TO {name}"))
 
 
 class NoStore:
@@ -201,7 +180,11 @@ async def test_a_logout_that_cannot_be_written_is_not_claimed(
     assert (await session_of(sessions, sid)).ended_at is None
 
 
-async def test_a_touch_that_fails_never_logs_anyone_out(sessions: Sessions, clock: Clock) -> None:
+async def test_a_touch_that_fails_never_logs_anyone_out(
+    make_sessions: MakeSessions, clock: Clock
+) -> None:
+    told: list[SessionEvent | Incident] = []
+    sessions = await make_sessions(on_event=told.append)
     gate = Gate()
     browser = Browser(make_app(sessions, held(gate)))
     sid = await browser.login("ann")
@@ -211,8 +194,8 @@ async def test_a_touch_that_fails_never_logs_anyone_out(sessions: Sessions, cloc
     async with outage(sessions):
         gate.open()
         assert (await in_flight).json() == {"sid": sid}
-        await sessions._core.events.settle()
-    assert sessions._core.events.touch_failures == 1
+        await settled(sessions)
+    assert [one.count for one in told if one.kind == "touch_failed"] == [1]
     assert (await browser.see())["sid"] == sid
 
 
@@ -729,7 +712,7 @@ async def test_riding_on_a_socket_ends_with_the_session(
             clock.turn(AAL1.absolute)
         else:
             await there.end_session_by_id(sid)
-        await here._core.live_connections.check()  # which runs every `socket_check_interval`
+        await check_what_is_open(here)  # which runs every `socket_check_interval`
     assert (await wire.until("websocket.close"))["code"] == 1008
     await wire.task
 

@@ -49,6 +49,9 @@ from asgi_sessions.starlette import SessionAuthBackend
 from asgi_sessions.testing import logged_in_cookie
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, entered, make_app, set_cookies, vouched
+from tests.support.asgi import call, field, http, respond
+from tests.support.inside import check_what_is_open, opened
+from tests.support.rows import table_of
 
 HOUR = timedelta(hours=1)
 
@@ -542,23 +545,22 @@ async def test_a_renewal_closes_what_was_opened_with_an_older_secret(
     make_sessions: MakeSessions,
 ) -> None:
     sessions, elsewhere = await make_sessions(), await make_sessions()
-    _, sid = await entered(sessions, "ada")
-    row = await sessions._core.store.by_sid(sid)
-    assert row is not None
+    browser = Browser(make_app(sessions))
+    sid = await browser.login("ada")
+    first = (await table_of(sessions))[0]["secret_hash"]
     closed: list[str] = []
 
-    def opened(there: Sessions, name: str, secret: bytes | None) -> None:
-        there._core.live_connections.add(sid, lambda: closed.append(name), lambda: secret)
+    def tab(there: Sessions, name: str, secret: bytes | None) -> None:
+        opened(there, sid, lambda: closed.append(name), lambda: secret)
 
-    opened(sessions, "the owner's tab, or the thief's", row.secret_hash)
-    opened(sessions, "a client without a cookie", None)
-    opened(elsewhere, "in another process", row.secret_hash)
-    renewed = await sessions._core.renew(row, row.secret_hash, {})
-    assert renewed is not None
-    opened(elsewhere, "with the new secret", renewed.row.secret_hash)
+    tab(sessions, "the owner's tab, or the thief's", first)
+    tab(sessions, "a client without a cookie", None)
+    tab(elsewhere, "in another process", first)
+    assert (await browser.post("/renew")).json()["sid"] == sid
+    tab(elsewhere, "with the new secret", (await table_of(sessions))[0]["secret_hash"])
     await asyncio.sleep(0)
     assert closed == ["the owner's tab, or the thief's"]
-    await elsewhere._core.live_connections.check()
+    await check_what_is_open(elsewhere)
     assert closed == ["the owner's tab, or the thief's", "in another process"]
 
 
@@ -771,10 +773,19 @@ async def test_excluded_paths_are_those_of_the_app_wherever_it_is_mounted(
     make_sessions: MakeSessions,
 ) -> None:
     sessions = await make_sessions(exclude=["/static"])
-    excludes = sessions._core.settings.excludes
-    assert excludes({"path": "/app/static/a", "root_path": "/app/"})
-    assert not excludes({"path": "/app/statics", "root_path": "/app"})
-    assert not excludes({"path": "/application/static", "root_path": "/app"})
+
+    async def left_alone(path: str, root_path: str) -> bool:
+        scope = {**http(path=path), "root_path": root_path}
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await respond(send)
+
+        start, _ = await call(SessionMiddleware(app, sessions=sessions), scope)
+        return field(start, "vary") == []
+
+    assert await left_alone("/app/static/a", "/app/")
+    assert not await left_alone("/app/statics", "/app")
+    assert not await left_alone("/application/static", "/app")
 
 
 async def test_what_only_polls_keeps_no_session_from_idling(
@@ -885,6 +896,12 @@ async def test_a_trusted_origin_may_log_out_and_the_browser_forgets(
             sessions.end_session_endpoint(clear_site_data=wrong)
 
 
-def test_the_default_is_for_all_sessions() -> None:
-    sessions = Sessions("sqlite:///never.db", secret_key="abcdefgh" * 4)
-    assert sessions._core.settings.terms.of(remember=False) == AAL1
+async def test_the_default_is_for_all_sessions(plain: Sessions, clock: Clock) -> None:
+    browser = Browser(make_app(plain))
+    sid = await browser.login("ada", remember=False)
+    (session,) = await plain.list_sessions("ada")
+    assert session.expires_at == clock.now + AAL1.absolute
+    clock.turn(AAL1.idle - timedelta(microseconds=1))
+    assert (await browser.see())["sid"] == sid
+    clock.turn(AAL1.idle)
+    assert (await browser.see())["reason"] == "expired"

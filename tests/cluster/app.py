@@ -1,7 +1,8 @@
 """A process of an app, served by uvicorn on a loopback port.
 
-python -m tests.cluster.app URL TABLE [KEEP]    prints the port, and ends at SIGTERM; KEEP is how
-many seconds `purge` keeps what has ended.
+python -m tests.cluster.app URL TABLE [KEEP [PATIENCE]]    prints the port, and ends at SIGTERM
+
+KEEP is how many seconds `purge` keeps what has ended, PATIENCE those that the database may take.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CAP = 6
 TOUCH_INTERVAL = timedelta(seconds=1)
 
 
-def make(url: str, table: str, keep: timedelta = timedelta(days=90)) -> tuple[Sessions, Starlette]:
+def make(url: str, table: str, keep: timedelta, timeout: timedelta) -> tuple[Sessions, Starlette]:
     """The app: every answer is what it sees, or what it has done."""
     sessions = Sessions(
         url,
@@ -36,6 +37,7 @@ def make(url: str, table: str, keep: timedelta = timedelta(days=90)) -> tuple[Se
         max_sessions_per_person=CAP,
         touch_interval=TOUCH_INTERVAL,
         keep_ended=keep,
+        timeout=timeout,
     )
 
     def seen(request: Request) -> Response:
@@ -87,8 +89,8 @@ def make(url: str, table: str, keep: timedelta = timedelta(days=90)) -> tuple[Se
     return sessions, app
 
 
-async def _main(url: str, table: str, keep: str = "7776000") -> None:
-    _, app = make(url, table, timedelta(seconds=float(keep)))
+async def _main(url: str, table: str, keep: str = "7776000", patience: str = "5") -> None:
+    _, app = make(url, table, timedelta(seconds=float(keep)), timedelta(seconds=float(patience)))
     with socket.create_server((LOOPBACK, 0)) as listener:
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=600)
         sys.stdout.write(f"{listener.getsockname()[1]}\n")

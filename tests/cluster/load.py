@@ -19,8 +19,8 @@ from tests.cluster.app import CAP
 from tests.cluster.model import Model, Told
 from tests.servers.process import LOOPBACK, ServerError, wait_until
 from tests.support import KEY
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[2]
 COOKIE = "__Host-sid"
 #: Nobody waits longer for an answer: the app's own timeout is 5 s, and a retry may be under way.
 PATIENCE = 20.0
@@ -86,13 +86,11 @@ class Connection:
 
 
 class App:
-    """Processes of the app, each with its own URL of the database."""
+    """Processes of the app, each with its own URL of the database, and the `options` of app.py."""
 
-    def __init__(
-        self, urls: Sequence[str], table: str, directory: Path, *, keep: float | None = None
-    ) -> None:
+    def __init__(self, urls: Sequence[str], table: str, directory: Path, *options: float) -> None:
         self._urls = urls
-        self._keep = [] if keep is None else [str(keep)]
+        self._options = [str(option) for option in options]
         self._table = table
         self._directory = directory
         self._processes: list[asyncio.subprocess.Process] = []
@@ -103,7 +101,14 @@ class App:
             for number, url in enumerate(self._urls):
                 with (self._directory / f"app-{number}.log").open("wb") as log:
                     process = await asyncio.create_subprocess_exec(
-                        *(sys.executable, "-m", "tests.cluster.app", url, self._table, *self._keep),
+                        *(
+                            sys.executable,
+                            "-m",
+                            "tests.cluster.app",
+                            url,
+                            self._table,
+                            *self._options,
+                        ),
                         cwd=ROOT,
                         stdout=asyncio.subprocess.PIPE,
                         stderr=log,

@@ -20,6 +20,9 @@ from tests.support import KEY
 
 #: Seconds for which ended sessions are kept: few, so that purges have something to do.
 KEEP = 5.0
+#: Seconds that the database may take: nothing goes wrong here, so that nobody is refused, however
+#: busy the machine is.
+PATIENCE = 15.0
 
 
 async def mixed(url: str, table: str, requests: int, *, seed: int, people: int = 64) -> Load:
@@ -30,7 +33,7 @@ async def mixed(url: str, table: str, requests: int, *, seed: int, people: int =
         await sessions.create_tables()
         try:
             with tempfile.TemporaryDirectory(prefix="asgi-sessions-") as logs:
-                async with App([url, url], table, Path(logs), keep=KEEP) as app:
+                async with App([url, url], table, Path(logs), KEEP, PATIENCE) as app:
                     load = Load(
                         app.ports,
                         seed=seed,

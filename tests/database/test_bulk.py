@@ -1,4 +1,7 @@
-"""Many rows of one person: they end in batches, and nobody else waits for it."""
+"""Many rows of one person: they end in batches, and nobody else waits for it.
+
+The batches and their pace are private, and what is tested here is that nobody notices them.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection
 
 from asgi_sessions import ALL_APPS, SessionEvent, Sessions, SessionsUnavailable
 from asgi_sessions._cli.operator import Operator
@@ -25,9 +27,9 @@ from asgi_sessions._store.store import Touch
 from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, Clock, make_app
 from tests.support.engines import EngineURL, kind, sync_engine
+from tests.support.inside import driver_of, settled
+from tests.support.rows import MANY, fill
 
-#: More than three batches.
-MANY = 3 * SMALLEST_END + 40
 SCOPE: dict[str, Any] = {"type": "http", "headers": [], "client": ("192.0.2.1", 1)}
 
 
@@ -38,37 +40,6 @@ def others(database_url: str) -> Iterator[Connection]:
     with engine.connect() as connection:
         yield connection
     engine.dispose()
-
-
-def fill(
-    others: Connection,
-    table: Table,
-    clock: Clock,
-    person: str = "ann",
-    *,
-    count: int = MANY,
-    app: str = "default",
-    prefix: str = "0190",
-) -> list[str]:
-    """Give a person many live rows, seen a second after one another; their sids, newest first."""
-    sids = [f"{prefix}0000-0000-7000-8000-{number:012x}" for number in range(count)]
-    rows = [
-        {
-            "id": sid,
-            "person_id": person,
-            "app_id": app,
-            "origin": "login",
-            "device_key": bytes(32),
-            "secret_hash": bytes(32),
-            "started_at": clock.now - timedelta(hours=1),
-            "last_seen_at": clock.now + timedelta(seconds=number - count),
-            "expires_at": clock.now + timedelta(days=20, seconds=number),
-            "remember": True,
-        }
-        for number, sid in enumerate(sids)
-    ]
-    others.execute(insert(table), rows)
-    return sids[::-1]
 
 
 async def live(sessions: Sessions, person: str = "ann") -> list[str]:
@@ -85,7 +56,7 @@ class Watch:
 
     def __init__(self, sessions: Sessions) -> None:
         self.params = self.read = 0
-        driver = sessions._core.store.engines.here.driver
+        driver = driver_of(sessions)
         self._fetch, self._execute = driver.fetch, driver.execute
         setattr(driver, "fetch", self.fetch)  # noqa: B010 -- a method, for mypy
         setattr(driver, "execute", self.execute)  # noqa: B010 -- as above
@@ -117,7 +88,7 @@ async def test_each_of_many_sessions_ends_and_is_told_of_once(
     assert await sessions.end_all_sessions("ann") == MANY
     # Each was looked for once, and no statement was as long as there are rows.
     assert watch.read == MANY
-    assert watch.params <= bulk_ending._MOST + 10
+    assert watch.params <= bulk_ending._BATCH + 10
     assert await live(sessions) == []
     assert await live(sessions, "bob") == [theirs]
     ended = [event.session for event in events if event.kind == "ended"]
@@ -210,18 +181,9 @@ async def test_an_end_goes_on_when_nobody_waits_for_it_any_more(
     with pytest.raises(asyncio.CancelledError):
         await request
     assert len(events) < MANY
-    await sessions._core.events.settle()
+    await settled(sessions)
     assert len(events) == MANY
     assert await live(sessions) == []
-
-
-@pytest.fixture
-async def plain(anyio_backend: str, tmp_path: Path, clock: Clock) -> Any:
-    """On SQLite alone."""
-    url = f"sqlite:///{tmp_path}/s.db"
-    async with Sessions(url, secret_key=KEY, clock=clock) as sessions:
-        await sessions.create_tables()
-        yield sessions
 
 
 @pytest.fixture
@@ -260,7 +222,7 @@ async def test_an_end_that_fails_when_nobody_waits_for_it_is_logged(
     with pytest.raises(asyncio.CancelledError):
         await request
     go_on.set()
-    await plain._core.events.settle()
+    await settled(plain)
     assert [
         record.getMessage() for record in caplog.records if record.levelno == logging.ERROR
     ] == ["work beside a request failed"]
@@ -327,11 +289,11 @@ async def test_an_operator_ends_more_at_a_time_where_that_is_fast(
     plain: Sessions, plain_others: Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(plain_others, plain.table, clock, count=1000)
-    monkeypatch.setattr(plain._core.store.engines.here.driver, "batch", 60)
+    monkeypatch.setattr(driver_of(plain), "batch", 60)
     told: list[int] = []
     assert await Operator(plain, pause=0).end_all(None, 400, told.append) == 1000
     assert max(told) == 400
-    monkeypatch.setattr(plain._core.store.engines.here.driver, "batch", 0)
+    monkeypatch.setattr(driver_of(plain), "batch", 0)
     plain_others.execute(plain.table.update().values(ended_at=None))
     told.clear()
     assert await Operator(plain, pause=0).end_all("default", 400, told.append) == 1000
@@ -353,7 +315,7 @@ async def test_a_login_ends_what_is_far_over_the_cap(
     ended = [event.session for event in events if event.kind == "ended"]
     assert sorted(session.sid for session in ended) == sorted(sids[2:])
     assert {session.end_reason for session in ended} == {"limit"}
-    assert watch.params <= bulk_ending._MOST + 10
+    assert watch.params <= bulk_ending._BATCH + 10
     live_here = await sessions.list_sessions("ann")
     assert [session.sid for session in live_here] == [sid, *sids[:2]]
     assert len(await sessions.list_sessions("ann", app_id="mail")) == 5
@@ -457,7 +419,7 @@ async def test_a_server_that_leaves_out_no_locked_rows_is_asked_once(
     sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sid = await start(sessions)
-    driver = sessions._core.store.engines.here.driver
+    driver = driver_of(sessions)
     execute, asked = driver.execute, 0
 
     async def old(raw: object, sql: str, params: Sequence[Any]) -> int:

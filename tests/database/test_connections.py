@@ -1,5 +1,7 @@
 """A connection may die without a word: a firewall or a load balancer forgets it, and neither end
 hears of it. Nobody waits for it longer than they must.
+
+What the kernel is told of a connection is asked of the connection itself, which is private.
 """
 
 from __future__ import annotations

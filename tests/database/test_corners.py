@@ -1,4 +1,7 @@
-"""What happens at the edges of batchers, drivers and sockets."""
+"""What happens at the edges of batchers, drivers and sockets.
+
+Batchers and drivers are private. No request meets their edges at will.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Where databases differ: one test for each difference that could cost somebody their session, or
 show it to somebody else.
+
+The drivers, where the differences are evened out, are private.
 """
 
 from __future__ import annotations

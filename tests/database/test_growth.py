@@ -1,6 +1,8 @@
 """A table that grows under connections that are open: what was planned while it was empty is run
 all the same when it is full, and nobody has the table looked at (ANALYZE) in between. Still no
 statement reads all of it.
+
+The questions that a plan is kept for are asked of the private store, without an app around them.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from asgi_sessions import Sessions
 from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.store import Finding, Touch
-from tests.database.test_plans import Explainer
 from tests.support import KEY, Browser, Clock, make_app
 from tests.support.engines import app_database, kind, own_database, sync_engine
+from tests.support.plans import Explainer
 
 ROWS = 20_000
 #: Times after which PostgreSQL keeps a plan, and one more.

@@ -1,4 +1,7 @@
-"""Event loops: one for a server, one per request, one per test, several at once; and the end."""
+"""Event loops: one for a server, one per request, one per test, several at once; and the end.
+
+Statements are held up in the private driver, which is the only place between a session and SQLite.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ from starlette.websockets import WebSocket
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions, SessionsUnavailable
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.engines import connection_threads
+from tests.support.repository import ROOT
 
 #: Nothing here takes longer; what does, hangs.
 SECONDS = 30
@@ -49,11 +54,6 @@ def url(tmp_path: Path) -> str:
 
     asyncio.run(create())
     return url
-
-
-def connection_threads() -> set[threading.Thread]:
-    """One for each connection that aiosqlite has open."""
-    return {t for t in threading.enumerate() if "_connection_worker" in t.name}
 
 
 @pytest.fixture(autouse=True)
@@ -731,7 +731,7 @@ def run(script: str, url: str, table: str = "sessions") -> subprocess.CompletedP
     script = SETTING + textwrap.dedent(script)
     return subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", script, url, table],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -32,8 +32,9 @@ from sqlalchemy import (
 from asgi_sessions import ConfigurationError, Sessions
 from tests.support import KEY, Browser, make_app
 from tests.support.engines import own_database, sync_engine
+from tests.support.repository import DOCS
 
-PAGE = Path(__file__).parents[2] / "docs" / "databases.md"
+PAGE = DOCS / "databases.md"
 #: What Alembic's autogenerate can compare.
 COMPARE: dict[str, Any] = {"compare_type": True, "compare_server_default": True}
 

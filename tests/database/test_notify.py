@@ -1,10 +1,13 @@
-"""LISTEN and NOTIFY: what ends in one process ends in the others at once."""
+"""LISTEN and NOTIFY: what ends in one process ends in the others at once.
+
+The listener and the drivers that it listens through are private: `notify` shows neither.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -15,7 +18,6 @@ from sqlalchemy import text
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._cli.commands import run
-from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
 from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions._database.drivers.postgresql import PostgreSQLDriver
 from asgi_sessions._database.pools.base import Lease, Pool
@@ -23,12 +25,13 @@ from asgi_sessions._database.pools.databases import DatabasesPool
 from asgi_sessions._service.options import system_clock
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.listener import Listener
-from tests.behaviour.test_asgi import ENDED, SECONDS, Peer, echo, http, log_in, websocket
-from tests.behaviour.test_live import until
 from tests.conftest import ENGINES, URLS, MakeSessions, name_of
-from tests.races.test_races import Process
 from tests.support import KEY, Clock
+from tests.support.asgi import ENDED, SECONDS, Peer, echo, http, log_in, until, websocket
 from tests.support.engines import Onlooker, app_database, kind
+from tests.support.inside import check_what_is_open, opened
+from tests.support.listening import Server, stopped
+from tests.support.processes import Process
 
 HOUR = timedelta(hours=1)
 POSTGRESQL = [url for url in [*URLS, *ENGINES] if kind(url) == "postgresql"]
@@ -36,87 +39,11 @@ POSTGRESQL = [url for url in [*URLS, *ENGINES] if kind(url) == "postgresql"]
 # --- the listener, and a connection that obeys ----------------------------------------------------
 
 
-class Connection(Lease):
-    """What the listener asks of asyncpg's, lent by itself."""
-
-    def __init__(self) -> None:
-        self.raw = self
-        self.log: list[str] = []
-        self.hear: Callable[..., None] = print
-        self.lose: Callable[..., None] = print
-        self.dead = False
-
-    def add_termination_listener(self, lose: Callable[..., None]) -> None:
-        self.lose = lose
-
-    async def add_listener(self, channel: str, hear: Callable[..., None]) -> None:
-        self.log.append(f"listen {channel}")
-        self.hear = hear
-
-    async def remove_listener(self, channel: str, hear: Callable[..., None]) -> None:
-        self.log.append(f"unlisten {channel}")
-
-    async def execute(self, sql: str) -> None:
-        self.log.append(sql)
-        if self.dead:
-            raise OSError("no answer")
-
-    def transaction(self) -> Any: ...
-
-    async def give_back(self, *, broken: bool) -> None:
-        self.log.append("close")
-        if self.dead:
-            raise OSError("no answer")
-
-    def terminate(self) -> None:
-        self.log.append("terminate")
-        raise RuntimeError("the event loop is closed")
-
-    def says(self, word: str) -> None:
-        self.hear(self, 1, "ended", word)
-
-
-class Server:
-    """Where a listener listens."""
-
-    def __init__(self) -> None:
-        self.connections: list[Connection] = []
-        self.faults: list[Exception] = []
-        self.echoes = True
-        self.heard: list[str] = []
-        self.ready = 0
-
-    async def connect(self) -> Connection:
-        if self.faults:
-            raise self.faults.pop(0)
-        self.connections.append(Connection())
-        return self.connections[-1]
-
-    async def tell(self, word: str) -> None:
-        if self.echoes:
-            self.connections[-1].says(word)
-            self.connections[-1].says(word)
-
-    def is_ready(self) -> None:
-        self.ready += 1
-
-    def listener(self, timeout: float = 5) -> Listener:
-        return Listener(
-            self.connect,
-            AsyncpgDriver(),
-            "ended",
-            tell=self.tell,
-            heard=self.heard.append,
-            ready=self.is_ready,
-            timeout=timeout,
-        )
-
-
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Next to none."""
-    monkeypatch.setattr("asgi_sessions._store.listener.FIRST", 0.001)
-    monkeypatch.setattr("asgi_sessions._store.listener.LONGEST", 0.004)
+    monkeypatch.setattr("asgi_sessions._store.listener.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("asgi_sessions._store.listener.LONGEST_PAUSE", 0.004)
     monkeypatch.setattr("asgi_sessions._store.listener.PULSE", 0.001)
 
 
@@ -127,11 +54,6 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
         for record in caplog.records
         if record.name == "asgi_sessions.database"
     ]
-
-
-async def stopped(listener: Listener) -> None:
-    listener.stop()
-    await listener.stopped()
 
 
 async def test_it_hears_what_others_say_and_not_itself() -> None:
@@ -275,13 +197,6 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def others(database_url: str, table_name: str) -> Iterator[Onlooker]:
-    others = Onlooker(database_url, table_name)
-    yield others
-    others.close()
-
-
-@pytest.fixture
 async def other(
     anyio_backend: str, make_sessions: MakeSessions, database_url: str, table_name: str
 ) -> AsyncIterator[Process]:
@@ -326,9 +241,9 @@ def pid(listener: Listener) -> int:
     return listener._driver.pid(lease_of(listener).raw)
 
 
-def connected(others: Onlooker, number: int) -> bool:
+def connected(onlooker: Onlooker, number: int) -> bool:
     """Whether a connection is there, by the server's number for it."""
-    with others.engine.connect() as connection:
+    with onlooker.engine.connect() as connection:
         question = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :number")
         return bool(connection.scalar(question, {"number": number}))
 
@@ -343,7 +258,7 @@ async def test_an_end_in_another_process_is_told(
         if behind_pgbouncer(database_url):  # there only the check goes on
             await until(lambda: "PgBouncer in transaction mode" in caplog.text)
             assert await other.do("end", sid=sid) == "revoked"
-            await here._core.live_connections.check()
+            await check_what_is_open(here)
         else:
             await listener(here)
             assert await other.do("end", sid=sid) == "revoked"
@@ -360,7 +275,7 @@ async def test_every_way_to_end_is_told(
 
     async def open_one() -> str:
         session = await here.insert(http(), "ann")
-        leaves.append(here._core.live_connections.add(session.id, partial(ended.add, session.id)))
+        leaves.append(opened(here, session.id, partial(ended.add, session.id)))
         await listener(here)
         return session.id
 
@@ -388,7 +303,7 @@ async def test_an_end_by_the_command_line_is_told(
     clock.now = system_clock()
     ended = asyncio.Event()
     sid = (await here.insert(http(), "ann")).sid
-    leave = here._core.live_connections.add(sid, ended.set)
+    leave = opened(here, sid, ended.set)
     await listener(here)
     place = ["--database-url", database_url, "--table", table_name]
     assert await asyncio.to_thread(run, ["end", sid, *place]) == 0
@@ -406,7 +321,7 @@ async def test_an_end_that_is_rolled_back_is_not_told(
     store, now = there._core.store, there._core.settings.now()
     ended: list[str] = []
     sids = [(await here.insert(http(), "ann")).id for _ in range(2)]
-    leaves = [here._core.live_connections.add(sid, partial(ended.append, sid)) for sid in sids]
+    leaves = [opened(here, sid, partial(ended.append, sid)) for sid in sids]
     await listener(here)
 
     async def fails(access: RowConnection) -> None:
@@ -427,17 +342,17 @@ async def test_an_end_that_is_rolled_back_is_not_told(
 async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
     make_sessions: MakeSessions,
     here: Sessions,
-    others: Onlooker,
+    onlooker: Onlooker,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if behind_pgbouncer(database_url):
         return
-    monkeypatch.setattr("asgi_sessions._store.listener.FIRST", 0.01)
+    monkeypatch.setattr("asgi_sessions._store.listener.FIRST_PAUSE", 0.01)
     there = await make_sessions(notify=True)
     sids = [(await here.insert(http(), "ann")).id for _ in range(2)]
     ended: set[str] = set()
-    leaves = [here._core.live_connections.add(sid, partial(ended.add, sid)) for sid in sids]
+    leaves = [opened(here, sid, partial(ended.add, sid)) for sid in sids]
     ears = await listener(here)
     connect, free = ears._connect, asyncio.Event()
 
@@ -447,7 +362,7 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
 
     ears._connect = later
     number = pid(ears)
-    others.cut([number])
+    onlooker.cut([number])
     await until(lambda: not ears.hears)
     await there.end_session_by_id(sids[0])
     free.set()
@@ -462,7 +377,7 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
 
 
 async def test_there_is_a_connection_while_something_is_open(
-    here: Sessions, others: Onlooker, database_url: str
+    here: Sessions, onlooker: Onlooker, database_url: str
 ) -> None:
     if behind_pgbouncer(database_url):
         return
@@ -472,7 +387,7 @@ async def test_there_is_a_connection_while_something_is_open(
     (watch,) = live_connections._loops.values()
     ears = await listener(here)  # although nothing is open any more, for it may come back
     number = pid(ears)
-    assert connected(others, number)
+    assert connected(onlooker, number)
     leave = live_connections.add(sid, lambda: None)
     assert watch.ears is ears
     leave()
@@ -480,18 +395,18 @@ async def test_there_is_a_connection_while_something_is_open(
     watch.timer.cancel()
     live_connections._wake(watch)  # as in an hour
     await ears.stopped()
-    await until(lambda: not connected(others, number))
+    await until(lambda: not connected(onlooker, number))
     assert live_connections._loops == {}
 
     leave = live_connections.add(sid, lambda: None)
     number = pid(await listener(here))
     await here.disconnect()
-    await until(lambda: not connected(others, number))
+    await until(lambda: not connected(onlooker, number))
     leave()
 
 
 async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
-    make_sessions: MakeSessions, others: Onlooker, database_url: str
+    make_sessions: MakeSessions, onlooker: Onlooker, database_url: str
 ) -> None:
     if behind_pgbouncer(database_url):
         return
@@ -503,7 +418,7 @@ async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
         there = await make_sessions(notify=True)
         session = await here.insert(http(), "ann")
         ended = asyncio.Event()
-        leave = here._core.live_connections.add(session.id, ended.set)
+        leave = opened(here, session.id, ended.set)
         ears = await listener(here)
         name = await lease_of(ears).raw.fetchval("SHOW application_name")
         assert name == "of the app"

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Column, Integer, String, Table, inspect, text
 
 from asgi_sessions import ConfigurationError, Sessions, SessionsUnavailable
-from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from tests.support import KEY, Browser, entered, make_app
 from tests.support.engines import Onlooker, kind
+from tests.support.inside import driver_of
 
 DJANGO = "CREATE TABLE {} (session_key VARCHAR(40) PRIMARY KEY, session_data VARCHAR(99) NOT NULL)"
 #: What creates a column that cannot hold ours, by the kind of database.
@@ -35,12 +35,10 @@ OTHER_KINDS: dict[str, dict[str, str]] = {
 
 
 @pytest.fixture
-def onlooker(database_url: str, table_name: str) -> Iterator[Onlooker]:
+def onlooker(onlooker: Onlooker) -> Iterator[Onlooker]:
     """Somebody who makes tables of the name that `Sessions` has."""
-    onlooker = Onlooker(database_url, table_name)
     yield onlooker
     onlooker.run("DROP TABLE IF EXISTS {}")
-    onlooker.close()
 
 
 @pytest.fixture
@@ -242,7 +240,7 @@ async def test_a_fault_whose_reason_cannot_be_asked_for_is_told_as_it_is(
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    driver = type(sessions._engines.here.driver)
+    driver = type(driver_of(sessions))
 
     async def broken(*_: Any) -> NoReturn:
         raise OSError
@@ -252,5 +250,5 @@ async def test_a_fault_whose_reason_cannot_be_asked_for_is_told_as_it_is(
         await sessions.list_sessions("ann")
     assert caught.value.__cause__ is not None
     assert not isinstance(caught.value.__cause__, OSError)
-    if driver is AiosqliteDriver:
+    if kind(database_url) == "sqlite":
         assert str(caught.value.__cause__).startswith("no such table")

@@ -1,13 +1,12 @@
 """Every statement finds its rows by an index, so that it costs the same among many rows as among
 few: what the database says that it would do.
+
+Statements are made and run by private parts. Nobody outside sees one.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import MetaData, insert, update
@@ -24,11 +23,11 @@ from asgi_sessions._store.tables import sessions_table
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app, vouched
 from tests.support.engines import kind, sync_engine
+from tests.support.inside import driver_of
+from tests.support.plans import Explainer
 
 #: Rows in the table: the planner of MariaDB reads a small table whole, index or not.
 ROWS = 3000
-
-Run = Callable[[Any, str, Sequence[Any]], Awaitable[Any]]
 
 
 @pytest.fixture
@@ -63,58 +62,6 @@ async def crowded(make_sessions: MakeSessions, database_url: str, clock: Clock) 
     return sessions
 
 
-class Explainer:
-    """Has each statement explained before it is run for the first time.
-
-    Attributes:
-        whole: the steps that read the table or an index from one end to the other, by statement.
-        asked: the statements that look for rows.
-    """
-
-    def __init__(self, driver: Driver) -> None:
-        self.whole: dict[str, list[str]] = {}
-        self.asked: set[str] = set()
-        self._dialect = driver.dialect.name
-        self._fetch = driver.fetch
-        for name in ("fetch", "execute"):
-            setattr(driver, name, self._explaining(getattr(driver, name)))
-
-    def _explaining(self, run: Run) -> Run:
-        async def explained(raw: object, sql: str, params: Sequence[Any]) -> object:
-            if " WHERE " in " ".join(sql.split()) and sql not in self.asked:
-                self.asked.add(sql)
-                if whole := await self.read_whole(raw, sql, params):
-                    self.whole[sql] = whole
-            return await run(raw, sql, params)
-
-        return explained
-
-    async def read_whole(self, raw: object, sql: str, params: Sequence[Any]) -> list[str]:
-        """The steps of a plan that would read everything."""
-        if self._dialect == "sqlite":
-            rows = await self._fetch(raw, f"EXPLAIN QUERY PLAN {sql}", params)
-            # Nearly all rows have not ended; to find them in order is the one good reason.
-            bad = () if "ORDER BY" in sql else ("(ended_at=?)", "(ended_at=? AND expires_at>?)")
-            # What another step has found, or nothing at all, around subqueries.
-            found = ("SCAN anon", "SCAN CONSTANT ROW")
-            steps = [row[3] for row in rows if not row[3].startswith(found)]
-            return [one for one in steps if one.startswith("SCAN") or one.endswith(bad)]
-        if self._dialect == "postgresql":
-            # Its planner may find reading all of so few rows cheaper.
-            await self._fetch(raw, "SET enable_seqscan = off", ())
-            try:
-                ((plan,),) = await self._fetch(raw, f"EXPLAIN (FORMAT JSON) {sql}", params)
-            finally:
-                await self._fetch(raw, "RESET enable_seqscan", ())
-            plans = plan if isinstance(plan, list) else json.loads(plan)  # drivers differ
-            return [str(node) for node in nodes(plans[0]["Plan"]) if is_whole(node)]
-        # id, select_type, table, type, possible_keys, key, ...
-        rows = await self._fetch(raw, f"EXPLAIN {sql}", params)
-        # <derived2>: what another step has found.
-        tables = [row for row in rows if not (row[2] or "<").startswith("<")]
-        return [str(row) for row in tables if row[3] in {"ALL", "index"}]
-
-
 async def live_through_everything(sessions: Sessions, clock: Clock) -> None:
     """Each function at least once, by logins and by people whom another layer vouches for."""
     app = make_app(sessions)
@@ -144,20 +91,6 @@ async def live_through_everything(sessions: Sessions, clock: Clock) -> None:
     await sessions.purge(batch_size=100)
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's nodes."""
-    yield plan
-    for one in plan.get("Plans", ()):
-        yield from nodes(one)
-
-
-def is_whole(node: dict[str, Any]) -> bool:
-    """Whether a node reads a table, and is not told from where to where."""
-    others = {"Bitmap Heap Scan", "Values Scan", "Function Scan"}  # what was given, or found
-    kind = node["Node Type"]
-    return kind not in others and kind.endswith("Scan") and "Index Cond" not in node
-
-
 async def test_a_persons_rows_are_found_by_theirs_however_many_mariadb_takes_them_for(
     crowded: Sessions, database_url: str
 ) -> None:
@@ -168,7 +101,7 @@ async def test_a_persons_rows_are_found_by_theirs_however_many_mariadb_takes_the
     with engine.connect() as connection:
         connection.execute(update(crowded.table).values(person_id="polly"))
     engine.dispose()
-    explainer = Explainer(crowded._core.store.engines.here.driver)
+    explainer = Explainer(driver_of(crowded))
     sid = (await crowded.list_sessions("polly"))[0].sid
     for options in ({}, {"app_id": ALL_APPS}, {"app_id": ALL_APPS, "include_ended": True}):
         await crowded.list_sessions("polly", **options)
@@ -179,14 +112,14 @@ async def test_a_persons_rows_are_found_by_theirs_however_many_mariadb_takes_the
 
 
 async def test_every_statement_finds_its_rows_by_an_index(crowded: Sessions, clock: Clock) -> None:
-    explainer = Explainer(crowded._core.store.engines.here.driver)
+    explainer = Explainer(driver_of(crowded))
     await live_through_everything(crowded, clock)
     assert {sql.split()[0] for sql in explainer.asked} == {"SELECT", "UPDATE", "DELETE"}
     assert explainer.whole == {}
 
 
 async def test_what_reads_everything_is_noticed(crowded: Sessions) -> None:
-    explainer = Explainer(crowded._core.store.engines.here.driver)
+    explainer = Explainer(driver_of(crowded))
     table = crowded._core.store.table.name
     sql = f"SELECT id FROM {table} WHERE end_reason IS NULL"  # noqa: S608 -- a name of the tests
 

@@ -21,7 +21,7 @@ from alembic.script import Script
 from databases import Database
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, create_engine, inspect
 
-from asgi_sessions import ConfigurationError, Sessions
+from asgi_sessions import Sessions
 from tests.support import KEY, Browser, make_app
 
 
@@ -139,30 +139,6 @@ async def test_a_table_may_have_another_name(file: Path) -> None:
         names = {index["name"] or "" for index in inspect(connection).get_indexes("logins")}
     assert names
     assert all("logins" in name for name in names)
-
-
-async def test_two_tables_share_a_database(file: Path) -> None:
-    async with make(file, table_name="one") as one, make(file, table_name="two") as two:
-        for sessions in (one, two):
-            await sessions.create_tables()
-            async with Browser(make_app(sessions)) as browser:
-                await browser.login("ann")
-                assert len(await sessions.list_sessions("ann")) == 1
-
-
-async def test_no_row_has_a_column_that_holds_a_secret(file: Path) -> None:
-    async with make(file) as sessions:
-        await sessions.create_tables()
-        async with Browser(make_app(sessions)) as browser:
-            await browser.login("ann")
-            _, secret, signature = browser.cookies[sessions.cookie_name].split(".")
-            await browser.post("/renew")
-    with closing(sqlite3.connect(file)) as connection:
-        (row,) = connection.execute("SELECT * FROM sessions").fetchall()
-    for value in row:
-        text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        assert secret not in text
-        assert signature not in text
 
 
 # --- Alembic --------------------------------------------------------------------------------------
@@ -346,31 +322,6 @@ async def test_a_connection_that_broke_is_opened_anew(
 
 
 # --- no file at all -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "sqlite://",
-        "sqlite:///",
-        "sqlite:///:memory:",
-        "sqlite:///file::memory:?cache=shared&uri=true",
-        "sqlite:///file:sessions?mode=memory&cache=shared&uri=true",
-    ],
-)
-def test_a_database_in_memory_is_refused_with_the_reason_and_the_mend(url: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        Sessions(url, secret_key=KEY)
-    message = str(caught.value)
-    assert "in-memory" in message  # what
-    assert "each connection" in message  # why
-    assert "sqlite:///sessions.db" in message  # the mend
-    assert "tmp_path" in message  # and the mend for tests
-
-
-def test_a_database_of_the_apps_own_in_memory_is_refused_too() -> None:
-    with pytest.raises(ConfigurationError, match="in-memory"):
-        Sessions(Database("sqlite:///:memory:"), secret_key=KEY)
 
 
 @pytest.mark.parametrize("name", ["memory.db", "my:memory.db", "file of mine.db"])

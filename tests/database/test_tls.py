@@ -1,6 +1,9 @@
 """What of a login crosses the network in plain text, told by servers that write down each byte.
 
 They know the first words of the protocols, up to where a client has logged in.
+
+A connection of the app's own database is opened as the private driver opens it, because `databases`
+would open a pool of several.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ import pytest
 
 from asgi_sessions import Sessions, SessionsUnavailable
 from asgi_sessions._database.pools.databases import DatabasesPool
-from tests.browser.chromium import make_certificate
 from tests.support import KEY
+from tests.support.certificates import make_certificate
 
 #: What must not be read on the way. A password of MySQL is hashed, but comes with its user.
 USER, PASSWORD = "unmistakable", "hush-hush"

@@ -27,12 +27,6 @@ from tests.support import KEY, Browser
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite's is enough: no statement of its own."""
-    return f"sqlite:///{tmp_path}/sessions.db"
-
-
 def routes(app: FastAPI | APIRouter) -> None:
     @app.get("/current")
     async def current(session: CurrentSession) -> str:

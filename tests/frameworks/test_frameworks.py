@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,7 @@ from litestar.middleware.authentication import (
     AuthenticationResult,
 )
 from starlette.applications import Starlette
-from starlette.authentication import (
-    AuthCredentials,
-    AuthenticationBackend,
-    BaseUser,
-    SimpleUser,
-)
+from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -514,17 +510,18 @@ def test_a_login_on_the_handshake_brings_its_cookie(client: Client, sessions: Se
 # --- while the database does not answer -----------------------------------------------------------
 
 
-async def gone(*arguments: object, **options: object) -> None:
-    """What every question to the database ends with."""
-    raise SessionsUnavailable("no database")
+@contextmanager
+def outage(sessions: Sessions) -> Iterator[None]:
+    """The database answers each statement with an error."""
+    with closing(sqlite3.connect(str(sessions.database.url.database))) as file:
+        file.execute("ALTER TABLE sessions RENAME TO away")
+        yield
+        file.execute("ALTER TABLE away RENAME TO sessions")
 
 
-def test_an_outage_is_a_503_and_no_logout(
-    client: Client, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outage_is_a_503_and_no_logout(client: Client, sessions: Sessions) -> None:
     sid = client.post("/login?person=ann").json()["sid"]
-    with monkeypatch.context() as patch:
-        patch.setattr(sessions._core.store, "by_sid", gone)
+    with outage(sessions):
         response = client.http.get("/")
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
@@ -533,19 +530,15 @@ def test_an_outage_is_a_503_and_no_logout(
 
 
 @pytest.mark.parametrize("path", ["/login?person=ann", "/sync-login?person=ann"])
-def test_a_login_in_an_outage_is_a_503(
-    client: Client, sessions: Sessions, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.setattr(sessions._core.store, "insert", gone)
-    response = client.post(path)
+def test_a_login_in_an_outage_is_a_503(client: Client, sessions: Sessions, path: str) -> None:
+    with outage(sessions):
+        response = client.post(path)
     assert response.status_code == 503
     assert "set-cookie" not in response.headers
     assert response.headers["retry-after"] == "1"
 
 
-def test_litestar_is_told_how_to_answer_an_outage(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_litestar_is_told_how_to_answer_an_outage(sessions: Sessions) -> None:
     def unavailable(
         request: litestar.Request[Any, Any, Any], fault: SessionsUnavailable
     ) -> litestar.Response[str]:
@@ -562,8 +555,10 @@ def test_litestar_is_told_how_to_answer_an_outage(
         exception_handlers={SessionsUnavailable: unavailable},
         openapi_config=None,
     )
-    monkeypatch.setattr(sessions._core.store, "insert", gone)
-    with litestar.testing.TestClient(app, base_url="https://test.local") as client:
+    with (
+        outage(sessions),
+        litestar.testing.TestClient(app, base_url="https://test.local") as client,
+    ):
         response = client.post("/login")
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
@@ -731,13 +726,15 @@ def test_a_route_of_litestars_may_have_the_middleware_for_itself(sessions: Sessi
 
 
 def test_litestar_answers_an_unknown_path_before_it_asks_any_middleware(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions,
 ) -> None:
-    app = litestar_app(sessions)
-    monkeypatch.setattr(sessions._core.store, "by_sid", gone)
-    with litestar.testing.TestClient(app, base_url="https://test.local") as client:
-        client.cookies.set(sessions.cookie_name, "anything")
-        assert client.get("/nowhere").status_code == 404
+    with litestar.testing.TestClient(
+        litestar_app(sessions), base_url="https://test.local"
+    ) as client:
+        client.post("/login?person=ann")
+        with outage(sessions):
+            assert client.get("/").status_code == 503
+            assert client.get("/nowhere").status_code == 404
 
 
 def test_litestar_may_be_wrapped_from_outside_as_well(sessions: Sessions) -> None:

@@ -41,12 +41,6 @@ HOUR = timedelta(hours=1)
 AnyRequest = Request[Any, Any, Any]
 
 
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite's is enough: no statement of its own."""
-    return f"sqlite:///{tmp_path}/sessions.db"
-
-
 @get("/current")
 async def current(current_session: CurrentSession) -> str:
     return current_session.sid

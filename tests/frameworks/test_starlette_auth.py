@@ -24,12 +24,6 @@ from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, Vouch, vouched
 
 
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite's is enough: no statement of its own."""
-    return f"sqlite:///{tmp_path}/sessions.db"
-
-
 async def whoami(request: Request) -> Response:
     user = request.user
     identity = user.identity if user.is_authenticated else ""  # Starlette's nobody has none

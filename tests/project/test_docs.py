@@ -1,25 +1,25 @@
-"""What the pages say is so: their code runs, their tables match, their links and tests exist."""
+"""What the pages say is so: their code runs, their tables match, their links and tests exist.
+
+The command line is compared with its page as the objects that it consists of, which are private.
+"""
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import builtins
 import inspect
 import os
 import re
 import sqlite3
 import subprocess
 import sys
-import textwrap
 import tomllib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
-from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
+from types import FunctionType
+from typing import Any
 
 import pytest
 from anyio import to_thread
@@ -31,12 +31,11 @@ from asgi_sessions import Lifetimes, Session, SessionMiddleware, Sessions
 from asgi_sessions._cli.commands import EPILOG, cli
 from asgi_sessions.testing import logged_in_cookie
 from tests.support import KEY, Browser, set_cookies
+from tests.support.asgi import until
+from tests.support.inside import open_sids
+from tests.support.pages import ASVS, Reader, blocks, faults, prose, section, table
+from tests.support.repository import DOCS, PAGES, README, ROOT
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
-DOCS = ROOT / "docs"
-PAGES = [README, *sorted(DOCS.glob("*.md"))]
-ASVS = "OWASP ASVS 5.0, chapter V7"
 INTEGRATIONS = [f"asgi_sessions.{name}" for name in ("dbsc", "fastapi", "litestar", "starlette")]
 
 
@@ -46,89 +45,6 @@ def name_of(page: Path) -> str:
 
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
-
-# --- reading pages --------------------------------------------------------------------------------
-
-_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-
-
-class Block(NamedTuple):
-    """A block of code on a page, and the line before it."""
-
-    language: str
-    line: int
-    source: str
-
-
-def blocks(page: Path, language: str) -> list[Block]:
-    """The blocks in a language."""
-    content = page.read_text()
-    found = (
-        Block(match[2], content.count("\n", 0, match.start()) + 1, textwrap.dedent(match[3]))
-        for match in _FENCE.finditer(content)
-    )
-    return [block for block in found if block.language == language]
-
-
-def prose(page: Path) -> str:
-    """The page without its blocks of code."""
-    return _FENCE.sub("", page.read_text())
-
-
-def section(page: Path, heading: str) -> str:
-    """What stands under a heading."""
-    (_, *rest) = re.split(rf"^#+ {re.escape(heading)}$", page.read_text(), flags=re.MULTILINE)
-    assert rest, f"{page.name} has no heading {heading!r}"
-    return re.split(r"^#+ ", rest[0], flags=re.MULTILINE)[0]
-
-
-def table(page: Path, heading: str) -> list[list[str]]:
-    """The cells of the table under a heading, without its head."""
-    lines = [line for line in section(page, heading).splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-class Reader:
-    """Somebody who types the Python of a page into one module, from top to bottom."""
-
-    def __init__(self, page: Path) -> None:
-        self.page = page
-        self.module = ModuleType(f"page_{page.stem}")
-        vars(self.module)["__builtins__"] = builtins  # as exec would; Python 3.13 misses them
-        self.sessions: list[Sessions] = []
-
-    def __getitem__(self, name: str) -> Any:
-        return vars(self.module)[name]
-
-    async def run(self, *chosen: Block) -> None:
-        """Run these blocks, or all of the page."""
-        for block in chosen or blocks(self.page, "python"):
-            code = compile(
-                "\n" * block.line + block.source,
-                str(self.page),
-                "exec",
-                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-                dont_inherit=True,
-            )
-            result = FunctionType(code, vars(self.module))()
-            if inspect.iscoroutine(result):
-                await result
-            made = [value for value in vars(self.module).values() if isinstance(value, Sessions)]
-            self.sessions += [sessions for sessions in made if sessions not in self.sessions]
-
-
-@pytest.fixture
-async def reader(
-    anyio_backend: str, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Reader]:
-    """A reader of a page, in an empty directory, with a key in the environment."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SECRET_KEY", KEY)
-    reader = Reader(page)
-    monkeypatch.setitem(sys.modules, reader.module.__name__, reader.module)
-    yield reader
-    for sessions in reader.sessions:
-        await sessions.disconnect()
 
 
 # --- the code of the pages ------------------------------------------------------------------------
@@ -379,8 +295,7 @@ async def test_the_stream_of_the_page_ends_with_its_session(reader: Reader) -> N
 
     async def end() -> int:
         # httpx shows nothing of a response before its end.
-        while not any(here.open for here in sessions._core.live_connections._loops.values()):  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await until(lambda: open_sids(sessions))
         return int(await sessions.end_all_sessions("ada"))
 
     async with asyncio.timeout(10):
@@ -482,12 +397,6 @@ def test_auth_session_is_mapped_in_full() -> None:
         assert name
         assert hasattr(Sessions, name[1]) or hasattr(asgi_sessions, name[1])
     assert [row[0] for row in faults()] == [f"L{n}" for n in range(1, 30)]
-
-
-def faults() -> list[list[str]]:
-    """The rows of the page on Auth.Session: number, fault there, what holds here."""
-    headings = ("Lookup and start", "User-Agent and address", "Validity", "Ending")
-    return [row for heading in headings for row in table(DOCS / "auth_session.md", heading)]
 
 
 def test_the_reasons_of_an_end_are_those_of_the_code() -> None:

@@ -35,7 +35,8 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 class Server:
     """``python example_app.py`` as users start it, on a port and a SQLite file of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, app: Path = EXAMPLE) -> None:
+        self.app = app
         self.directory = directory
         self.database = directory / "demo.db"
         self.log = directory / "server.log"
@@ -49,7 +50,7 @@ class Server:
         env |= {"PORT": str(self.port), "DATABASE_URL": f"sqlite:///{self.database}"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(EXAMPLE)],
+                [sys.executable, str(self.app)],
                 cwd=self.directory,
                 env=env,
                 stdin=subprocess.DEVNULL,

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.project.test_docs import ASVS, DOCS, PAGES, ROOT, faults, table
+from tests.support.pages import ASVS, faults, table
+from tests.support.repository import DOCS, PAGES, ROOT
 
 PAGE = DOCS / "evidence.md"
 SECURITY, DATABASES = DOCS / "security.md", DOCS / "databases.md"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Iterator
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 from starlette.applications import Starlette
 
+import example_app
 from asgi_sessions import Sessions
 from example_app import PASSWORDS, create_app, kept_secret, tell_by_mail, what_to_try
 from tests.conftest import MakeSessions
@@ -22,6 +25,20 @@ pytestmark = pytest.mark.anyio
 HTML = {"accept": "text/html"}
 ANN = {"authorization": "Bearer ann-demo-token"}
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def passwords_are_hashed_quickly() -> Iterator[None]:
+    """With the costs that hold off guessers, logging in is most of what these tests do; they are as
+    users have them in test_end_to_end.py.
+    """
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example_app, "hasher", quick)
+        patch.setattr(example_app, "nobody", quick.hash("nobody's"))
+        for name, password in PASSWORDS.items():
+            patch.setitem(example_app.hashes, name, quick.hash(password))
+        yield
 
 
 @pytest.fixture

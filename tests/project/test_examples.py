@@ -7,215 +7,235 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import hypothesis
 import pytest
 import schemathesis
-from argon2 import PasswordHasher
-from databases import Database
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import ignored_auth
 
-from asgi_sessions import Sessions
+from asgi_sessions import Session, Sessions
+from asgi_sessions.fastapi import fresh_session
 from asgi_sessions.testing import Clock, logged_in_cookie
-from examples import fastapi_app, litestar_app
+from examples import fastapi_app, litestar_app, starlette_app
+from tests.project.test_end_to_end import Device, Server, others
 from tests.support import KEY, Browser, set_cookies
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+HTML = {"accept": "text/html"}
+ANN = {"name": "ann", "password": "apple-tree"}
+Fresh = Annotated[Session, fresh_session(timedelta(minutes=10))]
 
 #: What is answered to strangers, to people who are logged in, and to those who have just logged in.
 ANSWERS = {
-    "GET /": (200, 200, 200),
-    "POST /login": (401, 401, 401),
-    "GET /sessions": (401, 200, 200),
-    "DELETE /sessions/{sid}": (401, 404, 404),
-    "POST /confirm": (401, 401, 401),
-    "PUT /password": (401, 403, 204),
+    "GET /login": (200, 200, 200),
+    "POST /login": (403, 403, 403),
+    "GET /me": (401, 200, 200),
+    "DELETE /account": (401, 403, 204),
 }
-ANN = {"name": "ann", "password": "apple-tree"}
 
 
 class Example(NamedTuple):
     """An example, served."""
 
-    app: Any
     sessions: Sessions
     browser: Callable[..., Browser]
-    detail: Callable[[dict[str, Any]], Any]
     document: str
 
 
-def make(module: Any, directory: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Any:
-    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(module, "hasher", quick)
-    monkeypatch.setattr(module, "nobody", quick.hash("nobody's"))
-    database = Database(f"sqlite:///{directory}/example.db")
-    sessions = Sessions(database, secret_key=KEY, clock=clock)
-    return module.create_app(database, sessions), sessions
+@pytest.fixture
+def sessions(tmp_path: Path, clock: Clock) -> Sessions:
+    """Those of an example, on an empty database."""
+    return Sessions(f"sqlite:///{tmp_path}/example.db", secret_key=KEY, clock=clock)
 
 
-@pytest.fixture(params=["fastapi", "litestar"])
+@pytest.fixture(params=["starlette", "fastapi", "litestar"])
 async def example(
-    request: pytest.FixtureRequest,
-    anyio_backend: str,
-    tmp_path: Path,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, anyio_backend: str, sessions: Sessions
 ) -> AsyncIterator[Example]:
-    """An example on an empty database, with its lifespan running."""
+    """An example with its lifespan running."""
+    app: Any
     lifespan: AbstractAsyncContextManager[Any]
-    if request.param == "fastapi":
-        app, sessions = make(fastapi_app, tmp_path, clock, monkeypatch)
-        lifespan, where, document = app.router.lifespan_context(app), "detail", "/openapi.json"
+    document = "none"
+    if request.param == "starlette":
+        app = starlette_app.create_app(sessions)
+        lifespan = app.router.lifespan_context(app)
+    elif request.param == "fastapi":
+        app = fastapi_app.create_app(sessions)
+        lifespan, document = app.router.lifespan_context(app), "/openapi.json"
     else:
-        app, sessions = make(litestar_app, tmp_path, clock, monkeypatch)
-        lifespan, where, document = app.lifespan(), "extra", "/schema/openapi.json"
+        app = litestar_app.create_app(sessions)
+        lifespan, document = app.lifespan(), "/schema/openapi.json"
     async with lifespan:
-        yield Example(
-            app,
-            sessions,
-            lambda **options: Browser(app, **options),
-            lambda answer: answer[where],
-            document,
-        )
+        yield Example(sessions, lambda **options: Browser(app, **options), document)
 
 
 async def log_in(browser: Browser) -> str:
-    response = await browser.post("/login", json=ANN)
-    assert response.status_code == 200, response.text
+    """Log in with the form; the sid."""
+    response = await browser.post("/login", data=ANN)
+    assert (response.status_code, response.headers["location"]) == (303, "/sessions/")
     assert set_cookies(response)
-    sid: str = response.json()["sid"]
+    sid: str = (await browser.get("/me")).json()["sid"]
     return sid
+
+
+async def is_in(browser: Browser) -> bool:
+    return (await browser.get("/me")).status_code == 200
 
 
 async def test_an_example_logs_in_and_out(example: Example) -> None:
     browser = example.browser()
-    assert (await browser.get("/")).json() == {"hello": "stranger"}
-    for wrong in ({**ANN, "password": "wrong"}, {**ANN, "name": "nobody"}):
-        assert (await browser.post("/login", json=wrong)).status_code == 401
-    assert not browser.cookies
+    form = await browser.get("/login")
+    assert form.status_code == 200
+    assert form.headers["content-type"] == "text/html; charset=utf-8"
+    assert '<form method="post">' in form.text
     sid = await log_in(browser)
-    assert (await browser.get("/")).json() == {"hello": "ann"}
     (session,) = await example.sessions.list_sessions("ann")
-    assert (session.sid, session.amr) == (sid, ("pwd",))
-    assert (await browser.post("/logout")).json() == {"message": "session ended"}
-    assert (await browser.get("/")).json() == {"hello": "stranger"}
+    assert session.sid == sid
+    assert (await browser.get("/me")).json() == {"person": "ann", "sid": sid}
+    out = await browser.post("/logout")
+    assert (out.status_code, out.headers["location"]) == (303, "/login")
+    assert not browser.cookies
+    assert not await is_in(browser)
 
 
-async def test_an_example_lists_and_ends(example: Example) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [{**ANN, "password": "wrong"}, {**ANN, "name": "nobody"}, {"name": "", "password": ""}, {}],
+    ids=["wrong password", "unknown name", "empty", "nothing"],
+)
+async def test_an_example_lets_nobody_in_without_the_password(
+    example: Example, form: dict[str, str]
+) -> None:
+    browser = example.browser()
+    response = await browser.post("/login", data=form)
+    assert 400 <= response.status_code < 500
+    assert not browser.cookies
+    assert await example.sessions.list_sessions("ann", include_ended=True) == []
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout", "/sessions/end-others", "/sessions/{}/end"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_an_example_refuses_what_another_site_posts(
+    example: Example, path: str, site: str
+) -> None:
     here, phone = example.browser(), example.browser(agent="Phone")
-    refused = await here.get("/sessions")
-    assert refused.status_code == 401
-    assert refused.headers["www-authenticate"] == "Cookie"
-    assert example.detail(refused.json())["error"] == "login_required"
+    sids = await log_in(here), await log_in(phone)
+    headers = {"sec-fetch-site": site}
+    response = await here.post(path.format(sids[1]), data=ANN, headers=headers)
+    assert response.status_code == 403
+    assert not set_cookies(response)
+    assert {one.sid for one in await example.sessions.list_sessions("ann")} == set(sids)
+
+
+async def test_an_example_lists_and_ends_one(example: Example) -> None:
+    here, phone = example.browser(), example.browser(agent="<b>Phone")
     sid, lost = await log_in(here), await log_in(phone)
-    devices = {device["sid"]: device for device in (await here.get("/sessions")).json()}
-    assert devices.keys() == {sid, lost}
-    assert devices[lost]["user_agent"] == "Phone"
-    assert [devices[one]["current"] for one in (sid, lost)] == [True, False]
+    listed = (await here.get("/sessions/")).json()["sessions"]
+    assert [(one["sid"], one["current"]) for one in listed] == [(sid, True), (lost, False)]
+    page = (await here.get("/sessions/", headers=HTML)).text
+    assert "&lt;b&gt;Phone" in page
+    assert "<b>Phone" not in page
     eve = example.browser()
     eve.cookies.update(await logged_in_cookie(example.sessions, "eve"))
-    assert (await eve.delete(f"/sessions/{lost}")).status_code == 404
-    assert (await here.delete(f"/sessions/{lost}")).status_code == 204
-    out = await phone.get("/sessions")
-    assert out.status_code == 401
-    assert example.detail(out.json())["reason"] == "revoked"
+    assert (await eve.post(f"/sessions/{lost}/end")).status_code == 404
+    assert (await here.get(f"/sessions/{lost}/end")).status_code == 405
+    assert await is_in(phone)
+    ended = await here.post(f"/sessions/{lost}/end", headers=HTML)
+    assert (ended.status_code, ended.headers["location"]) == (303, "../?closed=1")
+    refused = await phone.get("/me")
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Cookie"
+    assert '"reason":"revoked"' in refused.text
+    assert await is_in(here)
 
 
-async def test_an_example_changes_the_password_of_whoever_has_just_given_it(
-    example: Example, clock: Clock
-) -> None:
-    here, phone = example.browser(), example.browser(agent="Phone")
-    sid, _ = await log_in(here), await log_in(phone)
-    (since,) = {s.authenticated_at for s in await example.sessions.list_sessions("ann")}
-    clock.turn(timedelta(minutes=10, microseconds=1))
-    new = {"password": "new-tree"}
-    refused = await here.put("/password", json=new)
-    assert refused.status_code == 403
-    facts = example.detail(refused.json())
-    assert since is not None
-    assert facts == {
-        "error": "insufficient_user_authentication",
-        "error_description": facts["error_description"],
-        "authenticated_at": since.isoformat(),
-        "max_age": 600,
-    }
-    assert (await here.post("/confirm", json={"password": "wrong"})).status_code == 401
-    assert (await here.post("/confirm", json={"password": ANN["password"]})).status_code == 204
-    changed = await here.put("/password", json=new)
-    assert changed.status_code == 204, changed.text
-    assert set_cookies(changed)
-    assert (await here.get("/")).json() == {"hello": "ann"}
-    assert (await phone.get("/")).json() == {"hello": "stranger"}
-    assert [one.sid for one in await example.sessions.list_sessions("ann")] == [sid]
-    assert (await phone.post("/login", json=ANN)).status_code == 401
-    assert (await phone.post("/login", json={**ANN, **new})).status_code == 200
+async def test_an_example_ends_the_others(example: Example) -> None:
+    here, *elsewhere = (example.browser(agent=agent) for agent in ("Desk", "Phone", "Tablet"))
+    for browser in (here, *elsewhere):
+        await log_in(browser)
+    assert (await here.post("/sessions/end-others")).json() == {"ended": 2}
+    assert [await is_in(browser) for browser in (here, *elsewhere)] == [True, False, False]
 
 
-async def test_a_change_of_the_password_that_fails_ends_nothing(
-    example: Example, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, phone = example.browser(raise_app_exceptions=False), example.browser(agent="Phone")
-    await log_in(here)
-    await log_in(phone)
-    execute = Database.execute
-    done: list[str] = []
-
-    async def fails_at_the_last(self: Database, query: Any, *values: Any) -> Any:
-        result = await execute(self, query, *values)
-        done.append(str(query))
-        if len(done) == 2:
-            raise RuntimeError("the power is out")
-        return result
-
-    monkeypatch.setattr(Database, "execute", fails_at_the_last)
-    assert (await here.put("/password", json={"password": "new-tree"})).status_code == 500
-    monkeypatch.undo()
-    assert [statement.split()[1] for statement in done] == ["people", "sessions"]
-    assert (await phone.get("/")).json() == {"hello": "ann"}
-    assert len(await example.sessions.list_sessions("ann")) == 2
-    assert (await phone.post("/login", json=ANN)).status_code == 200
+async def test_an_example_sends_strangers_to_the_form(example: Example) -> None:
+    stranger = example.browser()
+    response = await stranger.get("/sessions/", headers=HTML)
+    assert (response.status_code, response.headers["location"]) == (303, "/login")
+    assert (await stranger.get("/me")).status_code == 401
 
 
+@pytest.mark.parametrize("example", ["fastapi", "litestar"], indirect=True)
 async def test_the_document_of_an_example_names_the_cookie_and_who_asks_for_it(
     example: Example,
 ) -> None:
     document = (await example.browser().get(example.document)).json()
     cookie = document["components"]["securitySchemes"]["session"]
     assert (cookie["type"], cookie["in"], cookie["name"]) == ("apiKey", "cookie", "__Host-sid")
-    guarded, fresh = set(), set()
+    guarded = set()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if operation.get("security"):
                 guarded.add(f"{method} {path}")
                 assert "401" in operation["responses"]
-                if "403" in operation["responses"]:
-                    fresh.add(f"{method} {path}")
-    assert fresh == {"put /password"}
-    assert guarded == {
-        "get /sessions",
-        "delete /sessions/{sid}",
-        "post /confirm",
-        "put /password",
-    }
+    assert guarded == {"get /me"}
+
+
+@pytest.mark.parametrize("name", ["starlette_app.py", "fastapi_app.py", "litestar_app.py"])
+def test_an_example_runs_as_its_first_lines_say(tmp_path: Path, name: str) -> None:
+    server = Server(tmp_path, EXAMPLES / name)
+    try:
+        server.start()
+        with Device(server, "desk") as desk, Device(server, "phone") as phone:
+            for device in (desk, phone):
+                page = device.post("/login", data=ANN, headers=HTML, follow_redirects=True).text
+                assert "Where you are logged in" in page
+            (sid,) = others(desk.get("/sessions/").text)
+            assert desk.delete(f"/sessions/{sid}").status_code == 204
+            assert phone.get("/me").status_code == 401
+            assert desk.get("/me").json()["person"] == "ann"
+        server.stop()
+    finally:
+        server.kill()
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_an_example_is_short() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) < 80, path
+    assert len((EXAMPLES.parent / "example_app.py").read_text().splitlines()) < 250
+
+
+def with_a_step_that_asks_for_a_fresh_login(app: FastAPI, sessions: Sessions) -> FastAPI:
+    """The example, and what it need not show: the other guard has to be described as well."""
+
+    @app.delete("/account", status_code=204)
+    async def delete_account(session: Fresh) -> None:
+        await sessions.end_all_sessions(session.person_id)
+
+    return app
 
 
 @pytest.mark.parametrize("who", ["stranger", "logged in", "fresh"])
 def test_the_fastapi_example_keeps_what_its_document_promises(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, who: str
+    sessions: Sessions, clock: Clock, who: str
 ) -> None:
-    app, sessions = make(fastapi_app, tmp_path, clock, monkeypatch)
+    app = with_a_step_that_asks_for_a_fresh_login(fastapi_app.create_app(sessions), sessions)
     schema = schemathesis.openapi.from_dict(app.openapi())
     # That check would take our cookie for a wrong one, which has to be refused.
     unfit = [] if who == "stranger" else [ignored_auth]
     answers: dict[str, set[int]] = defaultdict(set)
-    with TestClient(app, base_url="https://test") as client:
+    with TestClient(app, base_url="https://test", follow_redirects=False) as client:
         portal = client.portal
         assert portal is not None
 
         def ask(case: schemathesis.Case[Any]) -> None:
             question = case.as_transport_kwargs(base_url=str(client.base_url))
-            question["content"] = question.pop("data", None)  # as httpx calls it
+            if not isinstance(question.get("data"), dict):  # a form
+                question["content"] = question.pop("data", None)  # as httpx calls it
             client.cookies.clear()
             client.cookies.update(question.pop("cookies"))
             if who != "stranger":  # each time anew, for a question may log out

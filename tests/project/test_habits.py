@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped] # its types are a package of their own
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ALONE, WAITS
+from tests.support.repository import ROOT
+
 WORKFLOWS = ROOT / ".github/workflows"
 HOOKS = ROOT / ".pre-commit-config.yaml"
 FORMS = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").iterdir() if path.stem != "config"]
@@ -164,6 +166,23 @@ def test_a_release_whose_tag_version_and_changelog_disagree_is_refused(
     tmp_path: Path, version: str, tag: str, changes: str, why: str
 ) -> None:
     assert why in release_notes(tmp_path, version, tag, changes)
+
+
+# --- all tests run --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mark", "names"), [("waits", WAITS - ALONE), ("alone", ALONE)])
+def test_make_looks_for_tests_with_a_mark_where_they_are(mark: str, names: set[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (command,) = re.findall(rf"^\t.* -m pytest .*-m {mark} .*$", makefile, re.MULTILINE)
+    named = [ROOT / word for word in command.split() if word.startswith("tests/")]
+    for name in names:
+        found = [path for end in ("", ".py") for path in (ROOT / "tests").rglob(name + end)]
+        assert found, name
+        for path in found:
+            assert any(path.is_relative_to(place) for place in named), path
+    (others,) = re.findall(r'-m "(not .*?)"', makefile)
+    assert f"not {mark}" in others.split(" and ")
 
 
 # --- for contributors -----------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def tell(event: SessionEvent | Incident) -> None:
         assert_type(event.client, str | None)
         assert_type(event.sid, str | None)
         assert_type(event.reason, str | None)
-        assert_type(event.fault, Exception | None)
+        assert_type(event.error, Exception | None)
 
 
 async def tell_later(event: SessionEvent | Incident) -> None:

@@ -2,6 +2,8 @@
 
 Each command names itself by ``id``, and is answered by an object with that id; commands run side
 by side. A gate stops the process in front of a statement: that is told by ``{"at": statement}``.
+
+Statements are stopped in the private driver, and connections are counted where they are held.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from asgi_sessions.dbsc import DBSC
 from tests.support import KEY, Browser, Clock, make_app, set_cookies, vouched
 from tests.support.devices import BOUND, challenged, offered
 from tests.support.engines import app_engine
+from tests.support.inside import driver_of
+from tests.support.rows import table_of
 
 Tell = Callable[[Mapping[str, Any]], None]
 Run = Callable[[Any, str, Sequence[Any]], Awaitable[Any]]
@@ -106,7 +110,7 @@ class Worker:
             dbsc=DBSC(),
         )
         self._app = make_app(self._sessions)
-        self._gate = Gate(self._sessions._core.store.engines.here.driver, self._tell)
+        self._gate = Gate(driver_of(self._sessions), self._tell)
         await self._sessions.create_tables()
 
     def _note(self, event: SessionEvent | Incident) -> None:
@@ -179,11 +183,10 @@ class Worker:
     async def row(self, sid: str) -> dict[str, Any]:
         """A row with its times as text and its digests in hex."""
         assert self._sessions is not None
-        row = await self._sessions._core.store.by_sid(sid)
-        assert row is not None
+        (row,) = [row for row in await table_of(self._sessions) if row["id"] == sid]
         return {
             name: value.hex() if isinstance(value, bytes) else value and str(value)
-            for name, value in row._asdict().items()
+            for name, value in row.items()
         }
 
     async def events(self, kind: str) -> list[tuple[str, str, str | None]]:

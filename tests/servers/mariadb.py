@@ -142,10 +142,13 @@ class MariaDBServer(Server):
     async def init(self) -> None:
         """The system's tables, the users and the database."""
         await super().init()
+        await self.copy_made(self._install, *options(self.settings))
+
+    async def _install(self, data: Path) -> None:
         await run(
             find_binary("mariadb-install-db", "mariadb-server"),
             "--no-defaults",
-            f"--datadir={self.data}",
+            f"--datadir={data}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             *options(self.settings),
@@ -154,7 +157,7 @@ class MariaDBServer(Server):
         await run(
             find_binary("mariadbd", "mariadb-server"),
             "--no-defaults",
-            f"--datadir={self.data}",
+            f"--datadir={data}",
             *options(self.settings),
             "--bootstrap",
             given=_FIRST_STATEMENTS,

@@ -85,24 +85,10 @@ class PostgresServer(Server):
         return f"{scheme}://postgres@{LOOPBACK}:{port}/test"
 
     async def init(self) -> None:
-        """initdb, or a copy of the primary."""
+        """A copy of what initdb makes, or of the primary."""
         await super().init()
         if self.replica_of is None:
-            await run(
-                postgres_binary("initdb"),
-                f"--pgdata={self.data}",
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "--no-sync",
-                account=self.account,
-            )
-            await run(
-                *(postgres_binary("postgres"), "--single", "-D", str(self.data), "postgres"),
-                given="CREATE DATABASE test\n",
-                account=self.account,
-            )
+            await self.copy_made(self._initdb)
             return
         await run(
             postgres_binary("pg_basebackup"),
@@ -118,6 +104,23 @@ class PostgresServer(Server):
         # Copied from the primary, this would make it wait for itself once it is promoted.
         with (self.data / "postgresql.auto.conf").open("a") as file:
             file.write("synchronous_standby_names = ''\n")
+
+    async def _initdb(self, data: Path) -> None:
+        await run(
+            postgres_binary("initdb"),
+            f"--pgdata={data}",
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+            account=self.account,
+        )
+        await run(
+            *(postgres_binary("postgres"), "--single", "-F", "-D", str(data), "postgres"),
+            given="CREATE DATABASE test\n",
+            account=self.account,
+        )
 
     def command(self) -> list[str]:
         """The server, in the foreground."""

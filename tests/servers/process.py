@@ -51,22 +51,38 @@ def find_binary(name: str, package: str, *directories: str) -> str:
     return path
 
 
-_taken: set[int] = set()
+#: How many ports a process of the tests has to itself.
+_SHARE = 200
+
+
+def _claim_ports() -> list[int]:
+    """Ports that no other process of the tests gets, as long as this one lives.
+
+    They are below those that the kernel gives to clients.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    shares = list(range(10_000, max(lowest, 12_000) - _SHARE, _SHARE))
+    random.shuffle(shares)
+    for first in shares:
+        with socket.socket(socket.AF_UNIX) as claim, contextlib.suppress(OSError):
+            claim.bind(f"\0asgi-sessions-ports-{first}")  # once; it goes with the process
+            claim.detach()
+            return random.sample(range(first, first + _SHARE), _SHARE)
+    raise ServerError("no free ports")
+
+
+#: Claimed here, since tests count the files that are open.
+_ports = _claim_ports()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, below those the kernel gives to clients.
-
-    So it stays free while its server is down, and is handed out only once.
+    """A loopback port that nobody listens on. It stays free while its server is down, and is handed
+    out only once.
     """
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _ in range(1000):
-        port = random.randrange(10_000, max(lowest, 12_000))  # noqa: S311 -- no secret
-        if port in _taken:
-            continue
+    while _ports:
+        port = _ports.pop()
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((LOOPBACK, port))
-            _taken.add(port)
             return port
     raise ServerError("no free port")
 
@@ -243,6 +259,23 @@ class Server:
             self.own(self._directory, self.data)
         return self._directory
 
+    async def copy_made(self, make: Callable[[Path], Awaitable[None]], *settings: str) -> None:
+        """Fill the data directory with a copy of what `make` puts into an empty one.
+
+        It is called once for these settings, as it takes seconds; copying takes a fraction of one.
+        """
+        key = (type(self).account, *settings)
+        if key not in _templates:
+            place = Path(tempfile.mkdtemp(prefix="asgi-sessions-template-"))
+            _made_places.append(place)
+            template = place / "data"
+            template.mkdir(mode=0o700)
+            self.own(place, template)
+            await make(template)
+            _templates[key] = template
+        command = ("cp", "--archive", "--no-target-directory", str(_templates[key]), str(self.data))
+        await run(*command, account=self.account)
+
     def own(self, *paths: Path) -> None:
         """Give files to the account, if we are root."""
         if os.geteuid() == 0:
@@ -398,6 +431,9 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 _made: set[Server] = set()
+#: Data directories to copy, by account and settings; the directories that they are in.
+_templates: dict[tuple[str, ...], Path] = {}
+_made_places: list[Path] = []
 _owner = os.getpid()
 
 
@@ -407,6 +443,8 @@ def _destroy_all() -> None:
     if os.getpid() == _owner:  # not in a fork
         for server in list(_made):
             server.destroy()
+        for place in _made_places:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def options(settings: Mapping[str, str], *, prefix: str = "--") -> list[str]:

@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from collections import Counter
@@ -29,18 +30,24 @@ from tests.conftest import URLS, MakeSessions
 from tests.servers.process import LOOPBACK, descendants, free_port, is_running, wait_until
 from tests.support import set_cookies
 from tests.support.engines import Onlooker
+from tests.support.repository import ROOT
 
 KILLS = int(os.environ.get("TEST_CRASH_KILLS", 1 + 104 // max(len(URLS), 4)))
 SEED = os.environ.get("TEST_CRASH_SEED", "1")
 #: Of so many kills one takes the supervisor and both workers at once.
 ALL_AT_ONCE = 9
 CLIENTS = 12
-ROOT = Path(__file__).parents[2]
 #: Nothing takes longer, whatever the machine does beside.
 PATIENCE = 60
 #: The grace period of uvicorn, in seconds.
 GRACE = 5
 AGENT = "Firefox"
+#: Of no use to plain http; made once, as reading the authorities' certificates takes 20 ms of a
+#: processor, and there are hundreds of clients.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+#: Seconds until somebody who got no answer asks again: without a pause, the clients would keep the
+#: processors from the workers that start.
+PAUSE = 0.02
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
@@ -114,6 +121,7 @@ class Site:
             headers={"user-agent": AGENT},
             timeout=PATIENCE,
             trust_env=False,  # no proxy stands between
+            verify=NO_TLS,
         )
 
     def heard(self, response: httpx.Response) -> None:
@@ -200,6 +208,7 @@ class Client:
             pass  # what stands in the headers holds, even if the rest never came
         if response is None:
             self._counts["requests without an answer"] += 1
+            await asyncio.sleep(PAUSE)
             return None
         if response.status_code == 503:
             assert response.headers["retry-after"]

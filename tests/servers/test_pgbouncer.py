@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from databases import Database
@@ -15,8 +14,9 @@ from asgi_sessions import ConfigurationError, Sessions
 from tests.servers.pgbouncer import SETTINGS, PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.support import KEY, Browser, make_app
+from tests.support.repository import DOCS
 
-PAGE = Path(__file__).parents[2] / "docs" / "databases.md"
+PAGE = DOCS / "databases.md"
 #: As docs/databases.md has it.
 OPTION = "?statement_cache_size=0"
 

@@ -22,6 +22,7 @@ from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import LOOPBACK, Server, ServerError, is_running, wait_until
 from tests.servers.proxy import TcpProxy
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.servers
 
@@ -207,10 +208,9 @@ def test_a_killed_script_takes_its_servers_along(tmp_path: Path) -> None:
         "        await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    root = Path(__file__).parents[2]
     for number in (signal.SIGINT, signal.SIGKILL):
         with subprocess.Popen(
-            [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as script:
             assert script.stdout is not None
             pid, directory = script.stdout.readline().decode().split()

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from asgi_sessions import Sessions, SessionsUnavailable
-from tests.browser.chromium import make_certificate
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.support import KEY, Browser, make_app
+from tests.support.certificates import make_certificate
 
 pytestmark = pytest.mark.servers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,9 +15,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_sessions import SessionMiddleware, Sessions
-from asgi_sessions._service.core import TOUCH
 from asgi_sessions.testing import Clock as Clock
 from asgi_sessions.testing import logged_in_cookie
+from tests.support.inside import touched
 
 KEY = "the key that signs in the tests, 32+"
 OLD_KEY = "a key that was good until yesterday.."
@@ -117,13 +116,6 @@ async def entered(sessions: Sessions, person: object = None) -> tuple[Scope, str
     return scope, scope["state"]["sid"]
 
 
-async def touched() -> None:
-    """Wait until the uses that are noted beside requests have been noted."""
-    touches = [task for task in asyncio.all_tasks() if task.get_name() == TOUCH]
-    if touches:
-        await asyncio.wait(touches)
-
-
 class Browser(httpx.AsyncClient):
     """An httpx client with a cookie jar, in process, one device."""
 
@@ -178,3 +170,16 @@ def set_cookies(response: httpx.Response, name: str = "__Host-sid") -> list[str]
     return [
         value for value in response.headers.get_list("set-cookie") if value.startswith(f"{name}=")
     ]
+
+
+def cookie_of(browser: Browser, sessions: Sessions) -> str:
+    """The value that the browser keeps."""
+    value = browser.cookies.get(sessions.cookie_name)
+    assert value is not None
+    return value
+
+
+async def see_with(app: ASGIApp, sessions: Sessions, *values: str) -> dict[str, Any]:
+    """What the app sees of a stranger who sends these cookie values."""
+    cookies = "; ".join(f"{sessions.cookie_name}={value}" for value in values)
+    return await Browser(app, agent="curl", address="203.0.113.66").see(cookie=cookies)

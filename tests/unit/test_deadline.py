@@ -1,4 +1,7 @@
-"""A deadline holds even where a cancellation is lost."""
+"""A deadline holds even where a cancellation is lost.
+
+Deadlines are private: options like `timeout` set them.
+"""
 
 from __future__ import annotations
 

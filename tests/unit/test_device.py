@@ -1,14 +1,24 @@
-"""The device as the server sees it: never a reason to refuse a login."""
+"""The device as the server sees it: never a reason to refuse a login.
+
+What reads it is private and pure.
+"""
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgi_sessions import Sessions
-from asgi_sessions._model.device import Device, StoreIP, address_to_store, device_from_scope
+from asgi_sessions._model.device import (
+    Device,
+    StoreIP,
+    address_to_store,
+    device_from_scope,
+    headers_of,
+)
 from tests.conftest import MakeSessions
 from tests.support import Browser, make_app
 
@@ -117,11 +127,6 @@ def test_a_scope_may_say_nothing_of_its_device() -> None:
     assert device_from_scope({}) == Device(None, None)
 
 
-def test_the_first_user_agent_counts() -> None:
-    headers = [(b"accept", b"*/*"), (b"user-agent", b"Firefox"), (b"user-agent", b"Chrome")]
-    assert device_from_scope({"headers": headers}).user_agent == "Firefox"
-
-
 # --- as stored ------------------------------------------------------------------------------------
 
 STORED: list[tuple[str | None, StoreIP, str | None]] = [
@@ -215,3 +220,12 @@ async def test_a_device_that_tells_nothing_is_found_again_too(sessions: Sessions
     first, second = await Browser(app).see_as("ada"), await Browser(app).see_as("ada")
     assert first["sid"] == second["sid"]
     assert (await Browser(app).see_as("bob"))["sid"] != first["sid"]
+
+
+# --- headers of a scope ---------------------------------------------------------------------------
+
+
+def test_the_headers_of_a_scope_that_cannot_be_written_are_read_all_the_same() -> None:
+    scope = MappingProxyType({"headers": iter([(b"a", b"b")])})
+    assert headers_of(scope) == [(b"a", b"b")]
+    assert headers_of({}) == ()

@@ -1,4 +1,7 @@
-"""What a device is called, with the library for it and without."""
+"""What a device is called, with the library for it and without.
+
+The function is private. `Session` has what it gives.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Options that cannot work are refused at once, by name and with the mend."""
+"""Options that cannot work are refused at once, by name and with the mend.
+
+What an option becomes is private. It is looked at for one thing alone, that it shows no key.
+"""
 
 from __future__ import annotations
 
@@ -299,13 +302,16 @@ def test_a_refused_url_does_not_show_its_password(url: str) -> None:
         "sqlite://",
         "sqlite:///",
         "sqlite:///:memory:",
+        "sqlite:///file::memory:?cache=shared&uri=true",
         "sqlite:///file:x?mode=memory&cache=shared&uri=true",
     ],
 )
 def test_an_in_memory_database_is_refused_with_a_file_to_use(url: str) -> None:
     message = refusal(url)
+    assert "in-memory" in message
     assert "another one for each connection" in message
     assert "use a file, for instance 'sqlite:///sessions.db'" in message
+    assert "tmp_path" in message  # for tests
     database = Database(url)
     assert refusal(database) == message
     if "cache" in url:  # the app's own is the app's to close; `databases` has no way for that

@@ -1,4 +1,7 @@
-"""Sids, secrets and signatures: pure, time and randomness are arguments."""
+"""Sids, secrets and signatures: pure, time and randomness are arguments.
+
+They are private, so that nobody makes a cookie but the package.
+"""
 
 from __future__ import annotations
 
@@ -145,14 +148,6 @@ def test_a_value_is_signed_as_itsdangerous_signs() -> None:
 def test_bytes_are_as_good_a_key_as_text() -> None:
     value = keys().sign(TOKEN)
     assert Keys(KEY.encode(), [], purpose="shop").verify(value) == PRESENTED
-
-
-def test_another_key_does_not_verify() -> None:
-    assert keys(OLD_KEY).verify(keys().sign(TOKEN)) is None
-
-
-def test_another_purpose_does_not_verify() -> None:
-    assert keys(purpose="bank").verify(keys(purpose="shop").sign(TOKEN)) is None
 
 
 def test_an_old_key_verifies_and_signs_no_more() -> None:

@@ -1,4 +1,7 @@
-"""Each option in the query of a database URL is honoured, or refused by its name."""
+"""Each option in the query of a database URL is honoured, or refused by its name.
+
+What reads a URL is private. `Sessions` is given one.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,11 @@ from asgi_sessions._database.pools.databases import kind_of
 from asgi_sessions._database.pools.sqlalchemy import EngineURLSource
 from asgi_sessions._database.url import read
 from asgi_sessions._database.url_options import rules_for
-from tests.browser.chromium import make_certificate
 from tests.support import KEY
+from tests.support.certificates import make_certificate
+from tests.support.repository import DOCS
 
-PAGE = Path(__file__).parents[2] / "docs" / "databases.md"
+PAGE = DOCS / "databases.md"
 POSTGRESQL = "postgresql://ann:hush@host/name"
 AIOMYSQL = "mysql://ann:hush@host/name"
 PSYCOPG = "postgresql+psycopg://ann:hush@host/name"

@@ -13,21 +13,18 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from asgi_sessions import ConfigurationError, DevicesPage, SessionMiddleware, Sessions
-from asgi_sessions._pages import devices as _routes_module
+from asgi_sessions.dbsc import DBSC
 from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, Clock, make_app, set_cookies, vouched
+from tests.support.devices import DeviceBrowser
+from tests.support.engines import sync_engine
+from tests.support.rows import fill
 
 pytestmark = pytest.mark.anyio
 
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: nothing here depends on the database."""
-    return f"sqlite:///{tmp_path}/sessions.db"
 
 
 def app_with(sessions: Sessions, **options: Any) -> Starlette:
@@ -92,15 +89,16 @@ async def test_this_device_is_first_and_the_others_by_when_they_were_seen(
 
 
 async def test_this_device_is_listed_however_many_came_after_it(
-    sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, database_url: str, clock: Clock
 ) -> None:
-    monkeypatch.setattr(_routes_module, "_MOST", 1)
-    app = app_with(sessions)
-    here = Browser(app)
+    here = Browser(app_with(sessions))
     sid = await here.login("ann")
-    clock.turn(MINUTE)
-    newest = await Browser(app).login("ann")
-    assert await sids(here) == [sid, newest]
+    clock.turn(timedelta(hours=1))
+    engine = sync_engine(database_url)
+    with engine.connect() as connection:
+        later = fill(connection, sessions.table, clock, count=1001, prefix="01a0")
+    engine.dispose()
+    assert await sids(here) == [sid, *later[:1000]]
 
 
 async def test_ended_ones_are_listed_on_request_the_last_one_first_with_their_reasons(
@@ -488,14 +486,12 @@ async def test_the_page_says_which_is_this_device_and_how_to_end_the_others(
 
 
 async def test_a_session_that_is_bound_to_its_device_is_shown_as_such(
-    sessions: Sessions, clock: Clock
+    make_sessions: MakeSessions,
 ) -> None:
-    app = app_with(sessions)
-    here, phone = Browser(app), Browser(app, agent="Phone/1")
+    app = app_with(await make_sessions(dbsc=DBSC()))
+    here, phone = Browser(app), DeviceBrowser(app, agent="Phone/1")
     await here.login("ann")
-    bound = await sessions._core.store.by_sid(await phone.login("ann"))
-    assert bound is not None
-    assert await sessions._core.store.bind(bound, b"a key", now=clock.now)
+    await phone.bound("ann")
     first, second = items(await page_of(here))
     assert "bound to the device" in second
     assert "bound" not in first

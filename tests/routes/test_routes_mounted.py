@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import fastapi
@@ -23,12 +22,6 @@ from asgi_sessions import SessionMiddleware, Sessions
 pytestmark = pytest.mark.anyio
 
 HTML = {"accept": "text/html"}
-
-
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: nothing here depends on the database."""
-    return f"sqlite:///{tmp_path}/sessions.db"
 
 
 # --- apps with POST /login and the routes at /sessions --------------------------------------------
