@@ -322,6 +322,38 @@ async def test_a_connection_that_fails_goes_to_nobody_else(apps: Any) -> None:
         await connection.close()
 
 
+# --- a URL of psycopg -----------------------------------------------------------------------------
+
+
+def test_a_url_of_psycopg_works_in_any_loop(database_url: EngineURL, table_name: str) -> None:
+    if not database_url.driver.endswith("psycopg"):
+        return  # `databases` has the others
+    url = f"postgresql+psycopg{database_url.removeprefix('postgresql')}"
+    url = url.replace("statement_cache_size=0", "prepare_threshold=none")
+    sessions = Sessions(url, secret_key=KEY, table_name=table_name)
+    used = []
+
+    async def live(*, drop: bool = False) -> None:
+        async with sessions, Browser(make_app(sessions)) as browser:
+            await sessions.create_tables()
+            sid = await browser.login("ann")
+            assert (await browser.see())["sid"] == sid
+            assert await sessions.list_sessions("ann")
+            used.append(sessions.database)
+            assert used[-1].pool.checkedout() == 3  # no use was noted: four are held
+            if drop:
+                async with sessions.database.begin() as connection:
+                    for table in sessions.metadata.sorted_tables:
+                        await connection.execute(DropTable(table))
+        assert used[-1].pool.checkedin() == 0
+
+    outside = sessions.database
+    asyncio.run(live())
+    asyncio.run(live(drop=True))
+    assert used[0] is outside
+    assert used[1] is not outside
+
+
 # --- event loops ----------------------------------------------------------------------------------
 
 

@@ -193,7 +193,8 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """Each PostgreSQL that there is."""
     if not request.param:
         pytest.skip("TEST_DATABASE_URLS names no PostgreSQL")
-    return str(request.param)
+    url: str = request.param  # it may be of an engine
+    return url
 
 
 @pytest.fixture

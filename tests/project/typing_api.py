@@ -20,6 +20,7 @@ from databases import Database
 from litestar.handlers import asgi
 from litestar.middleware import DefineMiddleware
 from sqlalchemy import MetaData, Table, Update
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 from starlette.authentication import SimpleUser
 from starlette.middleware import Middleware
@@ -133,6 +134,7 @@ everything = Sessions(
 )
 assert_type(sessions, Sessions)
 assert_type(sessions.database, Any)
+Sessions(create_async_engine("sqlite+aiosqlite:///app.db"), secret_key="...")
 assert_type(sessions.metadata, MetaData)
 assert_type(sessions.table, Table)
 assert_type(sessions.cookie_name, str)

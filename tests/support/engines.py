@@ -7,25 +7,16 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from databases import Database, DatabaseURL
-from sqlalchemy import (
-    Connection,
-    Engine,
-    TextClause,
-    create_engine,
-    make_url,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, Select, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
-from sqlalchemy.schema import ExecutableDDLElement
 
 from asgi_sessions import Sessions
 
@@ -108,22 +99,16 @@ def app_engine(url: str, driver: str, **options: Any) -> AsyncEngine:
     return create_async_engine(place.set(drivername=driver, query={}), **options)
 
 
-async def run(sessions: Sessions, statement: ExecutableDDLElement | TextClause) -> None:
-    """Run a statement on the database of `Sessions`, as the app would."""
+async def run(sessions: Sessions, statement: Any) -> list[dict[str, Any]]:
+    """Run a statement on the database of `Sessions`, as the app would; the rows that it gives."""
     if isinstance(sessions.database, Database):
+        if isinstance(statement, Select):
+            return [dict(row._mapping) for row in await sessions.database.fetch_all(statement)]
         await sessions.database.execute(statement)
-    else:
-        async with sessions.database.begin() as connection:
-            await connection.execute(statement)
-
-
-async def rows_of(sessions: Sessions) -> Sequence[Any]:
-    """All rows of the table, as the app would read them."""
-    query = select(*sessions.table.c).order_by(sessions.table.c.id)
-    if isinstance(sessions.database, Database):
-        return [row._mapping for row in await sessions.database.fetch_all(query)]
-    async with sessions.database.connect() as connection:
-        return [row._mapping for row in await connection.execute(query)]
+        return []
+    async with sessions.database.begin() as connection:
+        result = await connection.execute(statement)
+        return [dict(row._mapping) for row in result] if result.returns_rows else []
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, insert, text
 
 from asgi_sessions import Session, Sessions
 from tests.support import Clock
-from tests.support.engines import rows_of, run
+from tests.support.engines import run
 
 #: More than three of the batches in which sessions end, which are of 256 rows or more.
 MANY = 3 * 256 + 40
@@ -59,7 +59,8 @@ async def session_of(sessions: Sessions, sid: str) -> Session:
 
 async def table_of(sessions: Sessions) -> list[dict[str, Any]]:
     """All rows with all columns, as somebody who has the database reads them."""
-    return [dict(row) for row in await rows_of(sessions)]
+    query = sessions.table.select().order_by(sessions.table.c.id)
+    return await run(sessions, query)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Connections from the pool of a SQLAlchemy engine: an app's own, or one made from a URL.
+"""Connections from the pool of an engine of SQLAlchemy: an app's own, or one made from a URL.
 
 SQLAlchemy opens the connections, pools them, and puts them into autocommit mode; statements go to
 the driver's own connection, because `AsyncConnection.execute` costs three times the driver's call.
