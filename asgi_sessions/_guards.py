@@ -1,4 +1,4 @@
-"""Access checks and error bodies that the integrations of all frameworks share."""
+"""Whose session a guard asks for; access checks and error bodies that all integrations share."""
 
 from __future__ import annotations
 

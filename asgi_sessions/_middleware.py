@@ -1,4 +1,4 @@
-"""The middleware: a session before the app runs, a cookie when its response starts."""
+"""The middleware: a session before the app runs; what the response carries, `Delivery` writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How long a session lives: two clocks, both checked on the server (ASVS 7.3.1, 7.3.2)."""
+"""How long a session lives: two clocks, both checked on the server (ASVS 7.3.1, 7.3.2); and `Terms`,
+what the decisions need of the options.
+"""
 
 from __future__ import annotations
 
