@@ -1,4 +1,4 @@
-"""How long a session lives: two clocks, both checked on the server (ASVS 7.3.1, 7.3.2); and `Terms`,
+"""How long a session lives: two clocks, both checked on the server (ASVS 7.3.1, 7.3.2). `Terms` is
 what the decisions need of the options.
 """
 
