@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.authentication import SimpleUser
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,7 +34,7 @@ from tests.conftest import MakeSessions
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app
 from tests.support.asgi import until
 from tests.support.devices import DeviceBrowser
-from tests.support.engines import Onlooker
+from tests.support.engines import Onlooker, app_engine, kind
 from tests.support.inside import check_what_is_open, opened, run_beside, settled, store_of
 from tests.support.listening import Server, stopped
 from tests.support.pages import Reader, table
@@ -571,6 +570,7 @@ async def among_other_layers(sessions: Sessions) -> None:
 async def test_each_record_is_as_the_page_has_it(
     make_sessions: MakeSessions,
     clock: Clock,
+    database_url: str,
     onlooker: Onlooker,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -599,7 +599,8 @@ async def test_each_record_is_as_the_page_has_it(
         take_away(onlooker)
         return Response(status_code=500)
 
-    engine = create_async_engine(onlooker.engine.url.set(drivername="sqlite+aiosqlite"))
+    driver = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}.get(kind(database_url), "aiomysql")
+    engine = app_engine(database_url, f"{kind(database_url)}+{driver}")
     connection = await engine.connect()
 
     async def late(request: Request) -> Response:
