@@ -773,7 +773,7 @@ class Sessions:
         """
         if connection is None:
             return self._core
-        transaction = Transaction(self._core, await join(connection))
+        transaction = Transaction(self._core, await join(connection, timeout=self._engines.timeout))
         if context is not None:
             context.transaction = transaction
         return transaction.core

@@ -241,8 +241,16 @@ class Driver(ABC):
         """What a pool opens for us, so that nothing is left open if we are cancelled meanwhile."""
         return await opening
 
-    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: B027, ASYNC109 -- not all have to; what a connection is told
-        """Make a new connection ready."""
+    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- for those who have to; what a connection is told
+        """Make a new connection ready; an app's own is only looked at where it must not change."""
+        await self.check(raw)
+
+    async def check(self, raw: Raw) -> None:  # noqa: B027 -- not all have to
+        """Refuse a connection that would spoil values, or whose statements others would run.
+
+        Raises:
+            ConfigurationError: for such a one.
+        """
 
     async def restore(self, raw: Raw, *, by_index: bool) -> None:  # noqa: B027 -- not all have to
         """Undo the settings of `prepare`, and of `by_index` if it has changed one, for a pool that

@@ -106,25 +106,28 @@ class MySQLDriver(Driver):
             options = f"sql_mode = 'TRADITIONAL', SESSION group_concat_max_len = {_TEXT}"
             await self.execute(raw, f"SET NAMES utf8mb4, SESSION {options}", ())
             self._whole = True
-        elif not self._fits:
-            await self._look_at(raw)
-            self._fits = True
+        else:
+            await self.check(raw)
 
-    async def _look_at(self, raw: Raw) -> None:
+    async def check(self, raw: Raw) -> None:
+        """Refuse a connection of the app's that spells values in another way than ours."""
+        if self._fits:
+            return
         question = "SELECT @@sql_mode, @@character_set_client, @@character_set_connection"
         ((modes, *charsets),) = await self.fetch(raw, question, ())
         if set(charsets) != {"utf8mb4"}:
             # What another one cannot spell becomes "?", and people whose ids hold it one person.
             raise ConfigurationError(
-                "the connections of the databases.Database given to Sessions have the character "
-                f"sets {', '.join(charsets)}, which would bend ids: pass it charset='utf8mb4' and "
-                "no other in its init_command, or give Sessions a URL"
+                "the app's database has connections with the character sets "
+                f"{', '.join(charsets)}, which would bend ids: pass it charset='utf8mb4' and no "
+                "other in its init_command, or give Sessions a URL"
             )
         if "ORACLE" in modes.split(","):
             raise ConfigurationError(
-                "under sql_mode=ORACLE, which the databases.Database given to Sessions has, BEGIN "
-                "begins no transaction: take ORACLE out of the sql_mode, or give Sessions a URL"
+                "under sql_mode=ORACLE, which the app's connections have, BEGIN begins no "
+                "transaction: take ORACLE out of the sql_mode, or give Sessions a URL"
             )
+        self._fits = True
 
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
         async with raw.cursor() as cursor:

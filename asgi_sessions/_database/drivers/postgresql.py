@@ -87,7 +87,7 @@ class PostgreSQLDriver(Driver):
     def prepares(self, raw: Raw) -> bool:
         """Whether this connection may prepare statements under names that others use, too."""
 
-    async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ARG002, ASYNC109 -- as Driver
+    async def check(self, raw: Raw) -> None:
         """Refuse to prepare statements where others would run them.
 
         A library gives its statements the same names in each process, and a pooler takes the

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
-from asgi_sessions._database.drivers.aiomysql import AiomysqlDriver
-from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
-from asgi_sessions._database.drivers.asyncmy import AsyncmyDriver
-from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
+from sqlalchemy.engine import Engine
+
+from asgi_sessions._database.batcher import as_sessions_error
+from asgi_sessions._database.deadline import Deadline
+from asgi_sessions._database.drivers import DRIVERS, SUPPORTED
 from asgi_sessions._database.drivers.base import Driver, Raw
-from asgi_sessions._database.drivers.psycopg import PsycopgDriver
+from asgi_sessions._database.tasks import running_loop
 from asgi_sessions._errors import ConfigurationError
 
 from .base import Lease
@@ -23,14 +23,8 @@ if TYPE_CHECKING:
 
     AppConnection: TypeAlias = AsyncConnection | AsyncSession
 
-_DRIVERS: dict[str, Callable[[], Driver]] = {
-    "aiomysql": AiomysqlDriver,
-    "aiosqlite": AiosqliteDriver,
-    "asyncmy": AsyncmyDriver,
-    # The app has decided whether statements may be prepared.
-    "asyncpg": partial(AsyncpgDriver, decided=True),
-    "psycopg": PsycopgDriver,
-}
+#: Of the engines whose connections have been passed, so that each is checked once.
+_drivers: WeakKeyDictionary[Engine, Driver] = WeakKeyDictionary()
 
 
 class AppLease(Lease):
@@ -62,25 +56,41 @@ class Joined(NamedTuple):
     root: RootTransaction
 
 
-async def join(connection: AppConnection) -> Joined:
+async def join(connection: AppConnection, *, timeout: float) -> Joined:  # noqa: ASYNC109 -- as Driver
     """Take part in the transaction of an app's `AsyncConnection` or `AsyncSession`; begin it if the
     app has not.
 
+    Args:
+        connection: the app's.
+        timeout: seconds that this may take.
+
     Raises:
-        ConfigurationError: for anything else, and for a driver that is not supported.
+        ConfigurationError: for anything else, for a driver that is not supported, and for a
+            connection that would spoil values (`Driver.check`).
+        SessionsUnavailable: if the database does not answer.
     """
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession  # noqa: PLC0415 -- it needs greenlet, which only such apps have
 
-    if isinstance(connection, AsyncSession):
-        connection = await connection.connection()
-    if not isinstance(connection, AsyncConnection):
+    if not isinstance(connection, AsyncConnection | AsyncSession):
         raise ConfigurationError(
             f"connection={connection!r}: pass an AsyncConnection or an AsyncSession of SQLAlchemy"
         )
-    name = connection.dialect.driver
-    if name not in _DRIVERS:
-        supported = ", ".join(sorted(_DRIVERS))
-        raise ConfigurationError(f"connection= on the driver {name!r}: use one of {supported}")
+    try:
+        async with Deadline(running_loop().time() + timeout):
+            if isinstance(connection, AsyncSession):
+                connection = await connection.connection()
+            return await _join(connection)
+    except Exception as error:
+        raise as_sessions_error(error) from error
+
+
+async def _join(connection: AsyncConnection) -> Joined:
+    dialect = connection.dialect
+    kind = DRIVERS.get((dialect.name, dialect.driver))
+    if kind is None:
+        raise ConfigurationError(
+            f"connection= on {dialect.name}+{dialect.driver} is not supported: use {SUPPORTED}"
+        )
     # SQLAlchemy begins a transaction at its own first statement: without one, ours would stand
     # outside of it.
     await connection.exec_driver_sql("SELECT 1")
@@ -91,4 +101,8 @@ async def join(connection: AppConnection) -> Joined:
         raise ConfigurationError(
             "connection= has no transaction: pass one that is not in autocommit"
         )
-    return Joined(AppLease(raw), _DRIVERS[name](), sync, root)
+    driver = _drivers.get(sync.engine)
+    if driver is None:
+        driver = _drivers[sync.engine] = kind()
+    await driver.check(raw)
+    return Joined(AppLease(raw), driver, sync, root)

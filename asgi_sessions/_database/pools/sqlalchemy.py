@@ -30,10 +30,8 @@ from sqlalchemy.pool import (
 from sqlalchemy.pool import Pool as PoolOfEngine
 
 from asgi_sessions._database.deadline import Deadline
-from asgi_sessions._database.drivers.aiomysql import AiomysqlDriver
+from asgi_sessions._database.drivers import DRIVERS, SUPPORTED
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver, SharedAiosqliteDriver
-from asgi_sessions._database.drivers.asyncmy import AsyncmyDriver
-from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
 from asgi_sessions._database.drivers.base import Driver, Raw
 from asgi_sessions._database.drivers.psycopg import PsycopgDriver
 from asgi_sessions._database.url import read
@@ -42,15 +40,6 @@ from asgi_sessions._errors import ConfigurationError, SessionsError, SessionsUna
 
 from .base import Lease, Pool, Source
 
-_DRIVERS: dict[tuple[str, str], type[Driver]] = {
-    ("sqlite", "aiosqlite"): AiosqliteDriver,
-    ("postgresql", "asyncpg"): AsyncpgDriver,
-    ("postgresql", "psycopg"): PsycopgDriver,
-    ("mysql", "aiomysql"): AiomysqlDriver,
-    ("mariadb", "aiomysql"): AiomysqlDriver,
-    ("mysql", "asyncmy"): AsyncmyDriver,
-    ("mariadb", "asyncmy"): AsyncmyDriver,
-}
 #: Connections in a pool of our own.
 _MOST_OF_OURS = 8
 #: What libpq tells the kernel, which then sends a sign of life while nothing else is sent.
@@ -78,7 +67,7 @@ class EngineSource(Source):
     def __init__(self, engine: AsyncEngine, *, max_idle: float) -> None:
         _refuse_unusable(engine)
         self._engine = engine
-        self.driver = _DRIVERS[engine.dialect.name, engine.dialect.driver]
+        self.driver = DRIVERS[engine.dialect.name, engine.dialect.driver]
         recycle: float = getattr(engine.sync_engine.pool, "_recycle", -1)
         self.max_idle = min(max_idle, recycle) if recycle >= 0 else max_idle
         self._loop: ref[asyncio.AbstractEventLoop] | None = None
@@ -343,7 +332,29 @@ class EnginePool(Pool):
             self.driver.leave(lease.raw)
 
 
-class EngineLease(Lease):
+class _LeaseOfEngine(Lease):
+    """A connection of an engine's pool.
+
+    Args:
+        raw: the driver's own connection.
+        there: the pool of SQLAlchemy.
+        pool: ours.
+    """
+
+    def __init__(self, raw: Raw, there: PoolOfEngine, pool: EnginePool) -> None:
+        self.raw = raw
+        self._there = there
+        self._pool = pool
+
+    @property
+    def stale(self) -> bool:
+        return self._pool.is_stale(self._there)
+
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        return _transaction(self._pool.driver, self.raw)
+
+
+class EngineLease(_LeaseOfEngine):
     """A connection that SQLAlchemy has checked out of its pool.
 
     Args:
@@ -363,19 +374,10 @@ class EngineLease(Lease):
         there: PoolOfEngine,
         pool: EnginePool,
     ) -> None:
-        self.raw = fairy.driver_connection
+        super().__init__(fairy.driver_connection, there, pool)
         self.apart = False
         self._connection = connection
         self._fairy = fairy
-        self._there = there
-        self._pool = pool
-
-    @property
-    def stale(self) -> bool:
-        return self._pool.is_stale(self._there)
-
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        return _transaction(self._pool.driver, self.raw)
 
     async def give_back(self, *, broken: bool) -> None:
         driver = self._pool.driver
@@ -397,23 +399,11 @@ class EngineLease(Lease):
             self._fairy.detach()
 
 
-class OnlyLease(Lease):
+class OnlyLease(_LeaseOfEngine):
     """The only connection of a StaticPool, which the app uses at the same time.
 
     It is never given back: that would roll back what the app has under way.
     """
-
-    def __init__(self, raw: Raw, there: PoolOfEngine, pool: EnginePool) -> None:
-        self.raw = raw
-        self._there = there
-        self._pool = pool
-
-    @property
-    def stale(self) -> bool:
-        return self._pool.is_stale(self._there)
-
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        return _transaction(self._pool.driver, self.raw)
 
     async def give_back(self, *, broken: bool) -> None: ...
 
@@ -445,11 +435,9 @@ def _capacity(there: PoolOfEngine) -> float:
 
 def _refuse_unusable(engine: AsyncEngine) -> None:
     dialect, there = engine.dialect, engine.sync_engine.pool
-    if (dialect.name, dialect.driver) not in _DRIVERS:
+    if (dialect.name, dialect.driver) not in DRIVERS:
         raise ConfigurationError(
-            f"an AsyncEngine on {dialect.name}+{dialect.driver} is not supported: use "
-            "sqlite+aiosqlite, postgresql+asyncpg, postgresql+psycopg, mysql+aiomysql or "
-            "mysql+asyncmy (for MariaDB mariadb+aiomysql, mariadb+asyncmy)"
+            f"an AsyncEngine on {dialect.name}+{dialect.driver} is not supported: use {SUPPORTED}"
         )
     sqlite = dialect.name == "sqlite"
     if isinstance(there, StaticPool) and not sqlite:
