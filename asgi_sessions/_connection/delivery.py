@@ -8,8 +8,10 @@ from starlette.types import Message, Send
 
 from asgi_sessions._errors import SessionsError
 from asgi_sessions._model.carrier import for_caches
+from asgi_sessions._model.tokens import Token
 from asgi_sessions._service.core import Core
 from asgi_sessions._service.events import logger
+from asgi_sessions._service.joining import Transaction
 
 from .binding import Binding
 from .context import RequestContext
@@ -39,10 +41,10 @@ class Delivery:
         """The start of a response, with the cookie that it has to carry."""
         context.responding = True
         failed = message.get("status", 0) >= _SERVER_ERROR
-        if _is_undecided(context):
+        if _undecided(context) is not None:
             context.token, context.clear = None, False  # the browser keeps what it has
         # A late answer must not bring back the cookie of what has ended meanwhile.
-        if context.token is not None and (failed or not await self._core.holds(context.token)):
+        if context.token is not None and (failed or not await self._holds(context, context.token)):
             context.token = None
         if context.token is None:
             await self._not_delivered(context)  # the app has failed, or has given up the login
@@ -73,12 +75,27 @@ class Delivery:
             return cookie.render("", max_age=0)
         return None
 
+    async def _holds(self, context: RequestContext, token: Token) -> bool:
+        """Whether a token is still good. In an outage it is, since it was a moment ago; but of an
+        app's transaction nobody knows then how it has ended, and the cookie of a renewal that was
+        rolled back would be taken for a theft.
+        """
+        try:
+            return await self._core.holds(token)
+        except SessionsError:
+            return context.transaction is None
+
     async def _has_ended(self, context: RequestContext) -> bool:
-        """Whether the session that was logged out is over: the app may have rolled that back."""
+        """Whether the session that was logged out is over: the app may have rolled that back, and
+        an outage logs nobody out.
+        """
         sid = context.cleared_sid
         if context.transaction is None or sid is None:
             return True
-        row = await self._core.store.by_sid(sid)
+        try:
+            row = await self._core.store.by_sid(sid)
+        except SessionsError:
+            return False
         return row is None or not row.live(self._settings.now(), self._settings.terms)
 
     async def withdraw(self, context: RequestContext) -> None:
@@ -92,8 +109,8 @@ class Delivery:
         if sid is None:
             return
         context.drop()
-        if context.transaction is not None and _is_undecided(context):
-            context.transaction.too_late(sid)
+        if (transaction := _undecided(context)) is not None:
+            transaction.too_late(sid)
             return
         try:
             await self._core.end(sid, "not_delivered")
@@ -102,6 +119,7 @@ class Delivery:
             logger.warning("session %s was not delivered and could not be ended: %s", sid, error)
 
 
-def _is_undecided(context: RequestContext) -> bool:
-    """Whether nobody knows yet if the app commits what was done to the session."""
-    return context.transaction is not None and context.transaction.is_open
+def _undecided(context: RequestContext) -> Transaction | None:
+    """The app's transaction of which nobody knows yet whether it commits, if there is one."""
+    transaction = context.transaction
+    return transaction if transaction is not None and transaction.is_open else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from asgi_sessions._database.tasks import running_loop
@@ -13,6 +13,17 @@ T = TypeVar("T")
 
 _logger = logging.getLogger("asgi_sessions")
 _FAILED = "work beside a request failed"
+
+
+#: Sessions that are reported in one go: a millisecond.
+_AT_ONCE = 32
+
+
+async def slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """Many items in slices, so that other requests come in between."""
+    for start in range(0, len(items), _AT_ONCE):
+        yield items[start : start + _AT_ONCE]
+        await asyncio.sleep(0)
 
 
 class BackgroundTasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -38,14 +37,11 @@ from asgi_sessions._model.tokens import (
 )
 from asgi_sessions._store.store import Finding, Store, Touch
 
-from .background import BackgroundTasks
+from .background import BackgroundTasks, slices
 from .events import Events
 from .live_connections import Alive, LiveConnections
 from .new_rows import NewRows, of_other_devices
 from .options import Settings
-
-#: Ended sessions that are told of in one go: a millisecond.
-_TOLD = 32
 
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
@@ -291,11 +287,12 @@ class Core:
         return (None if row is None else self.session(row)), ended
 
     async def holds(self, token: Token) -> bool:
-        """Whether a token is still good: its session may have ended since it was made."""
-        try:
-            row = await self.store.by_sid(token.sid)
-        except SessionsError:
-            return True  # it was a moment ago, and an outage logs nobody out
+        """Whether a token is still good: its session may have ended since it was made.
+
+        Raises:
+            SessionsUnavailable: if the database does not answer.
+        """
+        row = await self.store.by_sid(token.sid)
         live = row is not None and row.live(self.settings.now(), self.settings.terms)
         return live and row is not None and row.secret_hash == digest(token.secret)
 
@@ -370,9 +367,8 @@ class Core:
 
     async def report_ended(self, rows: Sequence[Row]) -> None:
         """Tell of many ended sessions, so that other requests come in between."""
-        for start in range(0, len(rows), _TOLD):
-            self.ended(rows[start : start + _TOLD])
-            await asyncio.sleep(0)
+        async for some in slices(rows):
+            self.ended(some)
 
     def ended(self, rows: Iterable[Row]) -> None:
         """Tell of ended sessions, and end what is open on them in this process."""

@@ -8,7 +8,7 @@ been rolled back before. So when it is over, the rows are read again: what they 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import event
@@ -17,15 +17,13 @@ from asgi_sessions._database.pools.app_connection import Joined
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.session import Session
 
-from .background import BackgroundTasks
+from .background import BackgroundTasks, slices
 from .core import Core
 from .events import EventKind, Events, logger
 from .live_connections import LiveConnections
 
 T = TypeVar("T")
 
-#: Sessions that are looked up together.
-_AT_ONCE = 256
 #: Seconds between two looks whether the transaction is over: at first, and at most.
 _PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
@@ -55,13 +53,18 @@ class DeferredEvents(Events):
 
 
 class DeferredEnds(LiveConnections):
-    """Keeps what is to be closed until the transaction is over."""
+    """Closes nothing, which is done when the transaction is over.
+
+    Attributes:
+        secrets: the digests of the new secrets of sessions that were renewed, by their sids.
+    """
 
     def __init__(self) -> None:
-        self.ends: list[tuple[str, bytes | None]] = []
+        self.secrets: dict[str, bytes] = {}
 
     def end(self, sid: str, *, but: bytes | None = None) -> None:
-        self.ends.append((sid, but))
+        if but is not None:
+            self.secrets[sid] = but
 
 
 class _Inline(BackgroundTasks):
@@ -116,29 +119,36 @@ class Transaction:
             pause = min(pause * 2, _LONGEST_PAUSE)
         for name in ("commit", "rollback"):
             event.remove(self._joined.connection, name, self._over)
-        reports, ends = self._events.reports, self._ends.ends
-        sids = {report.session.id for report in reports} | {sid for sid, _ in ends}
-        rows = await self._read(sids)
-        for report in reports:
-            if _has_happened(report, rows[report.session.id], ends):
-                self._outer.events.report(report.kind, report.session, new_device=report.new_device)
-        for sid, but in ends:
-            row = rows[sid]
-            if but is None and (row is None or row.ended_at is not None):
-                self._outer.live_connections.end(sid)
-            elif but is not None and row is not None and row.secret_hash == but:
-                self._outer.live_connections.end(sid, but=but)
+        rows = await self._read({report.session.id for report in self._events.reports})
+        async for some in slices(self._events.reports):
+            for report in some:
+                self._repeat(report, rows[report.session.id])
         await self._give_up(rows)
 
-    async def _read(self, sids: Iterable[str]) -> dict[str, Row | None]:
+    async def _read(self, sids: Collection[str]) -> dict[str, Row | None]:
         """The rows as everybody sees them."""
         rows: dict[str, Row | None] = {}
-        left = [*sids]
-        while left:
-            some, left = left[:_AT_ONCE], left[_AT_ONCE:]
+        async for some in slices([*sids]):
             found = await asyncio.gather(*map(self._outer.store.by_sid, some))
             rows.update(zip(some, found, strict=True))
         return rows
+
+    def _repeat(self, report: Report, row: Row | None) -> None:
+        """Report a step outside of the transaction, and close what it closes, if the row has it."""
+        kind, session = report.kind, report.session
+        if kind == "started":
+            happened = row is not None
+        elif kind == "renewed":
+            happened = row is not None and row.secret_hash == self._ends.secrets.get(session.id)
+        else:
+            happened = row is None or row.ended_at is not None
+        if not happened:
+            return
+        self._outer.events.report(kind, session, new_device=report.new_device)
+        if kind == "ended":
+            self._outer.live_connections.end(session.id)
+        elif kind == "renewed" and row is not None:
+            self._outer.live_connections.end(session.id, but=row.secret_hash)
 
     async def _give_up(self, rows: dict[str, Row | None]) -> None:
         sid = self._undelivered
@@ -151,16 +161,3 @@ class Transaction:
             extra={"event": "committed_too_late", "sid": sid},
         )
         await self._outer.end(sid, "not_delivered")
-
-
-def _has_happened(
-    report: Report, row: Row | None, ends: Iterable[tuple[str, bytes | None]]
-) -> bool:
-    """Whether a step is to be seen in the row. A renewal ends what was opened with another secret
-    than the new one, so that this is known.
-    """
-    if report.kind == "started":
-        return row is not None
-    if report.kind == "renewed":
-        return row is not None and (row.id, row.secret_hash) in ends
-    return row is None or row.ended_at is not None
