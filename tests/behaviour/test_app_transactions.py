@@ -443,7 +443,7 @@ async def test_a_connection_that_does_not_answer_is_not_waited_for(
     async def silence(*_: object) -> None:
         await asyncio.get_running_loop().create_future()
 
-    sessions = await make_sessions(timeout=timedelta(seconds=0.2))
+    sessions = await make_sessions(timeout=timedelta(seconds=1))
     async with engine_beside(sessions, database_url) as engine, engine.connect() as connection:
         monkeypatch.setattr(AsyncConnection, "exec_driver_sql", silence)
         with pytest.raises(SessionsUnavailable):
