@@ -4,12 +4,15 @@ One row per person, app and device; a signed cookie; ``request.state.sid`` in ev
 every request checked against the row, so ending a session works everywhere at once.
 """
 
+from ._connection.data import DataMethods
 from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
 from ._middleware import SessionMiddleware
 from ._model.changeset import Changeset, changeset
 from ._model.lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
 from ._model.person import Person, person_from_scope, sign_out_of_scope
 from ._model.session import Session
+from ._model.session_data import MISSING, SessionData, SessionDict
+from ._model.starlette_cookie import StarletteCookie
 from ._pages.html import DevicesPage
 from ._service.events import Incident, SessionEvent
 from ._sessions import ALL_APPS, ANYBODY, Sessions
@@ -21,19 +24,24 @@ __all__ = [
     "ALL_APPS",
     "ANYBODY",
     "BANKING",
+    "MISSING",
     "Changeset",
     "ConfigurationError",
+    "DataMethods",
     "DevicesPage",
     "Incident",
     "InvalidSession",
     "Lifetimes",
     "Person",
     "Session",
+    "SessionData",
+    "SessionDict",
     "SessionEvent",
     "SessionMiddleware",
     "Sessions",
     "SessionsError",
     "SessionsUnavailable",
+    "StarletteCookie",
     "changeset",
     "person_from_scope",
     "sign_out_of_scope",

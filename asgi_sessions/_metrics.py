@@ -54,6 +54,9 @@ class Metrics:
             "request.unavailable", "{request}", "Requests that met an outage of the database."
         )
         self.touch_failed = counter("touch.failed", "{touch}", "Uses that were not noted.")
+        self.data_dropped = counter(
+            "data.dropped", "{save}", "Data that were not saved, since their session had ended."
+        )
         self.forged = counter("cookie.forged", "{cookie}", "Cookies with an invalid signature.")
 
     def session(self, kind: str, origin: str, end_reason: str | None) -> None:

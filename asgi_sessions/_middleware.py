@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ._connection import answers
 from ._connection.binding import Respond
 from ._connection.context import SESSIONS, RequestContext
+from ._connection.data import DataLayer
 from ._connection.delivery import Delivery
 from ._connection.notices import Notices, drops_secure_cookies
 from ._connection.outage import outage_at_hand, outage_of
@@ -103,9 +104,21 @@ class SessionMiddleware:
         self._store = self._core.store
         self._binding = sessions._binding
         self._delivery = Delivery(self._core, self._binding)
-        self._serve_http: ASGIApp = app
+        self._data = sessions._core.data
+        self._serve: ASGIApp = app
+        if self._data is not None:
+            self._serve = DataLayer(
+                app,
+                self._key,
+                self._data,
+                sessions.rotate_session,
+                refuses=self._settings.on_unavailable == "error",
+                touch_interval=self._settings.touch_interval,
+            )
+        self._serve_http = self._serve
         if self._settings.end_streams:
-            self._serve_http = Streams(app, self._key, self._core.live_connections, self._touch_now)
+            streams = Streams(self._serve, self._key, self._core.live_connections, self._touch_now)
+            self._serve_http = streams
 
     # Any: Starlette's and Litestar's ASGI types are incompatible. It stays one function, because
     # every extra call slows down every request.
@@ -136,7 +149,7 @@ class SessionMiddleware:
                 await self._answer_device(respond, scope, receive, send)
                 return
             context.root_path = scope.get("root_path", "")  # routers change it
-        tokens = self._presented(scope)
+        tokens = self._presented(scope, context)
         if (tokens is not None or person is not None) and not await self._enter(
             scope, context, person, tokens, send
         ):
@@ -193,23 +206,25 @@ class SessionMiddleware:
         if person is None and context.error is None and is_vouched_for(scope):
             self._notices.give("person_behind")
 
-    def _presented(self, scope: Scope) -> list[Presented] | None:
+    def _presented(self, scope: Scope, context: RequestContext) -> list[Presented] | None:
         """What the cookies say whose signature holds; None if no cookie of ours came. The cookies
         themselves are in no variable any more when the app runs.
         """
         headers = scope.get("headers", ())
         values = self._read(headers)
-        if not values or (
-            scope["type"] == "websocket" and foreign_origin(headers, self._settings.trusted_origins)
-        ):
+        if scope["type"] == "websocket" and (values or self._data is not None):
+            context.foreign = foreign_origin(headers, self._settings.trusted_origins)
+        if not values or context.foreign:
             return None
         tokens, forged = [], []
         for value in values:
             token = self._verify(value)
-            if token is None:
-                forged.append(value)
-            else:
+            if token is not None:
                 tokens.append(token)
+            elif self._data is not None and (visit := self._verify(value, visitor=True)):
+                context.visits = (*context.visits, visit)
+            else:
+                forged.append(value)
         if forged:
             self._core.note_forged(forged, partial(device_from_scope, scope))
         return tokens
@@ -338,7 +353,7 @@ class SessionMiddleware:
 
         watch()
         try:
-            await self.app(scope, socket.receive, send_with_cookie)
+            await self._serve(scope, socket.receive, send_with_cookie)
         except Exception as error:
             if not socket.explains(error) and not await self._gives_up(scope, context, send, error):
                 raise

@@ -15,6 +15,7 @@ from sqlalchemy import MetaData, Table, Update, make_url
 
 from ._connection.binding import DeviceBinding, check_binding
 from ._connection.context import Conn, RequestContext, scope_of
+from ._connection.data import DataMethods, RequestData
 from ._database.pools.app_connection import join
 from ._database.source import source_of
 from ._errors import ConfigurationError, InvalidSession
@@ -22,10 +23,11 @@ from ._model.changeset import checked
 from ._model.cookies import SameSite
 from ._model.decisions import is_fresh
 from ._model.device import StoreIP, device_from_scope
-from ._model.lifetimes import AAL1, Lifetimes
+from ._model.lifetimes import AAL1, VISITORS, Lifetimes
 from ._model.person import Person, person_from_scope
 from ._model.row import Row
 from ._model.session import Session
+from ._model.session_data import SessionData
 from ._model.tokens import SID_PATTERN
 from ._pages.devices import SessionRoutes
 from ._pages.logout import EndSessionEndpoint
@@ -130,6 +132,10 @@ class Sessions:
         issuer: the one issuer (``iss``) whose subjects (``sub``) are the ids of people here.
         max_scope_sessions: live sessions of origin ``scope`` that a person may have in an app;
             devices beyond them share one more. None for any number.
+        data: True gives each session ``request.session``, a dict that is kept in the database, and
+            visitors without a login as well; `SessionData` says how much, and what of a visitor's a
+            login takes over. False leaves ``scope["session"]`` to others.
+        visitor_lifetimes: how long the data of visitors are kept who do not log in.
         connection_max_idle: how long a connection to a database server may rest before another is
             opened in its place: firewalls and load balancers forget them without a word.
             ``?pool_recycle=`` (seconds) of a URL may say less.
@@ -173,6 +179,8 @@ class Sessions:
         issuer: str | None = None,
         max_scope_sessions: int | None = 50,
         connection_max_idle: timedelta = timedelta(minutes=4),
+        data: bool | SessionData = False,
+        visitor_lifetimes: Lifetimes = VISITORS,
     ) -> None:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
@@ -187,6 +195,7 @@ class Sessions:
         finally:  # no frame of a traceback may show the keys
             given.clear()
             del secret_key, old_secret_keys
+        of_data = chosen.session_data
         store = Store(
             source,
             chosen.table_name,
@@ -195,6 +204,7 @@ class Sessions:
             chosen.max_scope_sessions,
             notify=chosen.notify,
             timeout=chosen.timeout.total_seconds(),
+            data=None if of_data is None else (of_data, chosen.visitor_lifetimes),
         )
         self._engines = store.engines
         self._source = source
@@ -235,6 +245,17 @@ class Sessions:
     def cookie_name(self) -> str:
         """The cookie's name on the wire, for instance ``__Host-sid``."""
         return self._core.settings.cookie.wire_name
+
+    @property
+    def data(self) -> DataMethods:
+        """Changes of ``request.session`` that are right whatever other requests do.
+
+        Raises:
+            ConfigurationError: without the option `data`.
+        """
+        if self._core.data is None:
+            raise ConfigurationError("these Sessions have no data: pass Sessions(data=True)")
+        return DataMethods(self._data_of)
 
     async def create_tables(self) -> None:
         """Make the tables and their indexes where they are missing.
@@ -354,6 +375,8 @@ class Sessions:
         self._may_change(context)
         core = await self._core_on(connection, context)
         identified = identify(person, core.settings)
+        data = context.data
+        source = None if data is None else data.source(identified)
         started = await core.start(
             device_from_scope(scope_of(conn)),
             identified,
@@ -361,7 +384,10 @@ class Sessions:
             replaces=context.replaceable,
             known=context.knows(identified),
             announce=context.announce,
+            source=source,
         )
+        if data is not None:
+            data.log_in(scope_of(conn), started, source)
         context.bridge = False
         context.use(started.row, started.session)
         context.presented = None
@@ -434,6 +460,8 @@ class Sessions:
         session = None if sid is None else (await core.end(sid, reason))[0]
         context.drop()
         context.take(sid)
+        if context.data is not None:
+            context.data.log_out(scope_of(conn))
         return session
 
     # --- more of one's own session --------------------------------------------------------------
@@ -777,6 +805,12 @@ class Sessions:
         if context is not None:
             context.transaction = transaction
         return transaction.core
+
+    def _data_of(self, conn: Conn) -> tuple[Any, RequestData]:
+        context = self._context(conn)
+        self._refuse_excluded(context)
+        assert context.data is not None  # noqa: S101 -- for the type checker
+        return scope_of(conn), context.data
 
     def _context(self, conn: Conn) -> RequestContext:
         context = scope_of(conn).get(self._key)

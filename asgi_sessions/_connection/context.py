@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import Scope
 
@@ -12,8 +12,11 @@ from asgi_sessions._errors import SessionsUnavailable
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.session import Session
-from asgi_sessions._model.tokens import Token
+from asgi_sessions._model.tokens import Presented, Token
 from asgi_sessions._service.joining import Transaction
+
+if TYPE_CHECKING:
+    from .data import RequestData
 
 
 class HasScope(Protocol):
@@ -32,7 +35,7 @@ Conn = HasScope | Mapping[str, Any]
 
 def scope_of(conn: Conn) -> Any:  # noqa: ANN401 -- a mutable mapping in every framework
     """The scope of a connection, or the scope given."""
-    return conn if isinstance(conn, Mapping) else conn.scope
+    return getattr(conn, "scope", conn)
 
 
 class RequestContext:
@@ -67,7 +70,12 @@ class RequestContext:
         affected: whether an outage has been told of it.
         replaced: whether a 503 has taken the place of a layer's 500.
         root_path: where the app is mounted; known where sessions are bound to devices.
-        extra: a header that the response carries besides.
+        extra: headers that the response carries besides.
+        foreign: whether a WebSocket comes from a site that is not trusted, so that cookies count
+            for nothing.
+        visits: what the cookies of visitors say whose signature holds.
+        visitor: what to set the cookie to for a visitor without a login.
+        data: the data of the session, or of a visitor; None where sessions have none.
         tells: whether the response may have something to say, or a login to give up: set with what
             it has to say, because each request asks for it.
     """
@@ -97,7 +105,11 @@ class RequestContext:
     affected = False
     replaced = False
     root_path = ""
-    extra: tuple[bytes, bytes] | None = None
+    extra: Sequence[tuple[bytes, bytes]] = ()
+    foreign = False
+    visits: Sequence[Presented] = ()
+    visitor: Token | None = None
+    data: RequestData | None = None
     tells = False
 
     def __init__(self, scope: Scope, key: str) -> None:
@@ -165,15 +177,21 @@ class RequestContext:
         """Have the response set the cookie, if there is a new token."""
         if token is not None:
             self.token, self.clear, self.tells = token, False, True
+            self.visitor = None
 
     def take(self, sid: str | None) -> None:
         """Have the response clear the cookie of this session, if there is one."""
         self.clear = self.tells = True
         self.cleared_sid = sid
+        self.visits, self.visitor = (), None
+
+    def visit(self, token: Token) -> None:
+        """Have the response set the cookie of a visitor, who has no session."""
+        self.visitor, self.tells, self.private = token, True, True
 
     def carry(self, header: tuple[bytes, bytes]) -> None:
         """Have the response carry this header besides."""
-        self.extra, self.tells = header, True
+        self.extra, self.tells = (*self.extra, header), True
 
     def drop(self) -> None:
         """Leave the request without a session."""

@@ -54,10 +54,9 @@ class Delivery:
             headers = self._settings.cookie.write(headers, cookie)
         if message["type"] != "websocket.accept":  # no cache keeps a handshake
             headers = for_caches(headers, private=context.private)
-        elif cookie is None:
+        elif cookie is None and not context.extra:
             return message
-        if context.extra is not None:
-            headers.append(context.extra)
+        headers += context.extra
         if self._binding is not None:
             headers += self._binding.headers(context)
         return {**message, "headers": headers}
@@ -71,9 +70,15 @@ class Delivery:
                 self._settings.keys.sign(context.token),
                 max_age=max(round(left.total_seconds()), 1) if context.row.remember else None,
             )
-        if context.clear and await self._has_ended(context):
-            return cookie.render("", max_age=0)
-        return None
+        if context.clear and not await self._has_ended(context):
+            return None
+        if context.visitor is not None:  # after a logout, too: one cookie says it all
+            left = self._settings.visitor_lifetimes.absolute
+            return cookie.render(
+                self._settings.keys.sign(context.visitor, visitor=True),
+                max_age=round(left.total_seconds()),
+            )
+        return cookie.render("", max_age=0) if context.clear else None
 
     async def _holds(self, context: RequestContext, token: Token) -> bool:
         """Whether a token is still good. In an outage it is, since it was a moment ago; but of an
@@ -117,6 +122,8 @@ class Delivery:
         except SessionsError as error:
             # Nobody has its cookie; it runs out by itself.
             logger.warning("session %s was not delivered and could not be ended: %s", sid, error)
+        if context.data is not None:
+            await context.data.give_back()
 
 
 def _undecided(context: RequestContext) -> Transaction | None:

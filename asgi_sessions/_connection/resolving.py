@@ -26,6 +26,7 @@ from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._model.tokens import Presented
 from asgi_sessions._service.core import Core, unproved
 from asgi_sessions._service.options import Settings
+from asgi_sessions._store.data import Owner
 
 from .binding import Binding
 from .context import RequestContext
@@ -144,8 +145,13 @@ async def _settle(
 async def _find(
     core: Core, scope: Scope, context: RequestContext, person: Person, *, start: bool
 ) -> bool:
+    visit = context.visits[0] if context.visits else None
     then, started, reason = await core.find_or_start(
-        device_from_scope(scope), person, start=start, known=context.knows(person)
+        device_from_scope(scope),
+        person,
+        start=start,
+        known=context.knows(person),
+        source=None if visit is None else Owner(*visit),
     )
     if reason is not None:
         context.explain(reason)

@@ -100,11 +100,17 @@ class Connection:
         statement = self._statement(key, make)
         return await self.driver.execute(self.raw, statement.sql, statement.params(values))
 
+    async def execute_each(
+        self, key: Hashable, make: Callable[[], ClauseElement], values: Iterable[Values]
+    ) -> None:
+        """Run a statement once for each of these."""
+        statement = self._statement(key, make)
+        params = [statement.params(each) for each in values]
+        await self.driver.run(self.raw, statement.sql, params)
+
     async def insert(self, new: Insertion) -> None:
         """Write rows, but those that are there."""
-        statement = self._statement(("insert", new.shape), new.make)
-        params = [statement.params(values) for values in new.values]
-        await self.driver.run(self.raw, statement.sql, params)
+        await self.execute_each(("insert", new.shape), new.make, new.values)
 
     async def ddl_dialect(self) -> Dialect:
         """The dialect of this very server."""

@@ -38,7 +38,8 @@ class Engine:
 
     Args:
         pool: opened here if nobody has.
-        batched: what answers many jobs of a kind at once: look-ups, starts, touches.
+        batched: what answers many jobs of a kind at once: look-ups, starts, touches, and saves
+            where sessions have data.
         timeout: seconds that anything may take.
         explain: finds the reason for an error in the tables, if it lies there.
         connection: the kind of connection that these are given.
@@ -82,6 +83,7 @@ class Engine:
         # login waits neither for ends of many rows nor for a use of one that somebody has locked.
         other: tuple[Run[Connection], int] = (_one, 1)
         touch, bulk = {"touch": (batched["touch"], TOUCHES)}, {"bulk": other}
+        save = {"save": (batched["save"], STARTS)} if "save" in batched else {}
         # Where one transaction writes at a time, a batcher that takes turns is the best order.
         serial = self.driver.serial
         self.lookups = batcher(self._acquire, kinds={"look-up": (batched["look-up"], LOOKUPS)})
@@ -90,7 +92,7 @@ class Engine:
             kinds={
                 "start": (batched["start"], STARTS),
                 "other": other,
-                **(bulk | touch if serial else {}),
+                **(bulk | touch | save if serial else {}),
             },
             last="touch" if serial else None,
         )
@@ -101,8 +103,13 @@ class Engine:
             else batcher(by_index, kinds=touch, last="touch", hold=hold and not pool.frugal)
         )
         self.queries = batcher(by_index, kinds={"other": other})
+        self.saves = (
+            self.writes
+            if serial or not save
+            else batcher(by_index, kinds=save, hold=hold and not pool.frugal)
+        )
         self.bulk = self.writes if serial else batcher(by_index, kinds=bulk, hold=False, keep=hold)
-        batchers = (self.lookups, self.writes, self.touches, self.queries, self.bulk)
+        batchers = (self.lookups, self.writes, self.touches, self.queries, self.saves, self.bulk)
         self._batchers = tuple(dict.fromkeys(batchers))
         pool.on_replaced(self._wake)
 

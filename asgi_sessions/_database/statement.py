@@ -7,14 +7,43 @@ from datetime import UTC, datetime
 from json import loads
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, DateTime, LargeBinary
+from sqlalchemy import ColumnElement, DateTime, LargeBinary, Text, cast
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import UserDefinedType
 
 Record = Sequence[Any]
 Packed = Callable[[ColumnElement[Any]], ColumnElement[Any]]
 T = TypeVar("T")
+
+
+class JSONText(UserDefinedType[str]):
+    """JSON as the database has it, and as text on this side: the drivers of a database do not agree
+    on what else it might be.
+    """
+
+    cache_ok = True
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """What is selected."""
+        return cast(column, Text)
+
+    @property
+    def python_type(self) -> type[dict[str, Any]]:
+        """What it stands for."""
+        return dict
+
+
+@compiles(JSONText)
+def _json(*_: object, **__: object) -> str:
+    return "JSON"
+
+
+@compiles(JSONText, "postgresql")
+def _jsonb(*_: object, **__: object) -> str:
+    return "JSONB"
 
 
 def padded(items: Sequence[T]) -> list[T]:
@@ -38,6 +67,8 @@ def packing(
     for column in columns:
         if isinstance(column.type, LargeBinary):
             yield digits(column)
+        elif isinstance(column.type, JSONText):
+            yield cast(column, Text)
         elif moment is not None and isinstance(column.type, DateTime):
             yield moment(column)
         else:

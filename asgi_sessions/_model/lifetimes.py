@@ -91,6 +91,9 @@ class Terms:
         return self.persistent if remember else self.browser
 
 
+#: Of visitors without a login: 14 days, 3 days idle.
+VISITORS = Lifetimes(absolute=timedelta(days=14), idle=timedelta(days=3))
+
 # NIST SP 800-63B-4, 2.1.3, 2.2.3 and 2.3.3: reauthentication at each assurance level.
 #: 30 days, 14 days idle: the default.
 AAL1 = Lifetimes(absolute=timedelta(days=30), idle=timedelta(days=14))

@@ -25,7 +25,9 @@ def enforced_at(binding: bytes | None) -> int:
 
 
 class Row(NamedTuple):
-    """The columns that are read, in the order in which they are selected."""
+    """The columns that are read, in the order in which they are selected; and the data of the
+    session, if the look-up has asked for them and there are any: the text of a JSON object.
+    """
 
     id: str
     person_id: str
@@ -49,9 +51,10 @@ class Row(NamedTuple):
     amr: str | None
     binding: bytes | None
     renewed_at: datetime | None
+    data: str | None
 
     def __repr__(self) -> str:
-        """Without the hashes: nothing of a secret reaches a log."""
+        """Without the hashes and the data: nothing of a secret reaches a log."""
         return f"Row(id={self.id!r}, person_id={self.person_id!r})"
 
     def session(self, terms: Terms, now: datetime) -> Session:
@@ -113,3 +116,7 @@ class Row(NamedTuple):
     def reason(self) -> str:
         """Why a row that is not live is not."""
         return self.end_reason or "expired"
+
+
+#: Of the table of sessions.
+COLUMNS = Row._fields[:-1]

@@ -124,6 +124,8 @@ class Keys:
         signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in self._keys]
         # With the key already in, as RFC 2104, 4, has it: half of an HMAC's work.
         self._keyed = [_keyed(signer.derive_key()) for signer in signers]
+        visitors = [_signer(key, f"asgi_sessions.visitor.{purpose}") for key in self._keys]
+        self._visitors = [_keyed(signer.derive_key()) for signer in visitors]
         self._device_keys = [
             _signer(key, "asgi_sessions.device").derive_key() for key in self._keys
         ]
@@ -132,18 +134,21 @@ class Keys:
         """Without the keys."""
         return f"<{len(self._keyed)} keys>"
 
-    def sign(self, token: Token) -> str:
-        """The cookie's value."""
+    def sign(self, token: Token, *, visitor: bool = False) -> str:
+        """The cookie's value: of a session, or of a visitor without a login."""
         said = f"{token.sid}.{token.secret}"
-        return f"{said}.{_signature(self._keyed[0], said.encode('ascii')).decode('ascii')}"
+        keyed = (self._visitors if visitor else self._keyed)[0]
+        return f"{said}.{_signature(keyed, said.encode('ascii')).decode('ascii')}"
 
-    def verify(self, value: str) -> Presented | None:
-        """What a value says that one of the keys signed; None for anything else."""
+    def verify(self, value: str, *, visitor: bool = False) -> Presented | None:
+        """What a value says that one of the keys signed; None for anything else. The cookies of
+        sessions and those of visitors are not taken for one another.
+        """
         if len(value) != _LENGTH or value[_SIGNATURE - 1] != "." or not value.isascii():
             return None
         given = value.encode("ascii")
         said, signature = given[: _SIGNATURE - 1], given[_SIGNATURE:]
-        for keyed in self._keyed:
+        for keyed in self._visitors if visitor else self._keyed:
             # The text is compared, not what it decodes to: one token has one spelling.
             if hmac.compare_digest(_signature(keyed, said), signature):
                 sid, secret_hash = value[: _SECRET - 1], sha256(said[_SECRET:]).digest()

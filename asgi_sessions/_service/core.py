@@ -35,6 +35,7 @@ from asgi_sessions._model.tokens import (
     microseconds,
     new_secret,
 )
+from asgi_sessions._store.data import Owner
 from asgi_sessions._store.store import Finding, Store, Touch
 
 from .background import BackgroundTasks, slices
@@ -42,17 +43,21 @@ from .events import Events
 from .live_connections import Alive, LiveConnections
 from .new_rows import NewRows, of_other_devices
 from .options import Settings
+from .session_data import DataSteps
 
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
 
 
 class Started(NamedTuple):
-    """A session, its row, and its token if it is new: one that was found has given it away."""
+    """A session, its row, and its token if it is new: one that was found has given it away. `had`
+    is what a visitor, or a session that was replaced, had whose data it has taken over.
+    """
 
     session: Session
     row: Row
     token: Token | None
+    had: dict[str, Any] | None = None
 
 
 class Core:
@@ -86,6 +91,10 @@ class Core:
         self.background = background
         self._random = random
         self._new_rows = NewRows(settings, random)
+        #: What happens to data; None where sessions have none.
+        self.data: DataSteps | None = None
+        if settings.session_data is not None:
+            self.data = DataSteps(settings, store, events, background, random)
         self.live_connections = LiveConnections(
             self._living,
             settings.socket_check_interval,
@@ -127,9 +136,10 @@ class Core:
         replaces: str | None = None,
         known: bool = False,
         announce: Callable[[str], None] | None = None,
+        source: Owner | None = None,
     ) -> Started:
         """A new row of origin ``login``; `announce` is told its sid before it is written. `known`:
-        whether the browser has shown that it is no new device.
+        whether the browser has shown that it is no new device. `source`: whose data it takes over.
         """
         now = self.settings.now()
         await self.note_proof(person)
@@ -137,15 +147,23 @@ class Core:
         new_device = await self._is_new(keys, known=known)
         if announce is not None:
             announce(token.sid)
-        row, ended, crowded = await self.store.insert(values, replaces=replaces, now=now)
+        row, ended, crowded, had = await self.store.insert(
+            values, replaces=replaces, now=now, source=source
+        )
         session = self.session(row)
         self._started(session, ended, new_device=new_device)
         if crowded:
             await self._report_batches(self.store.trim(row, now=now))
-        return Started(session, row, token)
+        return Started(session, row, token, had)
 
     async def find_or_start(
-        self, device: Device, person: Person, *, start: bool, known: bool
+        self,
+        device: Device,
+        person: Person,
+        *,
+        start: bool,
+        known: bool,
+        source: Owner | None = None,
     ) -> tuple[Then, Started | None, str | None]:
         """The session of a person without a cookie: named by their token, or their device's; else
         a new one of origin ``scope``. With the decision, and why a dead one is dead.
@@ -173,10 +191,28 @@ class Core:
             return then, Started(_lesser(self.session(row), person), row, None), None
         if not start:
             return Then.NO_SESSION, None, None
-        values, token, _ = self._new_rows.make(device, person, "scope", now, remember=True)
         new_device = await self._is_new(own, known=known)
-        row, ended, _ = await self.store.insert_once(
-            values, own, {**values, **of_other_devices(shared)}, shared, now=now
+        return await self._start_once(
+            device, person, (own, shared), now, new_device=new_device, source=source
+        )
+
+    async def _start_once(
+        self,
+        device: Device,
+        person: Person,
+        keys: tuple[Sequence[bytes], Sequence[bytes]],
+        now: datetime,
+        *,
+        new_device: bool,
+        source: Owner | None,
+    ) -> tuple[Then, Started | None, str | None]:
+        """A session of origin ``scope``: a new one, or the one that another request of the device
+        has started in the same moment. `keys`: the device's, and those that others share.
+        """
+        own, shared = keys
+        values, token, _ = self._new_rows.make(device, person, "scope", now, remember=True)
+        row, ended, _, had = await self.store.insert_once(
+            values, own, {**values, **of_other_devices(shared)}, shared, now=now, source=source
         )
         session, mine = self.session(row), row.id == token.sid
         if mine:
@@ -189,6 +225,8 @@ class Core:
             return Then.SIGN_OUT, None, "revoked"
         # The cookie of a session that many devices share would be good on each of them.
         alone = mine and row.live_device_key == values["live_device_key"]
+        if (data := self.store.data) is not None:
+            row = data.shown(row, had) if mine else await self.store.by_sid(row.id) or row
         return Then.START, Started(session, row, token if alone else None), None
 
     async def _cutoffs(self, person: Person) -> list[Cutoff]:

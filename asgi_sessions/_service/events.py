@@ -21,6 +21,7 @@ logger = logging.getLogger("asgi_sessions")
 _life = logger.getChild("sessions")
 _security = logger.getChild("security")
 _database = logger.getChild("database")
+_data = logger.getChild("data")
 
 EventKind = Literal["started", "ended", "renewed", "bound", "reuse_detected"]
 IncidentKind = Literal[
@@ -123,6 +124,7 @@ class Events:
         self._touches = RateLimit()
         self._forgeries = RateLimit()
         self._devices = ByKind()
+        self._lost = RateLimit()
 
     # --- sessions -----------------------------------------------------------------------------
 
@@ -241,6 +243,19 @@ class Events:
             facts = {"event": "touch_failed", "count": count}
             _database.warning("%d touches failed; the latest: %s", count, error, extra=facts)
             self._hand_over(Incident("touch_failed", count, error=error))
+
+    # --- data ---------------------------------------------------------------------------------
+
+    def data_dropped(self) -> None:
+        """Data were not saved, since their session had ended: counted, and no more."""
+        if self._metrics is not None:
+            self._metrics.data_dropped(1)
+
+    def data_lost(self, why: str) -> None:
+        """Data were not saved that the app believes to be: for a reason that it should know."""
+        if count := self._lost.due(self.now(), 1):
+            facts = {"event": "data_lost", "count": count}
+            _data.warning("session data were not saved, %d times: %s", count, why, extra=facts)
 
     # --- beside requests ----------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.cookies import CookieSettings
 from asgi_sessions._model.device import StoreIP
 from asgi_sessions._model.lifetimes import LONGEST_LIFETIME, Lifetimes, Terms, plain_utc
+from asgi_sessions._model.session_data import SessionData
 from asgi_sessions._model.tokens import Keys
 
 OnUnavailable = Literal["error", "anonymous"]
@@ -65,6 +66,15 @@ class Settings:
     issuer: str | None
     max_scope_sessions: int | None
     connection_max_idle: timedelta
+    data: SessionData | bool
+    visitor_lifetimes: Lifetimes
+
+    @cached_property
+    def session_data(self) -> SessionData | None:
+        """What was said of the data; None if sessions have none."""
+        if isinstance(self.data, bool):
+            return SessionData() if self.data else None
+        return self.data
 
     @cached_property
     def terms(self) -> Terms:
@@ -244,6 +254,11 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         _origins,
         "use a list of origins as browsers write them, such as 'https://app.example.com'",
     ),
+    "data": (
+        lambda v: isinstance(v, bool | SessionData),
+        "use True, False or SessionData(...)",
+    ),
+    "visitor_lifetimes": (lambda v: isinstance(v, Lifetimes), "use Lifetimes(...)"),
     "issuer": (
         lambda v: v is None or (isinstance(v, str) and bool(v)),
         "use the text of the claim iss, such as 'https://login.example.com', or None",

@@ -24,7 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from asgi_sessions._model.lifetimes import Terms
-from asgi_sessions._model.row import Row
+from asgi_sessions._model.row import COLUMNS
 
 Condition = ColumnElement[bool]
 
@@ -112,7 +112,8 @@ class Clauses:
         self._alike = terms.persistent == terms.browser
         self.table = table
         c = self.c = table.c
-        self.rows: Select[Any] = select(*(c[name] for name in Row._fields))
+        columns: list[Any] = [*(c[name] for name in COLUMNS), null().label("data")]
+        self.rows: Select[Any] = select(*columns)
         #: Those of people, in the order of their sids: by the index of people. MariaDB would else
         #: go along the primary key to have them in order, if it takes them for many.
         self.theirs = self.by_person(self.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from asgi_sessions._model.row import Row
 
 from .clauses import Clauses, Condition, values
 from .connection import RowConnection
+from .data import Data
 
 #: Rows that a statement marks as expired at most.
 AT_ONCE = 128
@@ -27,10 +28,14 @@ class Ends:
         sql: what is said of the table.
         terms: when a row's time is up.
         channel: where ends are told to other processes, in the same statement; None for nowhere.
+        data: what ends with its session; None where sessions have no data.
     """
 
-    def __init__(self, sql: Clauses, terms: Terms, channel: str | None = None) -> None:
+    def __init__(
+        self, sql: Clauses, terms: Terms, channel: str | None = None, data: Data | None = None
+    ) -> None:
         self._sql = sql
+        self._data = data
         self._terms = terms
         self._channel = channel
         self._deadlines: dict[int, ColumnElement[Any]] = {}
@@ -48,6 +53,31 @@ class Ends:
         """End the rows that fulfil a condition, which has to say that they live, unless they are
         locked and known to; those that ended now.
         """
+        work = self._end(connection, key, condition, given, reason=reason, now=now)
+        return await self._with_data(connection, work)
+
+    async def _with_data(
+        self, connection: RowConnection, ending: Coroutine[Any, Any, list[Row]]
+    ) -> list[Row]:
+        """End rows, and remove what is kept beside them, all of it or nothing."""
+        if self._data is None:
+            return await ending
+        async with connection.transaction():
+            rows = await ending
+            if rows:
+                await self._data.remove(connection, [row.id for row in rows])
+        return rows
+
+    async def _end(
+        self,
+        connection: RowConnection,
+        key: Hashable,
+        condition: Condition,
+        given: Mapping[str, Any],
+        *,
+        reason: str,
+        now: datetime,
+    ) -> list[Row]:
         written = {**given, **self._sql.at(now), **values(ended_at=now, end_reason=reason)}
         if self._channel is not None:
             return await connection.select(
@@ -109,7 +139,7 @@ class Ends:
         ended: list[Row] = []
         async with connection.transaction():
             for some in (over[i : i + AT_ONCE] for i in range(0, len(over), AT_ONCE)):
-                ended += await self._expire(connection, some, now)
+                ended += await self._with_data(connection, self._expire(connection, some, now))
         return ended
 
     def _telling(self, condition: Condition, channel: str | None) -> ClauseElement:

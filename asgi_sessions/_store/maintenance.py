@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, bindparam, delete, func, not_, or_, select
@@ -20,6 +21,7 @@ from asgi_sessions._model.tokens import new_sid
 
 from .clauses import LIMIT, Clauses, Condition, values
 from .connection import RowConnection
+from .data import Data
 from .ending import Ends
 
 #: Rows a batch may have at most: a statement with many parameters takes its time to be made.
@@ -104,9 +106,13 @@ class Maintenance:
         engines: where the database is reached.
         sql: what is said of the table.
         ends: how rows end.
+        data: what is removed with rows; None where sessions have no data.
     """
 
-    def __init__(self, engines: Engines, sql: Clauses, ends: Ends) -> None:
+    def __init__(
+        self, engines: Engines, sql: Clauses, ends: Ends, data: Data | None = None
+    ) -> None:
+        self._data = data
         self._write, self._query = engines.bulk, engines.query
         self._sql = sql
         self._ends = ends
@@ -145,12 +151,22 @@ class Maintenance:
             if not ids:
                 return 0
             mine = connection.driver.among(c.id, ids)
+            if self._data is not None:  # of those that an app's own statement has ended
+                await self._data.remove(connection, ids)
             return await connection.execute(
                 ("delete", mine.shape),
                 lambda: delete(sql.table).where(mine.match()),
                 mine.values,
             )
 
+        count: int = await self._write(work)
+        return count
+
+    async def forget_visitors(self, limit: int, *, now: datetime) -> int:
+        """Remove so many visitors whose time is up; how many."""
+        if self._data is None:
+            return 0
+        work = partial(self._data.forget_visitors, limit=limit, now=now)
         count: int = await self._write(work)
         return count
 

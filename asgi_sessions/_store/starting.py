@@ -13,10 +13,11 @@ from sqlalchemy import ScalarSelect, bindparam, delete, func, select
 from sqlalchemy.sql import ClauseElement
 
 from asgi_sessions._database.statement import padded
-from asgi_sessions._model.row import Row
+from asgi_sessions._model.row import COLUMNS, Row
 
 from .clauses import LIMIT, Clauses, Condition, values
 from .connection import RowConnection
+from .data import Data, Owner, TakeOver
 from .ending import Ends
 
 
@@ -31,6 +32,8 @@ class Start:
         now: when it was asked for.
         shared: the row and the keys to write in their place if the person has as many sessions of
             origin ``scope`` as they may: those of the row that their other devices share.
+        source: whose data the session takes over, if it is a new one.
+        had: what those were; None if nothing was there.
         ended: the rows that it has ended so far. Kept here, so that they are told of even if what
             comes after is tried again.
     """
@@ -40,17 +43,21 @@ class Start:
     replaces: str | None
     now: datetime
     shared: tuple[dict[str, Any], Sequence[bytes]] | None = None
+    source: Owner | None = None
+    had: dict[str, Any] | None = None
     ended: list[Row] = field(default_factory=list)
 
 
 class Inserted(NamedTuple):
-    """The row that a device has now, its own or one that was there, the rows that ended, and
-    whether so many are over the cap that their end is left to whoever asked for it.
+    """The row that a device has now, its own or one that was there, the rows that ended, whether
+    so many are over the cap that their end is left to whoever asked for it, and the data of whom
+    it has taken them from.
     """
 
     row: Row
     ended: list[Row]
     crowded: bool
+    had: dict[str, Any] | None
 
 
 #: Live rows over the cap that are ended with a start at most; more are left to `Bulk`.
@@ -58,10 +65,10 @@ ROOM = 128
 #: People of whom one statement asks how many rows they have.
 _PEOPLE = 8
 
-Owner = tuple[str, str]
+Account = tuple[str, str]
 
 #: The values of a row in the order of `Row`.
-_in_order = itemgetter(*Row._fields)
+_in_order = itemgetter(*COLUMNS)
 
 
 class Starts:
@@ -73,9 +80,18 @@ class Starts:
         cap: live rows of origin ``login`` that a person may have in an app; None for any number.
         scope_cap: those of origin ``scope``. Processes that start some at the same moment do not
             see one another's, and may pass it by those.
+        data: what sessions take over from whom; None where they have no data.
     """
 
-    def __init__(self, sql: Clauses, ends: Ends, cap: int | None, scope_cap: int | None) -> None:
+    def __init__(
+        self,
+        sql: Clauses,
+        ends: Ends,
+        cap: int | None,
+        scope_cap: int | None,
+        data: Data | None = None,
+    ) -> None:
+        self._data = data
         self._sql = sql
         self._ends = ends
         self._cap = cap
@@ -95,6 +111,7 @@ class Starts:
             if beyond := await self._beyond(connection, scope, theirs, now):
                 theirs |= await self._share(connection, beyond, ended, now)
             rows = [_started(job, theirs) for job in jobs]
+            await self._take_over(connection, jobs, rows, now)
             replaced = [job.replaces for job in jobs if job.replaces is not None]
             ended += await self._ends.end_these(connection, replaced, reason="replaced", now=now)
             new = [row for row, job in zip(rows, jobs, strict=True) if not job.keys]
@@ -108,7 +125,7 @@ class Starts:
                 crowded |= more
             _assign(jobs, rows, ended)
         return [
-            Inserted(row, job.ended, _owner(row) in crowded)
+            Inserted(row, job.ended, _owner(row) in crowded, job.had)
             for row, job in zip(rows, jobs, strict=True)
         ]
 
@@ -117,6 +134,21 @@ class Starts:
         a device may have its row already.
         """
         await connection.insert(connection.driver.insertion(self._sql.table, rows))
+
+    async def _take_over(
+        self, connection: RowConnection, jobs: Sequence[Start], rows: Sequence[Row], now: datetime
+    ) -> None:
+        """Before what is replaced ends, and its data with it."""
+        taking = [
+            (job, TakeOver(job.source, row.id))
+            for job, row in zip(jobs, rows, strict=True)
+            if job.source is not None and _is(job, row)
+        ]
+        if self._data is None or not taking:
+            return
+        had = await self._data.take_over(connection, [one for _, one in taking], now)
+        for job, one in taking:
+            job.had = had.get(one.sid)
 
     async def _by_device(
         self, connection: RowConnection, jobs: Sequence[Start], ended: list[Row], now: datetime
@@ -188,7 +220,7 @@ class Starts:
         *,
         spared: Sequence[Row],
         now: datetime,
-    ) -> tuple[list[Row], set[Owner]]:
+    ) -> tuple[list[Row], set[Account]]:
         """End what people have too many of: the least recently seen. Their rows are locked, so
         that two who count at the same moment do not both end one.
 
@@ -201,7 +233,7 @@ class Starts:
         Returns:
             The rows that ended, and those who have too many to end them here.
         """
-        crowded: set[Owner] = set()
+        crowded: set[Account] = set()
         if self._cap is None or not new:
             return [], crowded
         kept = {row.id for row in spared}
@@ -220,14 +252,14 @@ class Starts:
     async def _count(
         self,
         connection: RowConnection,
-        owners: Sequence[Owner],
+        owners: Sequence[Account],
         kind: Condition,
         most: int,
         now: datetime,
-    ) -> dict[Owner, int]:
+    ) -> dict[Account, int]:
         """How many live rows of a kind each of these has, counted up to so many."""
         sql, c = self._sql, self._sql.c
-        counts: dict[Owner, int] = {}
+        counts: dict[Account, int] = {}
 
         def one(number: int) -> ScalarSelect[int]:
             person = bindparam(f"p_person_{number}", type_=c.person_id.type)
@@ -251,7 +283,7 @@ class Starts:
             counts |= zip(asked, numbers, strict=True)
         return counts
 
-    async def _lock(self, connection: RowConnection, owner: Owner, now: datetime) -> list[Row]:
+    async def _lock(self, connection: RowConnection, owner: Account, now: datetime) -> list[Row]:
         """Live rows of somebody in an app, all of them unless they are many."""
         sql = self._sql
         return await connection.select(
@@ -274,7 +306,7 @@ def _all(one: Callable[[int], ScalarSelect[int]], size: int) -> ClauseElement:
     return select(*columns)
 
 
-def _owner(row: Row) -> Owner:
+def _owner(row: Row) -> Account:
     return row.person_id, row.app_id
 
 
@@ -289,7 +321,7 @@ def _of(job: Start, theirs: Mapping[bytes, Row]) -> Row | None:
 
 def _started(job: Start, theirs: Mapping[bytes, Row]) -> Row:
     if not job.keys:
-        return Row._make(_in_order(job.row))
+        return Row._make((*_in_order(job.row), None))
     row = _of(job, theirs)
     if row is None:  # started and ended by others in between, twice
         raise LookupError("the row of a device was there, and was gone")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import MetaData, Select, Update, bindparam, select, update
 
+from asgi_sessions._database.drivers.base import InClause
 from asgi_sessions._database.engines import Engines
 from asgi_sessions._database.joined import JoinedEngines
 from asgi_sessions._database.pools.app_connection import Joined
@@ -23,13 +24,15 @@ from asgi_sessions._database.pools.base import Source
 from asgi_sessions._database.statement import Record, Statement
 from asgi_sessions._errors import ConfigurationError, SessionsError
 from asgi_sessions._model.decisions import Cutoff
-from asgi_sessions._model.lifetimes import Terms
+from asgi_sessions._model.lifetimes import Lifetimes, Terms
 from asgi_sessions._model.row import Row
+from asgi_sessions._model.session_data import SessionData, Visitor
 
 from .bulk_ending import Bulk
 from .clauses import LIMIT, Clauses, Condition, values
 from .connection import RowConnection
 from .cutoffs import Cutoffs, in_app
+from .data import Data, Edit, Owner, Save
 from .ending import Ends
 from .listener import Listener
 from .maintenance import Maintenance, in_batches
@@ -71,6 +74,12 @@ class Finding(NamedTuple):
     keys: tuple[bytes, ...] = ()
 
 
+class _Visit(NamedTuple):
+    """What is asked about a visitor."""
+
+    sid: str
+
+
 class Known(NamedTuple):
     """What is known about them: the row that their token names, the row of origin ``scope`` that
     their device uses, and the cut-offs that hold in the app.
@@ -93,6 +102,7 @@ class Store:
         scope_cap: those of origin ``scope``; devices beyond them share one more.
         notify: whether other processes are told when rows end.
         timeout: seconds that anything may take.
+        data: the options of data, and the lifetimes of visitors; None where sessions have no data.
     """
 
     def __init__(
@@ -105,25 +115,32 @@ class Store:
         *,
         notify: bool = False,
         timeout: float = 5.0,
+        data: tuple[SessionData, Lifetimes] | None = None,
     ) -> None:
         self.metadata = MetaData()
         self.table = sessions_table(table_name, self.metadata)
         self._sql = Clauses(self.table, terms)
+        self.data = None if data is None else Data(self._sql, self.metadata, table_name, *data)
         #: At most 52 bytes of the 63 that PostgreSQL takes.
         self._channel = f"{self.table.name}_ended"
-        self._ends = Ends(self._sql, terms, self._channel if notify else None)
+        self._ends = Ends(self._sql, terms, self._channel if notify else None, self.data)
         self._cap = cap
-        self._starts = Starts(self._sql, self._ends, cap, scope_cap)
+        self._starts = Starts(self._sql, self._ends, cap, scope_cap, self.data)
         self.engines = engines = Engines(
             source,
-            {"look-up": self._look_up, "start": self._starts.run, "touch": self._touch},
+            {
+                "look-up": self._look_up,
+                "start": self._starts.run,
+                "touch": self._touch,
+                **({} if self.data is None else {"save": self.data.change}),
+            },
             explain=self._explain,
             connection=RowConnection,
             timeout=timeout,
         )
         self._write, self._query = engines.write, engines.query
         #: Many rows at a time, for `purge` and for operators.
-        self.maintenance = Maintenance(engines, self._sql, self._ends)
+        self.maintenance = Maintenance(engines, self._sql, self._ends, self.data)
         #: Many rows of one person.
         self.bulk = Bulk(engines, self._sql, self._ends)
         self._cutoffs_table = cutoffs_table(table_name, self.metadata)
@@ -202,28 +219,36 @@ class Store:
             found.update((sid, (bytes(digest), binding)) for sid, digest, binding in records)
         return found
 
+    def visitor(self, sid: str) -> Awaitable[Visitor | None]:
+        """The visitor of this sid, a dead one too."""
+        return self.engines.here.lookups.submit("look-up", _Visit(sid))
+
     def find(self, finding: Finding) -> Awaitable[Known]:
         """What is known about a person who has brought no cookie."""
         return self.engines.here.lookups.submit("look-up", finding)
 
     async def _look_up(
-        self, connection: RowConnection, jobs: list[str | Finding]
-    ) -> Sequence[Row | Known | None]:
+        self, connection: RowConnection, jobs: list[str | Finding | _Visit]
+    ) -> Sequence[Row | Known | Visitor | None]:
         """Answer what many requests have asked for, in one SELECT for each kind of key."""
         c, among = self.table.c, connection.driver.among
-        found: dict[str | bytes, Row] = {}
+        found: dict[object, Any] = {}
         sids = {job for job in jobs if type(job) is str}
         findings: list[Finding] = []
         if len(sids) < len(jobs):
             findings = [job for job in jobs if type(job) is Finding]
             sids.update(finding.sid for finding in findings if finding.sid is not None)
+            visits = {job.sid for job in jobs if type(job) is _Visit}
+            if visits and self.data is not None:
+                visitors = await self.data.visitors_of(connection, visits)
+                found = {_Visit(sid): visitor for sid, visitor in visitors.items()}
         if sids:
-            for row in await connection.among(self._sql, among(c.id, sids)):
+            for row in await self._load(connection, among(c.id, sids)):
                 found[row.id] = row
         if not findings:
-            return [found.get(job) for job in jobs]  # type: ignore[arg-type]  # they are sids
+            return [found.get(job) for job in jobs]
         if devices := {key for finding in findings for key in finding.keys}:
-            for row in await connection.among(self._sql, among(c.live_device_key, devices)):
+            for row in await self._load(connection, among(c.live_device_key, devices)):
                 found[row.live_device_key or b""] = row
         cutoffs = await self.cutoffs.of(connection, {finding.person_id for finding in findings})
 
@@ -233,7 +258,14 @@ class Store:
             theirs = cutoffs.get(finding.person_id, ())
             return Known(named, device, in_app(theirs, finding.app_id))
 
-        return [found.get(job) if isinstance(job, str) else known(job) for job in jobs]
+        return [known(job) if type(job) is Finding else found.get(job) for job in jobs]
+
+    def _load(self, connection: RowConnection, mine: InClause) -> Awaitable[list[Row]]:
+        """The rows in which a unique column is one of these, with the data that they may have."""
+        if (data := self.data) is None:
+            return connection.among(self._sql, mine)
+        key = ("with data", mine.shape)
+        return connection.rows(key, lambda: mine.pick(data.rows), mine.values, many=mine.many)
 
     async def by_device(
         self, keys: Sequence[bytes], *, live: datetime | None = None, origin: str | None = None
@@ -299,12 +331,19 @@ class Store:
 
     # --- writes -------------------------------------------------------------------------------
 
-    async def insert(self, row: dict[str, Any], *, replaces: str | None, now: datetime) -> Inserted:
+    async def insert(
+        self,
+        row: dict[str, Any],
+        *,
+        replaces: str | None,
+        now: datetime,
+        source: Owner | None = None,
+    ) -> Inserted:
         """A new row of origin ``login``, and the rows that it ended: the one it replaces, and
-        those over the cap. All of it or nothing.
+        those over the cap; and the data that it took over. All of it or nothing.
         """
         inserted: Inserted = await self.engines.here.writes.submit(
-            "start", Start(row, (), replaces, now)
+            "start", Start(row, (), replaces, now, source=source)
         )
         return inserted
 
@@ -316,12 +355,13 @@ class Store:
         shared_keys: Sequence[bytes],
         *,
         now: datetime,
+        source: Owner | None = None,
     ) -> Inserted:
         """The one live row of origin ``scope`` that this device has: a new one, or the one that
         another request or process was first to make; and the rows that it ended. Where the person
         has as many as they may, the row that their other devices share.
         """
-        start = Start(row, keys, None, now, (shared, shared_keys))
+        start = Start(row, keys, None, now, (shared, shared_keys), source)
         inserted: Inserted = await self.engines.here.writes.submit("start", start)
         return inserted
 
@@ -493,7 +533,26 @@ class Store:
             removed = await in_batches(remove, batch_size, aim=aim)
             forget = partial(self.cutoffs.forget, before=now - KEEP_CUTOFFS)
             await in_batches(forget, batch_size, aim=aim)
+            forget = partial(self.maintenance.forget_visitors, now=now)
+            await in_batches(forget, batch_size, aim=aim)
         return removed
+
+    # --- data ---------------------------------------------------------------------------------
+
+    def change(self, job: Save | Edit) -> Awaitable[Any]:
+        """Change the data of a session or a visitor; the answer as `Save` and `Edit` say."""
+        return self.engines.here.saves.submit("save", job)
+
+    async def insert_visitor(self, visitor: Visitor) -> None:
+        """Write the row of a new visitor."""
+        assert self.data is not None  # noqa: S101 -- for the type checker
+        await self._write(partial(self.data.insert_visitor, visitor=visitor))
+
+    async def rename_visitor(self, old: Owner, new: Owner) -> bool:
+        """Give a visitor another sid and secret; False if there is no such visitor any more."""
+        assert self.data is not None  # noqa: S101 -- for the type checker
+        renamed: bool = await self._write(partial(self.data.rename_visitor, old=old, new=new))
+        return renamed
 
     # --- other processes ----------------------------------------------------------------------
 

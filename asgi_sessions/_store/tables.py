@@ -19,6 +19,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
+from asgi_sessions._database.statement import JSONText
 from asgi_sessions._model.changeset import (
     ASSURANCE_LENGTH,
     BINDING_BYTES,
@@ -48,6 +49,14 @@ def _text(length: int) -> TypeEngine[str]:
     )
 
 
+def _sid() -> TypeEngine[str]:
+    return String(SID_LENGTH).with_variant(_SID, "mysql", "mariadb")
+
+
+def _digest() -> TypeEngine[bytes]:
+    return LargeBinary(DIGEST_BYTES).with_variant(mysql.BINARY(DIGEST_BYTES), "mysql", "mariadb")
+
+
 _MOMENT = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
@@ -55,14 +64,14 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
     """The table of sessions under the given name, which may name its schema: ``auth.sessions``."""
     schema, _, name = name.rpartition(".")
     moment = _MOMENT
-    digest = LargeBinary(DIGEST_BYTES).with_variant(mysql.BINARY(DIGEST_BYTES), "mysql", "mariadb")
+    digest = _digest()
     binding = LargeBinary(BINDING_BYTES).with_variant(
         mysql.VARBINARY(BINDING_BYTES), "mysql", "mariadb"
     )
     return Table(
         name,
         metadata,
-        Column("id", String(SID_LENGTH).with_variant(_SID, "mysql", "mariadb"), primary_key=True),
+        Column("id", _sid(), primary_key=True),
         Column("person_id", _text(ID_LENGTH), nullable=False),
         Column("app_id", _text(ID_LENGTH), nullable=False),
         Column("auth_provider", _text(ID_LENGTH)),
@@ -112,12 +121,48 @@ def cutoffs_table(name: str, metadata: MetaData) -> Table:
         # Empty for all apps.
         Column("app_id", _text(ID_LENGTH), primary_key=True),
         Column("cut_at", _MOMENT),
-        Column("spared_sid", String(SID_LENGTH).with_variant(_SID, "mysql", "mariadb")),
+        Column("spared_sid", _sid()),
         # The latest proof of the person that was dated ahead of the clock.
         Column("proved_at", _MOMENT),
         Column("readmitted_at", _MOMENT),
         Column("changed_at", _MOMENT, nullable=False),
         Index(f"ix_{name}_cutoffs", "changed_at"),
+        schema=schema or None,
+        mysql_engine="InnoDB",
+        mariadb_engine="InnoDB",
+    )
+
+
+def data_table(name: str, metadata: MetaData) -> Table:
+    """The table of data beside the table of sessions of that name: a row for a session that has
+    some, until it ends.
+    """
+    schema, _, name = name.rpartition(".")
+    return Table(
+        f"{name}_data",
+        metadata,
+        Column("id", _sid(), primary_key=True),
+        Column("data", JSONText(), nullable=False),
+        schema=schema or None,
+        mysql_engine="InnoDB",
+        mariadb_engine="InnoDB",
+    )
+
+
+def visitors_table(name: str, metadata: MetaData) -> Table:
+    """The table of visitors beside the table of sessions of that name: who has data without a
+    login. They are removed by the ids, which begin with the time, so that no other index is
+    written.
+    """
+    schema, _, name = name.rpartition(".")
+    return Table(
+        f"{name}_visitors",
+        metadata,
+        Column("id", _sid(), primary_key=True),
+        Column("secret_hash", _digest(), nullable=False),
+        Column("started_at", _MOMENT, nullable=False),
+        Column("last_seen_at", _MOMENT, nullable=False),
+        Column("data", JSONText(), nullable=False),
         schema=schema or None,
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from asyncio.tasks import _unregister_task
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from threading import Thread, main_thread
@@ -66,6 +66,10 @@ class AiosqliteDriver(Driver):
 
     def insert_once(self, table: Table) -> Insert:
         return sqlite.insert(table).on_conflict_do_nothing()
+
+    def upsert(self, table: Table, rows: Select[Any], changes: Mapping[str, Any]) -> Insert:
+        new = sqlite.insert(table).from_select([*table.c], rows)
+        return new.on_conflict_do_update(index_elements=[*table.primary_key], set_=changes)
 
     async def columns(self, raw: Raw, table: Table) -> list[Found]:
         asked = 'SELECT name, type, "notnull" AND dflt_value IS NULL FROM pragma_table_info(?, ?)'
@@ -215,6 +219,8 @@ def _holds(declared: str) -> frozenset[type]:
             return frozenset({str, bytes, datetime})
         if not name or "BLOB" in name:
             return frozenset({str, bytes, datetime, bool, int})
+        if name in {"JSON", "JSONB"}:
+            return frozenset({dict})
     return frozenset({bytes, datetime, bool, int})  # "1" becomes 1
 
 

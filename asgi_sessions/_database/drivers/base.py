@@ -19,7 +19,9 @@ from sqlalchemy import (
     Integer,
     Select,
     Table,
+    Text,
     bindparam,
+    func,
     literal_column,
     select,
     true,
@@ -84,6 +86,20 @@ class Insertion(NamedTuple):
     shape: Hashable
     make: Callable[[], Insert]
     values: Sequence[Mapping[str, Any]]
+
+
+class Merge(NamedTuple):
+    """How some keys of a JSON object are written and others removed, on the server.
+
+    Attributes:
+        shape: what tells one expression from another.
+        make: of the column, the object as it is then.
+        values: the values of its parameters.
+    """
+
+    shape: Hashable
+    make: Callable[[ColumnElement[Any]], ColumnElement[Any]]
+    values: Mapping[str, Any]
 
 
 class Found(NamedTuple):
@@ -188,6 +204,42 @@ class Driver(ABC):
     @abstractmethod
     def insert_once(self, table: Table) -> Insert:
         """An INSERT that does nothing where a unique column is taken."""
+
+    @abstractmethod
+    def upsert(self, table: Table, rows: Select[Any], changes: Mapping[str, Any]) -> Insert:
+        """An INSERT of some rows, in the order of the table's columns, that changes those that are
+        there.
+        """
+
+    def merge(self, written: Mapping[str, str], removed: Sequence[str]) -> Merge:
+        """Change keys of a JSON object, whatever the others are by then.
+
+        Args:
+            written: by the key, the JSON text of its value.
+            removed: the keys to be removed.
+        """
+        gone = padded([_path(key) for key in removed]) if removed else []
+        paths = padded([*map(_path, written)]) if written else []
+        texts = padded([*written.values()]) if written else []
+        names = {"gone": gone, "path": paths, "text": texts}
+
+        def each(name: str) -> list[ColumnElement[Any]]:
+            return [bindparam(f"p_{name}_{i}", type_=Text()) for i in range(len(names[name]))]
+
+        def make(column: ColumnElement[Any]) -> ColumnElement[Any]:
+            if gone:
+                column = func.json_remove(column, *each("gone"))
+            if paths:
+                pairs = zip(each("path"), map(self.json_of, each("text")), strict=True)
+                column = func.json_set(column, *chain.from_iterable(pairs))
+            return column
+
+        given = {f"p_{name}_{i}": one for name, all_ in names.items() for i, one in enumerate(all_)}
+        return Merge((len(gone), len(paths)), make, given)
+
+    def json_of(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
+        """A JSON text as a value of the database's."""
+        return func.json(text)
 
     @abstractmethod
     def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
@@ -319,6 +371,11 @@ class Driver(ABC):
     async def discard(self, raw: Raw) -> None:
         """Close a connection that no pool takes back, and that may not answer any more."""
         self.abandon(raw)
+
+
+def _path(key: str) -> str:
+    """Where a key of an object is, in SQL; a key has neither `"` nor a backslash."""
+    return f'$."{key}"'
 
 
 @cache  # one entry for each power of two

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -35,6 +35,7 @@ _HOLDS: dict[str, type] = {
     "blob": bytes,
     "datetime(6)": datetime,
     "int": int,
+    "json": dict,
     "longblob": bytes,
     "longtext": str,
     "mediumblob": bytes,
@@ -173,6 +174,13 @@ class MySQLDriver(Driver):
         column = next(iter(table.primary_key))
         return mysql.insert(table).on_duplicate_key_update({column.name: column})
 
+    def upsert(self, table: Table, rows: Select[Any], changes: Mapping[str, Any]) -> Insert:
+        new = mysql.insert(table).from_select([*table.c], rows)
+        return new.on_duplicate_key_update(dict(changes))
+
+    def json_of(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
+        return func.json_extract(text, literal_column("'$'"))  # MariaDB knows no CAST for it
+
     def is_transient(self, error: Exception) -> bool:
         # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (a certification conflict of Galera, too);
         # ER_CHECKREAD: innodb_snapshot_isolation, the default since MariaDB 11.6;
@@ -201,7 +209,8 @@ def _found(row: Record) -> Found:
     return Found(
         name,
         shown,
-        frozenset({kind} if kind else ()),
+        # JSON, as MariaDB shows it.
+        frozenset(({kind} if kind else set()) | ({dict} if word == "longtext" else set())),
         int(length) if kind in {bytes, str} and length else None,
         collation,
         null == "NO" and default is None and not extra,

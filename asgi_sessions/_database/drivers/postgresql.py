@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from json import dumps
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -29,7 +30,7 @@ from sqlalchemy.engine import Dialect
 from asgi_sessions._database.statement import packing
 from asgi_sessions._errors import ConfigurationError
 
-from .base import Driver, Found, InClause, Raw
+from .base import Driver, Found, InClause, Merge, Raw
 
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
@@ -43,6 +44,8 @@ _HOLDS: dict[str, type] = {
     "bytea": bytes,
     "int4": int,
     "int8": int,
+    "json": dict,
+    "jsonb": dict,
     "text": str,
     "timestamptz": datetime,
     "varchar": str,
@@ -172,6 +175,22 @@ class PostgreSQLDriver(Driver):
 
     def insert_once(self, table: Table) -> Insert:
         return postgresql.insert(table).on_conflict_do_nothing()
+
+    def upsert(self, table: Table, rows: Select[Any], changes: Mapping[str, Any]) -> Insert:
+        new = postgresql.insert(table).from_select([*table.c], rows)
+        return new.on_conflict_do_update(index_elements=[*table.primary_key], set_=changes)
+
+    def merge(self, written: Mapping[str, str], removed: Sequence[str]) -> Merge:
+        def make(column: ColumnElement[Any]) -> ColumnElement[Any]:
+            gone = bindparam("p_gone", type_=postgresql.ARRAY(Text))
+            new = self.json_of(bindparam("p_object", type_=Text()))
+            return column.op("-")(gone).op("||")(new)
+
+        pairs = (f"{dumps(key, ensure_ascii=False)}:{text}" for key, text in written.items())
+        return Merge((), make, {"p_gone": [*removed], "p_object": f"{{{','.join(pairs)}}}"})
+
+    def json_of(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
+        return cast(text, postgresql.JSONB)
 
     async def columns(self, raw: Raw, table: Table) -> list[Found]:
         name = self.dialect.identifier_preparer.format_table(table)

@@ -1,0 +1,314 @@
+"""The data of a session: a dict of JSON values, what may be in it, and what has changed. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from json import JSONEncoder, loads
+from typing import Any, Final, NamedTuple, Self
+
+from asgi_sessions._errors import ConfigurationError, InvalidSession
+
+from .lifetimes import Lifetimes
+from .starlette_cookie import StarletteCookie
+
+#: Characters of a key at most.
+KEY_LENGTH = 128
+#: The text of an empty dict.
+EMPTY = "{}"
+
+# They stand in paths of SQL, where some databases read a backslash as the beginning of an escape.
+_NOT_IN_KEYS = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_MANY_DIGITS = re.compile(r"\d{19}")
+#: Whole numbers that every database gives back as they were.
+_WHOLE = range(-(2**63), 2**63)
+
+#: JSON as it is compared and stored.
+encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class _Missing(Enum):
+    MISSING = "missing"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+#: For ``expected=`` of `DataMethods.replace`: that there is no such key.
+MISSING: Final = _Missing.MISSING
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionData:
+    """What ``Sessions(data=...)`` takes: ``request.session``, kept in the database.
+
+    Args:
+        max_bytes: of the JSON text of one session's data, in UTF-8.
+        carry: the keys that a visitor's data keep at a login; None for all of them.
+        starlette_cookie: the cookie of Starlette's `SessionMiddleware` that the app had before:
+            where there are no data yet, those of the cookie are taken over, once.
+
+    Raises:
+        ConfigurationError: if an argument cannot be one.
+    """
+
+    max_bytes: int = 16_384
+    carry: Sequence[str] | None = None
+    starlette_cookie: StarletteCookie | None = None
+
+    def __post_init__(self) -> None:
+        size: object = self.max_bytes
+        if type(size) is not int or size < len(EMPTY):
+            raise ConfigurationError(
+                f"SessionData(max_bytes={self.max_bytes!r}): use a number of bytes, 2 and more"
+            )
+        carry: object = self.carry
+        if carry is not None and (
+            isinstance(carry, str)
+            or not isinstance(carry, Sequence)
+            or not all(isinstance(key, str) for key in carry)
+        ):
+            raise ConfigurationError(
+                f"SessionData(carry={self.carry!r}): use a list of keys, or None for all"
+            )
+        cookie: object = self.starlette_cookie
+        if cookie is not None and not isinstance(cookie, StarletteCookie):
+            raise ConfigurationError(
+                "SessionData(starlette_cookie=...): use StarletteCookie(secret_key=...), or None"
+            )
+
+    def kept(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What is left of a visitor's data after a login."""
+        return {k: v for k, v in data.items() if self.carry is None or k in self.carry}
+
+
+class Changes(NamedTuple):
+    """What to write: the JSON texts of some keys, and the keys that are gone."""
+
+    written: dict[str, str]
+    removed: list[str]
+
+
+class Visitor(NamedTuple):
+    """The row of somebody who has data without a login."""
+
+    id: str
+    secret_hash: bytes
+    started_at: datetime
+    last_seen_at: datetime
+    data: str
+
+    def __repr__(self) -> str:
+        """Without the hash and the data."""
+        return f"Visitor(id={self.id!r})"
+
+    def live(self, now: datetime, lifetimes: Lifetimes) -> bool:
+        """Whether it still counts."""
+        return (
+            now - self.started_at < lifetimes.absolute and now - self.last_seen_at < lifetimes.idle
+        )
+
+
+class SessionDict(dict[str, Any]):
+    """``request.session``: a dict of JSON values.
+
+    It has the methods and attributes that Starlette's has. What is changed inside of a value counts
+    as well: at the end the whole is compared with what was loaded.
+
+    Attributes:
+        accessed: whether `mark_accessed` was called, as ``request.session`` does.
+        modified: whether a key was assigned or removed.
+    """
+
+    accessed: bool = False
+    modified: bool = False
+    _regenerate: Callable[[], Awaitable[object]] | None = None
+
+    def __repr__(self) -> str:
+        """Without what is in it: nothing of it reaches a log."""
+        return f"<session data, {len(self)} keys>"
+
+    def mark_accessed(self) -> None:
+        """Note that it was used."""
+        self.accessed = True
+
+    def mark_modified(self) -> None:
+        """Note that it was changed. It is compared in any case."""
+        self.accessed = self.modified = True
+
+    async def regenerate_id(self) -> None:
+        """A new sid and secret for a visitor, the old ones dead at once; for a login, a new secret
+        (`Sessions.rotate_session`). Nothing for somebody who has no row yet.
+
+        Raises:
+            ConfigurationError: if the response has begun.
+            SessionsUnavailable: if the database does not answer.
+        """
+        if self._regenerate is not None:
+            await self._regenerate()
+
+    def __setitem__(self, key: str, value: object) -> None:
+        """As dict.
+
+        Raises:
+            TypeError: for a value that is no JSON, or a key that is no text.
+            ValueError: for a key or a value that some database would not give back.
+        """
+        check(key, value)
+        self.mark_modified()
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        """As dict."""
+        super().__delitem__(key)
+        self.mark_modified()
+
+    def clear(self) -> None:
+        """As dict."""
+        self.mark_modified()
+        super().clear()
+
+    def pop(self, key: str, *default: Any) -> Any:  # noqa: ANN401 -- as dict
+        """As dict."""
+        if key in self:
+            self.mark_modified()
+        return super().pop(key, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        """As dict."""
+        item = super().popitem()
+        self.mark_modified()
+        return item
+
+    def setdefault(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 -- as dict
+        """As dict; raises as an assignment does."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others: Any, **more: Any) -> None:  # noqa: ANN401 -- as dict
+        """As dict; raises as an assignment does, and changes nothing then."""
+        new = dict(*others, **more)
+        for key, value in new.items():
+            check(key, value)
+        self.mark_modified()
+        super().update(new)
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]  # noqa: ANN401 -- as dict
+        """As dict; raises as an assignment does."""
+        self.update(other)
+        return self
+
+
+def check(key: object, value: object) -> str:
+    """See to it that every database takes a key with its value and gives them back; the JSON text
+    of the value.
+
+    Raises:
+        TypeError: for a value that is no JSON, or a key that is no text.
+        ValueError: for a key or a value that some database would not give back.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"a key of session data must be text, not {type(key).__name__}")
+    if not 0 < len(key) <= KEY_LENGTH or _NOT_IN_KEYS.search(key) or not _is_text(key):
+        raise ValueError(
+            f"the key {key!r} of session data: use 1 to {KEY_LENGTH} characters, without control "
+            'characters, " and \\'
+        )
+    try:
+        text = encode(value)
+    except TypeError:
+        raise TypeError(
+            f"session[{key!r}] is no JSON: use text, numbers, True, False, None, lists and dicts"
+        ) from None
+    except (ValueError, RecursionError):
+        raise ValueError(
+            f"session[{key!r}] holds a number that is none (nan, inf), or itself"
+        ) from None
+    if _NUL.search(text) or not _is_text(text):
+        raise ValueError(f"session[{key!r}] holds text that no database takes: NUL, or half a pair")
+    if _MANY_DIGITS.search(text) and not all(n in _WHOLE for n in _whole_numbers(value)):
+        raise ValueError(f"session[{key!r}] holds a whole number of more than 64 bits")
+    return text
+
+
+def decode(text: str | None) -> dict[str, Any]:
+    """The data of a text; none of None."""
+    data: dict[str, Any] = {} if text is None else loads(text)
+    return data
+
+
+def changes(before: str, data: Mapping[str, Any], max_bytes: int) -> Changes | None:
+    """What has changed since `before`, the text of `encode`; None if nothing has.
+
+    Raises:
+        InvalidSession: if it is more than so many bytes.
+        TypeError: as `check`, for what was changed inside of a value.
+        ValueError: as `check`.
+    """
+    if not data and before == EMPTY:
+        return None
+    try:
+        after = encode(data)
+    except (TypeError, ValueError, RecursionError):
+        after = None  # `check` says where
+    if after == before:
+        return None
+    old = loads(before)
+    texts = {key: check(key, value) for key, value in data.items()}
+    written = {k: text for k, text in texts.items() if k not in old or encode(old[k]) != text}
+    removed = [key for key in old if key not in data]
+    if not written and not removed:
+        return None  # it is in another order
+    if written:
+        limit(data, max_bytes)
+    return Changes(written, removed)
+
+
+def limit(data: Mapping[str, Any], max_bytes: int) -> None:
+    """Refuse data that are too large.
+
+    Raises:
+        InvalidSession: for such.
+    """
+    size = len(encode(data).encode())
+    if size > max_bytes:
+        raise InvalidSession(
+            {"data": [f"{size} bytes of JSON; SessionData(max_bytes={max_bytes}) allows no more"]}
+        )
+
+
+def is_blank(data: Mapping[str, Any]) -> bool:
+    """Whether data are nothing to keep for somebody who has no row: flash messages that have been
+    looked for leave an empty list.
+    """
+    return all(value in ([], {}) for value in data.values())
+
+
+def document(written: Mapping[str, str]) -> str:
+    """The JSON text of an object, from the texts of its values."""
+    return "{" + ",".join(f"{encode(key)}:{text}" for key, text in written.items()) + "}"
+
+
+def _whole_numbers(value: object) -> Iterable[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _whole_numbers(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _whole_numbers(one)
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

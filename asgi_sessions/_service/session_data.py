@@ -1,0 +1,131 @@
+"""The steps of session data: visitors come, data are saved, changed, given back."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from asgi_sessions._errors import SessionsError
+from asgi_sessions._model.session_data import Changes, SessionData, Visitor
+from asgi_sessions._model.tokens import Presented, Token, digest, new_secret, new_sid
+from asgi_sessions._store.data import GONE, Edit, Owner, Save
+from asgi_sessions._store.store import Store
+
+from .background import BackgroundTasks
+from .events import Events
+from .options import Settings
+
+
+class DataSteps:
+    """Carries out what happens to data.
+
+    Args:
+        settings: the options.
+        store: the tables.
+        events: where it is told that something was not saved.
+        background: what runs beside requests.
+        random: returns so many random bytes.
+
+    Attributes:
+        options: of the data.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        events: Events,
+        background: BackgroundTasks,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.options = settings.session_data or SessionData()
+        self._lifetimes = settings.visitor_lifetimes
+        self._now = settings.now
+        self.events = events
+        self._store = store
+        self._background = background
+        self._random = random
+
+    # --- visitors -----------------------------------------------------------------------------
+
+    async def visitor(self, cookies: Iterable[Presented]) -> Visitor | None:
+        """The live visitor of these cookies, if there is one."""
+        for presented in cookies:
+            visitor = await self._store.visitor(presented.sid)
+            if (
+                visitor is not None
+                and hmac.compare_digest(visitor.secret_hash, presented.digest)
+                and visitor.live(self._now(), self._lifetimes)
+            ):
+                return visitor
+        return None
+
+    async def welcome(self, data: str) -> tuple[Visitor, Token]:
+        """A new visitor with these data, and the token of the cookie."""
+        now = self._now()
+        token = self._token(now)
+        visitor = Visitor(token.sid, digest(token.secret), now, now, data)
+        await self._store.insert_visitor(visitor)
+        return visitor, token
+
+    async def rename(self, visitor: Visitor) -> tuple[Visitor, Token] | None:
+        """Another sid and secret for a visitor; None if there is no such visitor any more."""
+        token = self._token(visitor.started_at)  # by which it is found when its time is up
+        renamed = visitor._replace(id=token.sid, secret_hash=digest(token.secret))
+        old, new = owner_of(visitor), owner_of(renamed)
+        return (renamed, token) if await self._store.rename_visitor(old, new) else None
+
+    async def give_back(self, visitor: Visitor) -> None:
+        """Undo that a login has taken over the data of a visitor: it was not delivered."""
+        try:
+            await self._store.insert_visitor(visitor)
+        except SessionsError as error:
+            self.events.data_lost(f"a login was not delivered, and then: {error}")
+
+    def touch(self, visitor: Visitor, interval: timedelta) -> None:
+        """Note that a visitor was there, unless that was done a short while ago. Nobody waits."""
+        if self._now() - visitor.last_seen_at >= interval:
+            self._background.run(self._note(visitor))
+
+    async def _note(self, visitor: Visitor) -> None:
+        try:
+            await self.save(owner_of(visitor), Changes({}, []))
+        except SessionsError as error:
+            self.events.touch_failed(error)
+
+    def _token(self, started_at: datetime) -> Token:
+        return Token(new_sid(started_at, self._random), new_secret(self._random))
+
+    # --- data ---------------------------------------------------------------------------------
+
+    async def save(self, owner: Owner, changes: Changes) -> bool:
+        """Write changes; False if the session has ended, whose data have gone with it.
+
+        Raises:
+            SessionsUnavailable: if the database does not answer.
+        """
+        if await self._store.change(Save(owner, changes, self._now())) is GONE:
+            self.events.data_dropped()
+            return False
+        return True
+
+    async def edit(
+        self, owner: Owner, apply: Callable[[dict[str, Any]], tuple[Changes, Any]]
+    ) -> Any:  # noqa: ANN401 -- whatever `apply` says
+        """Change what is there; the answer of `apply`, or `GONE`.
+
+        Raises:
+            Exception: what `apply` raises.
+            SessionsUnavailable: if the database does not answer.
+        """
+        answer = await self._store.change(Edit(owner, apply, self._now()))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def owner_of(visitor: Visitor) -> Owner:
+    """By what the data of a visitor are found."""
+    return Owner(visitor.id, visitor.secret_hash)

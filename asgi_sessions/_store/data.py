@@ -1,0 +1,380 @@
+"""The tables of data: what sessions and visitors keep. Keys are merged on the server, as long as
+their owner lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import MetaData, Select, Text, Update, bindparam, delete, select, update
+from sqlalchemy.sql import ClauseElement
+
+from asgi_sessions._model.lifetimes import Lifetimes
+from asgi_sessions._model.row import Row
+from asgi_sessions._model.session_data import (
+    Changes,
+    SessionData,
+    Visitor,
+    decode,
+    document,
+    encode,
+)
+from asgi_sessions._model.tokens import new_sid
+
+from .clauses import LIMIT, Clauses, Condition, equals, param, values
+from .connection import RowConnection
+from .tables import data_table, visitors_table
+
+
+class Owner(NamedTuple):
+    """Whose data: those of a session, or of a visitor, who is known by a secret as well."""
+
+    sid: str
+    secret_hash: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Without the hash."""
+        return f"Owner(sid={self.sid!r})"
+
+
+class _Gone(Enum):
+    GONE = "gone"
+
+
+#: The answer to a change of data whose owner has ended.
+GONE: Final = _Gone.GONE
+
+
+class Save(NamedTuple):
+    """Changes to be written. The answer is True, or `GONE`."""
+
+    owner: Owner
+    changes: Changes
+    now: datetime
+
+
+class Edit(NamedTuple):
+    """Changes that depend on what is there. `apply` makes them, and the answer, from the data as
+    they are; the error that it raises is the answer as well. `GONE` if the owner has ended.
+    """
+
+    owner: Owner
+    apply: Callable[[dict[str, Any]], tuple[Changes, Any]]
+    now: datetime
+
+
+class TakeOver(NamedTuple):
+    """Where a login takes its data from: a visitor, or the session of the same person that it
+    replaces.
+    """
+
+    source: Owner
+    sid: str
+
+
+class Data:
+    """Reads and writes data.
+
+    Args:
+        sql: what is said of the table of sessions.
+        metadata: of the tables.
+        name: of the table of sessions.
+        options: which keys a login keeps.
+        lifetimes: of visitors.
+    """
+
+    def __init__(
+        self,
+        sql: Clauses,
+        metadata: MetaData,
+        name: str,
+        options: SessionData,
+        lifetimes: Lifetimes,
+    ) -> None:
+        self._sql = sql
+        self._options = options
+        self._lifetimes = lifetimes
+        self.table = data_table(name, metadata)
+        self.visitors = visitors_table(name, metadata)
+        #: The rows of sessions with their data.
+        self.rows: Select[Any] = sql.rows.with_only_columns(
+            *[*sql.rows.selected_columns][:-1], self.table.c.data
+        ).outerjoin_from(sql.table, self.table, sql.c.id == self.table.c.id)
+        c = self.visitors.c
+        self._visitors = select(*(c[name] for name in Visitor._fields))
+        self._alive: Condition = (c.last_seen_at > bindparam("p_idle", type_=c.started_at.type)) & (
+            c.started_at > bindparam("p_born", type_=c.started_at.type)
+        )
+
+    def _at(self, now: datetime) -> dict[str, Any]:
+        """The values of `_alive` at a moment."""
+        lifetimes = self._lifetimes
+        return {"p_idle": lifetimes.idle_since(now), "p_born": lifetimes.too_old_since(now)}
+
+    # --- reads --------------------------------------------------------------------------------
+
+    async def visitors_of(
+        self, connection: RowConnection, sids: Collection[str]
+    ) -> dict[str, Visitor]:
+        """The visitors of these sids, dead ones too."""
+        mine = connection.driver.among(self.visitors.c.id, sids)
+        records = await connection.gather(
+            ("visitors", mine.shape),
+            lambda: mine.pick(self._visitors),
+            mine.values,
+            many=mine.many,
+        )
+        return {record[0]: Visitor(*record) for record in records}
+
+    # --- changes ------------------------------------------------------------------------------
+
+    async def change(self, connection: RowConnection, jobs: list[Save | Edit]) -> list[Any]:
+        """Make changes: a single one in one statement; several, and those that depend on what is
+        there, in one transaction that locks their owners, all in the same order.
+        """
+        if len(jobs) == 1 and isinstance(jobs[0], Save):
+            return [await self._save(connection, jobs[0])]
+        now = max(job.now for job in jobs)
+        async with connection.transaction():
+            if connection.driver.serial:
+                # First a write: SQLite refuses one after a read if others wrote in between.
+                await connection.execute("hold data", self._hold, {})
+            owners = {job.owner for job in jobs}
+            edited = {job.owner for job in jobs if isinstance(job, Edit)}
+            there = await self._lock(connection, owners, edited, now)
+            answers = [_change(job, there) for job in jobs]
+            await self._write(
+                connection,
+                [
+                    (job.owner, changes)
+                    for job, (_, changes) in zip(jobs, answers, strict=True)
+                    if changes is not None
+                ],
+                now,
+            )
+        return [answer for answer, _ in answers]
+
+    async def _save(self, connection: RowConnection, job: Save) -> object:
+        statement = self._merge(connection, job.owner, job.changes, job.now)
+        if await connection.execute(*statement):
+            return True
+        # MySQL does not count a row that stays as it was.
+        there = await self._lock(connection, {job.owner}, (), job.now)
+        return True if there else GONE
+
+    def _hold(self) -> Update:
+        c = self.table.c
+        return update(self.table).where(c.id == "").values(id=c.id)
+
+    async def _lock(
+        self,
+        connection: RowConnection,
+        owners: Collection[Owner],
+        edited: Collection[Owner],
+        now: datetime,
+    ) -> dict[Owner, dict[str, Any]]:
+        """Lock those of these who live; with the data of those that are to be edited."""
+        sql, c = self._sql, self._sql.c
+        there: dict[Owner, dict[str, Any]] = {}
+        if sids := {owner.sid for owner in owners if owner.secret_hash is None}:
+            mine = connection.driver.among(c.id, sids)
+            # An end waits, and removes what has been written; a use of the session is not noted.
+            live = await connection.ids(
+                ("lock for data", mine.shape),
+                lambda: (
+                    sql.ids.where(mine.match(), sql.live)
+                    .order_by(c.id)
+                    .with_for_update(key_share=True)
+                ),
+                {**mine.values, **sql.at(now)},
+            )
+            there = {Owner(sid): {} for sid in live}
+            if wanted := [owner.sid for owner in edited if owner in there]:
+                # In a statement of its own: one that has waited for a lock sees other tables as
+                # they were before.
+                for sid, text in await self._read(connection, wanted):
+                    there[Owner(sid)] = decode(text)
+        if sids := {owner.sid for owner in owners if owner.secret_hash is not None}:
+            rows = await self._lock_visitors(connection, sids, now)
+            there |= {Owner(row.id, row.secret_hash): decode(row.data) for row in rows}
+        return there
+
+    async def _read(self, connection: RowConnection, sids: Sequence[str]) -> list[Any]:
+        mine = connection.driver.among(self.table.c.id, sids)
+        return await connection.records(
+            ("data", mine.shape),
+            lambda: select(self.table.c.id, self.table.c.data).where(mine.match()),
+            mine.values,
+        )
+
+    async def _lock_visitors(
+        self, connection: RowConnection, sids: Collection[str], now: datetime
+    ) -> list[Visitor]:
+        c = self.visitors.c
+        mine = connection.driver.among(c.id, sids)
+        records = await connection.records(
+            ("lock visitors", mine.shape),
+            lambda: (
+                self._visitors.where(mine.match(), self._alive).order_by(c.id).with_for_update()
+            ),
+            {**mine.values, **self._at(now)},
+        )
+        return [Visitor(*record) for record in records]
+
+    async def _write(
+        self, connection: RowConnection, changes: Sequence[tuple[Owner, Changes]], now: datetime
+    ) -> None:
+        statements = [self._merge(connection, owner, new, now) for owner, new in changes]
+        for key, alike in groupby(statements, key=lambda statement: statement[0]):
+            (_, make, given), *others = alike
+            await connection.execute_each(key, make, [given, *(one[2] for one in others)])
+
+    def _merge(
+        self, connection: RowConnection, owner: Owner, changes: Changes, now: datetime
+    ) -> tuple[Any, Callable[[], ClauseElement], Mapping[str, Any]]:
+        """The statement that writes some changes: its key, what makes it, its values."""
+        driver, (written, removed) = connection.driver, changes
+        merge = driver.merge(written, removed)
+        given = {**merge.values, **values(id=owner.sid)}
+        if owner.secret_hash is not None:
+            c = self.visitors.c
+            return (
+                ("save of visitor", merge.shape),
+                lambda: (
+                    update(self.visitors)
+                    .where(
+                        equals(self.visitors, "id"),
+                        equals(self.visitors, "secret_hash"),
+                        self._alive,
+                    )
+                    .values(
+                        data=merge.make(c.data),
+                        last_seen_at=bindparam("p_now", type_=c.last_seen_at.type),
+                    )
+                ),
+                {**given, **self._at(now), **values(secret_hash=owner.secret_hash, now=now)},
+            )
+        sql = self._sql
+
+        def make() -> ClauseElement:
+            new = driver.json_of(bindparam("p_document", type_=Text()))
+            guarded = select(sql.c.id, new).where(sql.sid, sql.live)
+            return driver.upsert(
+                self.table,
+                guarded.with_for_update(key_share=True),
+                {"data": merge.make(self.table.c.data)},
+            )
+
+        return (
+            ("save", merge.shape),
+            make,
+            {**given, **sql.at(now), "p_document": document(written)},
+        )
+
+    # --- visitors -----------------------------------------------------------------------------
+
+    async def insert_visitor(self, connection: RowConnection, visitor: Visitor) -> None:
+        """Write the row of a new visitor; nothing if it is there."""
+        await connection.insert(connection.driver.insertion(self.visitors, [visitor._asdict()]))
+
+    async def rename_visitor(self, connection: RowConnection, old: Owner, new: Owner) -> bool:
+        """Give a visitor another sid and secret; False if there is no such visitor any more."""
+        table, c = self.visitors, self.visitors.c
+        new_id = bindparam("p_new_id", type_=c.id.type)
+        new_hash = bindparam("p_new_hash", type_=c.secret_hash.type)
+        count = await connection.execute(
+            "rename visitor",
+            lambda: (
+                update(table)
+                .where(equals(table, "id"), equals(table, "secret_hash"))
+                .values(id=new_id, secret_hash=new_hash)
+            ),
+            {
+                **values(id=old.sid, secret_hash=old.secret_hash),
+                "p_new_id": new.sid,
+                "p_new_hash": new.secret_hash,
+            },
+        )
+        return bool(count)
+
+    # --- starts and ends of sessions ----------------------------------------------------------
+
+    async def take_over(
+        self, connection: RowConnection, jobs: Sequence[TakeOver], now: datetime
+    ) -> dict[str, dict[str, Any]]:
+        """Give new sessions the data of visitors, who are no longer then, or of the sessions that
+        they replace; by the new sids, what each source had.
+        """
+        sources = {job.source for job in jobs}
+        had = await self._lock(connection, sources, sources, now)
+        taken = [job for job in jobs if job.source in had]
+        kept = [(job.sid, self._options.kept(had[job.source])) for job in taken]
+        new = [{"id": sid, "data": encode(data)} for sid, data in kept if data]
+        if new:
+            await connection.insert(connection.driver.insertion(self.table, new))
+        if gone := [job.source.sid for job in taken if job.source.secret_hash is not None]:
+            mine = connection.driver.among(self.visitors.c.id, gone)
+            await connection.execute(
+                ("remove visitors", mine.shape),
+                lambda: delete(self.visitors).where(mine.match()),
+                mine.values,
+            )
+        return {job.sid: had[job.source] for job in taken}
+
+    def shown(self, row: Row, had: Mapping[str, Any] | None) -> Row:
+        """A new row with the data that it has taken over, as a look-up would show it."""
+        kept = self._options.kept(had or {})
+        return row._replace(data=encode(kept)) if kept else row
+
+    async def remove(self, connection: RowConnection, sids: Sequence[str]) -> None:
+        """Remove the data of sessions that have ended, in the transaction that ends them."""
+        mine = connection.driver.among(self.table.c.id, sids)
+        await connection.execute(
+            ("remove data", mine.shape),
+            lambda: delete(self.table).where(mine.match()),
+            mine.values,
+        )
+
+    async def forget_visitors(self, connection: RowConnection, limit: int, *, now: datetime) -> int:
+        """Remove so many visitors whose time is up; how many. By their ids, which begin with the
+        moment at which they came: what is merely idle is removed when it is that old.
+        """
+        c = self.visitors.c
+        before = new_sid(self._lifetimes.too_old_since(now), bytes)
+        ids = await connection.ids(
+            "old visitors",
+            lambda: (
+                select(c.id).where(c.id < param(self.visitors, "id")).order_by(c.id).limit(LIMIT)
+            ),
+            {"p_id": before, "p_limit": limit},
+        )
+        if not ids:
+            return 0
+        mine = connection.driver.among(c.id, ids)
+        return await connection.execute(
+            ("remove visitors", mine.shape),
+            lambda: delete(self.visitors).where(mine.match()),
+            mine.values,
+        )
+
+
+def _change(job: Save | Edit, there: Mapping[Owner, dict[str, Any]]) -> tuple[Any, Changes | None]:
+    """The answer to a job, and what to write; and as it is then, for the jobs that follow."""
+    data = there.get(job.owner)
+    if data is None:
+        return GONE, None
+    if isinstance(job, Save):
+        answer, new = True, job.changes
+    else:
+        try:
+            new, answer = job.apply(dict(data))
+        except (TypeError, ValueError) as error:
+            return error, None
+    for key in new.removed:
+        data.pop(key, None)
+    data.update(decode(document(new.written)))
+    return answer, new if new.written or new.removed else None
