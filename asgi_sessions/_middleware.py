@@ -171,7 +171,7 @@ class SessionMiddleware:
                         return answers.unavailable(scope, send, error)
                 if context.tells:
                     if (
-                        context.token is not None
+                        (context.token or context.visitor) is not None
                         and self._settings.cookie.secure
                         and drops_secure_cookies(scope)
                     ):

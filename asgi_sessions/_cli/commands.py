@@ -21,6 +21,7 @@ from databases import DatabaseURL
 from asgi_sessions._errors import SessionsError, SessionsUnavailable
 from asgi_sessions._model.lifetimes import AAL1, LONGEST_LIFETIME, Lifetimes
 from asgi_sessions._model.session import Session
+from asgi_sessions._model.session_data import decode
 from asgi_sessions._model.tokens import SID_PATTERN
 from asgi_sessions._service.options import system_clock
 from asgi_sessions._sessions import ALL_APPS, Sessions, SQLDialect
@@ -106,6 +107,7 @@ class Target:
         work: Callable[[Sessions], Awaitable[T]],
         *,
         make: bool = False,
+        data: bool | None = None,
         idle: timedelta | None = None,
         keep_ended: timedelta = timedelta(days=90),
     ) -> T:
@@ -114,10 +116,12 @@ class Target:
         Args:
             work: what.
             make: the database may be a file that is not there yet.
+            data: whether sessions have data; None to look whether there is a table of them.
             idle: instead of that of the app.
             keep_ended: for how long.
         """
-        sessions = Sessions(
+        make_sessions = partial(
+            Sessions,
             self.database_url,
             secret_key=_any_key(),
             table_name=self.table,
@@ -133,7 +137,10 @@ class Target:
             raise Unreachable(f"there is no file {file}")
 
         async def connected() -> T:
-            async with sessions:
+            async with make_sessions(data=data is not False) as sessions:
+                if data is not None or await sessions._core.store.keeps_data():
+                    return await work(sessions)
+            async with make_sessions() as sessions:
                 return await work(sessions)
 
         try:
@@ -164,6 +171,9 @@ table = setting(
     envvar="ASGI_SESSIONS_TABLE",
     default="sessions",
     help="The table, with its schema before a dot if it has one.",
+)
+with_data = click.option(
+    "--data", is_flag=True, help="With the tables of an app that has Sessions(data=...)."
 )
 yes = click.option("--yes", is_flag=True, help="Do not ask.")
 pause = click.option(
@@ -241,10 +251,11 @@ def cli() -> None:
 
 
 @cli.command("create-tables")
+@with_data
 @on_database
-def create_tables(target: Target) -> None:
-    """Make the table and its indexes where they are missing."""
-    target.run(Sessions.create_tables, make=True)
+def create_tables(target: Target, *, data: bool) -> None:
+    """Make the tables and their indexes where they are missing."""
+    target.run(Sessions.create_tables, make=True, data=data)
     target.view.answer(f"{target} is there", table=target.table)
 
 
@@ -253,10 +264,12 @@ def create_tables(target: Target) -> None:
     "--dialect", required=True, type=click.Choice(get_args(SQLDialect)), help="Whose SQL."
 )
 @table
+@with_data
 @as_json
-def ddl(dialect: SQLDialect, table: str, *, as_json: bool) -> None:
-    """Print the SQL that makes the table; no database is asked."""
-    statements = Sessions("sqlite:///unused", secret_key=_any_key(), table_name=table).ddl(dialect)
+def ddl(dialect: SQLDialect, table: str, *, data: bool, as_json: bool) -> None:
+    """Print the SQL that makes the tables; no database is asked."""
+    sessions = Sessions("sqlite:///unused", secret_key=_any_key(), table_name=table, data=data)
+    statements = sessions.ddl(dialect)
     view = View(as_json=as_json, now=system_clock())
     view.answer(statements.rstrip(), dialect=dialect, table=table, ddl=statements)
 
@@ -292,13 +305,20 @@ def list_(
 
 @cli.command("show")
 @click.argument("sid")
+@click.option("--data", is_flag=True, help="The data of the session, too, which may be private.")
 @on_database
-def show(target: Target, sid: str) -> None:
-    """Show all that is known of a session."""
-    session = target.run(lambda sessions: sessions.get_by_id(sid))
+def show(target: Target, sid: str, *, data: bool) -> None:
+    """Show all that is known of a session; of its data, only on request."""
+
+    async def work(sessions: Sessions) -> tuple[Session | None, str | None]:
+        session = await sessions.get_by_id(sid)
+        row = None if session is None else await sessions._core.store.by_sid(session.id)
+        return session, None if row is None else row.data
+
+    session, text = target.run(work)
     if session is None:
         raise NoSuchSession(f"there is no session {sid} in {target}")
-    target.view.session(session)
+    target.view.session(session, {"data": decode(text)} if data else {})
 
 
 @cli.command("end")

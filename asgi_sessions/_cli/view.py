@@ -151,13 +151,16 @@ class View:
             session=self._facts(session),
         )
 
-    def session(self, session: Session) -> None:
-        """All that is known of one."""
+    def session(self, session: Session, more: Mapping[str, Any]) -> None:
+        """All that is known of one, and more beside it."""
+        facts = {**self._facts(session), **more}
         if self._json:
-            self._print_json({"session": self._facts(session)})
+            self._print_json({"session": facts})
             return
         grid = Table.grid(padding=(0, 2))
-        for name, value in self._facts(session).items():
+        for name, value in facts.items():
+            if isinstance(value, dict):
+                value = json.dumps(value, ensure_ascii=False)  # noqa: PLW2901 -- as it is shown
             shown = {None: "", True: "yes", False: "no"}.get(value, value)
             grid.add_row(Text(name, style="dim"), printable(str(shown)))
         self._out.print(grid)

@@ -96,12 +96,12 @@ class RequestData:
 
     def _current(self, scope: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the app has made of it: Litestar's `set_session` and `clear_session` put something
-        else in its place.
+        else in its place. A dict of another kind is that of another layer, which keeps it itself.
         """
         current: object = scope.get("session")
-        if current is self.dict:
-            return self.dict
-        return current if isinstance(current, Mapping) else {}
+        if type(current) is dict:
+            return current
+        return {} if current is None or isinstance(current, type) else self.dict
 
     # --- saving -------------------------------------------------------------------------------
 
@@ -282,6 +282,12 @@ class DataLayer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         context: RequestContext = scope[self._key]
+        if isinstance(scope.get("session"), dict):
+            raise ConfigurationError(
+                "another layer in front of SessionMiddleware has put its own session into the "
+                "scope: take that layer out (Starlette's own SessionMiddleware, for instance), or "
+                "leave Sessions(data=True) out"
+            )
         data = context.data = RequestData(self._steps, context)
         try:
             await data.load(scope)

@@ -164,8 +164,7 @@ class Maintenance:
 
     async def forget_visitors(self, limit: int, *, now: datetime) -> int:
         """Remove so many visitors whose time is up; how many."""
-        if self._data is None:
-            return 0
+        assert self._data is not None  # noqa: S101 -- for the type checker
         work = partial(self._data.forget_visitors, limit=limit, now=now)
         count: int = await self._write(work)
         return count

@@ -188,6 +188,15 @@ class Store:
 
         await self._write(work)
 
+    async def keeps_data(self) -> bool:
+        """Whether the database has a table of data."""
+
+        async def work(connection: RowConnection) -> bool:
+            return self.data is not None and bool(await connection.columns(self.data.table))
+
+        there: bool = await self._query(work)
+        return there
+
     async def _explain(self, connection: RowConnection, error: Exception) -> SessionsError | None:
         return await explained(connection, self.metadata.sorted_tables, error)
 
@@ -533,8 +542,9 @@ class Store:
             removed = await in_batches(remove, batch_size, aim=aim)
             forget = partial(self.cutoffs.forget, before=now - KEEP_CUTOFFS)
             await in_batches(forget, batch_size, aim=aim)
-            forget = partial(self.maintenance.forget_visitors, now=now)
-            await in_batches(forget, batch_size, aim=aim)
+            if self.data is not None:
+                forget = partial(self.maintenance.forget_visitors, now=now)
+                await in_batches(forget, batch_size, aim=aim)
         return removed
 
     # --- data ---------------------------------------------------------------------------------
