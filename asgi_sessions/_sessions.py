@@ -132,13 +132,13 @@ class Sessions:
         issuer: the one issuer (``iss``) whose subjects (``sub``) are the ids of people here.
         max_scope_sessions: live sessions of origin ``scope`` that a person may have in an app;
             devices beyond them share one more. None for any number.
+        connection_max_idle: how long a connection to a database server may rest before another is
+            opened in its place: firewalls and load balancers forget them without a word.
+            ``?pool_recycle=`` (seconds) of a URL may say less.
         data: True gives each session ``request.session``, a dict that is kept in the database, and
             visitors without a login as well; `SessionData` says how much, and what of a visitor's a
             login takes over. False leaves ``scope["session"]`` to others.
         visitor_lifetimes: how long the data of visitors are kept who do not log in.
-        connection_max_idle: how long a connection to a database server may rest before another is
-            opened in its place: firewalls and load balancers forget them without a word.
-            ``?pool_recycle=`` (seconds) of a URL may say less.
 
     Raises:
         ConfigurationError: for options that cannot work, all errors in one message.

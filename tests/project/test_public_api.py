@@ -37,6 +37,8 @@ NAMES = {
 #: What a handler of `on_event` is given, and a template of `Sessions.routes`.
 ADDED_NAMES = {"Incident", "SessionEvent", "DevicesPage"}
 NAMES |= {"ALL_APPS", "ANYBODY", "sign_out_of_scope"}
+#: DESIGN §14, and what it needs beside it.
+NAMES |= {"SessionData", "SessionDict", "DataMethods", "MISSING", "StarletteCookie"}
 
 REQUIRED = inspect.Parameter.empty
 #: DESIGN §7, in its order. The clock is the system's: a test of its own.
@@ -75,9 +77,11 @@ ADDED_OPTIONS = {
     "issuer": None,
     "max_scope_sessions": 50,
     "connection_max_idle": timedelta(minutes=4),
+    "data": False,
+    "visitor_lifetimes": Lifetimes(absolute=timedelta(days=14), idle=timedelta(days=3)),
 }
 
-PROPERTIES = {"database", "metadata", "table", "cookie_name"}
+PROPERTIES = {"database", "metadata", "table", "cookie_name", "data"}
 #: DESIGN §1 and §7.
 COROUTINES = {
     "insert": "(self, conn, person, *, connection=None)",

@@ -34,17 +34,20 @@ from asgi_sessions import (
     AAL2,
     Changeset,
     ConfigurationError,
+    DataMethods,
     DevicesPage,
     Incident,
     InvalidSession,
     Lifetimes,
     Person,
     Session,
+    SessionData,
     SessionEvent,
     SessionMiddleware,
     Sessions,
     SessionsError,
     SessionsUnavailable,
+    StarletteCookie,
     changeset,
     person_from_scope,
 )
@@ -131,7 +134,10 @@ everything = Sessions(
     notify=False,
     timeout=timedelta(seconds=1),
     connection_max_idle=timedelta(minutes=1),
+    data=SessionData(max_bytes=8192, carry=["cart"], starlette_cookie=StarletteCookie(KEY)),
+    visitor_lifetimes=AAL2,
 )
+assert_type(sessions.data, DataMethods)
 assert_type(sessions, Sessions)
 assert_type(sessions.database, Any)
 Sessions(create_async_engine("sqlite+aiosqlite:///app.db"), secret_key="...")
