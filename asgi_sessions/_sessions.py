@@ -376,7 +376,7 @@ class Sessions:
         core = await self._core_on(connection, context)
         identified = identify(person, core.settings)
         data = context.data
-        source = None if data is None else data.source(identified)
+        source = None if data is None else data.source(context.row, identified)
         started = await core.start(
             device_from_scope(scope_of(conn)),
             identified,
@@ -806,11 +806,11 @@ class Sessions:
             context.transaction = transaction
         return transaction.core
 
-    def _data_of(self, conn: Conn) -> tuple[Any, RequestData]:
+    def _data_of(self, conn: Conn) -> tuple[RequestContext, Any, RequestData]:
         context = self._context(conn)
         self._refuse_excluded(context)
         assert context.data is not None  # noqa: S101 -- for the type checker
-        return scope_of(conn), context.data
+        return context, scope_of(conn), context.data
 
     def _context(self, conn: Conn) -> RequestContext:
         context = scope_of(conn).get(self._key)

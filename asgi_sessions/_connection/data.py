@@ -12,15 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgi_sessions._errors import ConfigurationError, SessionsUnavailable
 from asgi_sessions._model.device import headers_of
 from asgi_sessions._model.person import Person
+from asgi_sessions._model.row import Row
 from asgi_sessions._model.session_data import (
-    EMPTY,
     MISSING,
     Changes,
     SessionDict,
+    Snapshot,
     Visitor,
-    changes,
     check,
-    decode,
     encode,
     is_blank,
     limit,
@@ -39,34 +38,35 @@ Change = Callable[[Any], tuple[Any, Any]]
 
 
 class RequestData:
-    """The data of one connection.
+    """The data of one connection. They do not hold its context, which holds them: that would be a
+    cycle for the garbage collector.
 
     Args:
         steps: what happens to data.
-        context: of the connection.
 
     Attributes:
         dict: what the app has as ``request.session``.
     """
 
-    def __init__(self, steps: DataSteps, context: RequestContext) -> None:
+    #: Whose the data are; None for somebody who has no row.
+    _owner: Owner | None = None
+    _visitor: Visitor | None = None
+    #: A visitor whose data a login of this request has taken over.
+    _taken: Visitor | None = None
+    #: What is in the database.
+    _before = Snapshot()
+
+    def __init__(self, steps: DataSteps) -> None:
         self._steps = steps
-        self._context = context
-        self._owner: Owner | None = None
-        self._visitor: Visitor | None = None
-        #: A visitor whose data a login of this request has taken over.
-        self._taken: Visitor | None = None
-        #: What is in the database, as `encode` writes it.
-        self._before = EMPTY
         self.dict = SessionDict()
 
-    async def load(self, scope: Scope) -> None:
+    async def load(self, context: RequestContext, scope: Scope) -> None:
         """Fill the dict.
 
         Raises:
             SessionsUnavailable: if the database does not answer.
         """
-        context, text = self._context, None
+        text = None
         if context.row is not None:
             self._owner, text = Owner(context.row.id), context.row.data
         elif context.visits:
@@ -75,14 +75,13 @@ class RequestData:
             if visitor is not None:
                 self._visitor, self._owner = visitor, owner_of(visitor)
                 text = visitor.data
-        if text is not None and text != EMPTY:
-            data = decode(text)
-            self._before = encode(data)
-            self.dict = SessionDict(data)
+        if text is not None:
+            self._before = Snapshot(text)
+            self.dict = SessionDict(self._before.data)
         elif self._steps.options.starlette_cookie is not None:
-            self._take_starlettes(scope)
+            self._take_starlettes(context, scope)
 
-    def _take_starlettes(self, scope: Scope) -> None:
+    def _take_starlettes(self, context: RequestContext, scope: Scope) -> None:
         cookie = self._steps.options.starlette_cookie
         assert cookie is not None  # noqa: S101 -- for the type checker
         sent = SimpleCookie()
@@ -92,7 +91,7 @@ class RequestData:
         data = cookie.read(sent[cookie.name].value) if cookie.name in sent else None
         if data is not None:
             self.dict = SessionDict(data)
-            self._context.carry((b"set-cookie", cookie.clearing()))
+            context.carry((b"set-cookie", cookie.clearing()))
 
     def _current(self, scope: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the app has made of it: Litestar's `set_session` and `clear_session` put something
@@ -105,30 +104,35 @@ class RequestData:
 
     # --- saving -------------------------------------------------------------------------------
 
-    async def save(self, scope: Mapping[str, Any]) -> bool:
-        """Write what has changed; whether it is written, or nothing had to be.
+    def changes(self, scope: Mapping[str, Any]) -> Changes | None:
+        """What has changed since it was loaded or saved; None if nothing has.
 
         Raises:
             InvalidSession: if there is too much.
-            SessionsUnavailable: if the database does not answer.
             TypeError: for what is no JSON.
         """
+        return self._before.changes(self._current(scope), self._steps.options.max_bytes)
+
+    async def save(
+        self, context: RequestContext, scope: Mapping[str, Any], changes: Changes
+    ) -> bool:
+        """Write what has changed; whether it is written, or nothing had to be.
+
+        Raises:
+            SessionsUnavailable: if the database does not answer.
+        """
         data = self._current(scope)
-        new = changes(self._before, data, self._steps.options.max_bytes)
-        if new is None:
-            return True
         after = encode(data)  # the app may go on while this waits
         if self._owner is None:
-            return is_blank(data) or await self._welcome(after)
-        if not await self._steps.save(self._owner, new):
+            return is_blank(data) or await self._welcome(context, after)
+        if not await self._steps.save(self._owner, changes):
             return False
-        self._before = after
-        self._context.private = True
+        self._before = Snapshot(after)
+        context.private = True
         return True
 
-    async def _welcome(self, data: str) -> bool:
+    async def _welcome(self, context: RequestContext, data: str) -> bool:
         """Somebody who had no row has data now."""
-        context = self._context
         if context.error is not None:
             why = "nobody knows whether there is a session, for the database did not answer"
         elif context.responding:
@@ -137,27 +141,28 @@ class RequestData:
             why = "the browser has the cookie of a session that is not in use here"
         else:
             visitor, token = await self._steps.welcome(data)
-            self._visitor, self._owner, self._before = visitor, owner_of(visitor), data
+            self._visitor, self._owner = visitor, owner_of(visitor)
+            self._before = Snapshot(data)
             context.visit(token)
             return True
         self._steps.events.data_lost(why)
         return False
 
-    async def finish(self, scope: Scope, interval: timedelta) -> None:
+    async def finish(self, context: RequestContext, scope: Scope, interval: timedelta) -> None:
         """At the end of the call: write what has changed since the response began, or note that
         the visitor was there.
         """
-        if self._context.responding:
-            before = self._before
-            await self.save(scope)
-            if self._visitor is not None and self._before == before and self._context.touches:
-                self._steps.touch(self._visitor, interval)
+        if not context.responding:
+            return
+        if (changes := self.changes(scope)) is not None:
+            await self.save(context, scope, changes)
+        elif self._visitor is not None and context.touches:
+            self._steps.touch(self._visitor, interval)
 
     # --- logins and logouts -------------------------------------------------------------------
 
-    def source(self, person: Person) -> Owner | None:
-        """Where a login of somebody takes its data from."""
-        row = self._context.row
+    def source(self, row: Row | None, person: Person) -> Owner | None:
+        """Where a login of somebody over a session, if there is one, takes its data from."""
         if row is not None and (row.person_id, row.app_id) != (person.id, person.app_id):
             return None
         return self._owner
@@ -165,7 +170,7 @@ class RequestData:
     def log_in(self, scope: Scope, started: Started, source: Owner | None) -> None:
         """Somebody has logged in: what they have now is theirs."""
         current, kept = dict(self._current(scope)), self._steps.options.kept
-        before = decode(self._before)
+        before = self._before.read()
         if source is None and self._owner is not None:
             current, before = {}, {}  # they were somebody else's
         self._replace(scope, kept(current), kept(before))
@@ -183,7 +188,7 @@ class RequestData:
         if self._taken is not None:
             await self._steps.give_back(self._taken)
 
-    async def regenerate(self) -> None:
+    async def regenerate(self, context: RequestContext) -> None:
         """Another sid and secret for a visitor.
 
         Raises:
@@ -191,7 +196,7 @@ class RequestData:
         """
         if self._visitor is None:
             return
-        if self._context.responding:
+        if context.responding:
             raise ConfigurationError(
                 "the response has begun, so its cookie could not be sent: call regenerate_id() "
                 "before the response (or the WebSocket's accept)"
@@ -200,12 +205,12 @@ class RequestData:
         if renamed is not None:
             self._visitor, token = renamed
             self._owner = owner_of(self._visitor)
-            self._context.visit(token)
+            context.visit(token)
 
     def _replace(self, scope: Scope, data: dict[str, Any], before: dict[str, Any]) -> None:
         dict.clear(self.dict)
         dict.update(self.dict, data)
-        self._before = encode(before)
+        self._before = Snapshot(encode(before))
         scope["session"] = self.dict
 
     # --- one key ------------------------------------------------------------------------------
@@ -221,7 +226,7 @@ class RequestData:
             ValueError: as for an assignment.
         """
         check(key, None)
-        current, before = self._current(scope), decode(self._before)
+        current, before = self._current(scope), self._before.read()
         here = current.get(key, MISSING)
         assigned = _text(here) != _text(before.get(key, MISSING))
         result = here
@@ -244,7 +249,7 @@ class RequestData:
                 self._steps.events.data_dropped()
                 return GONE
             _put(before, key, result)
-            self._before = encode(before)
+            self._before = Snapshot(encode(before))
         if isinstance(current, dict):
             _put(current, key, result)
         return answer
@@ -288,9 +293,9 @@ class DataLayer:
                 "scope: take that layer out (Starlette's own SessionMiddleware, for instance), or "
                 "leave Sessions(data=True) out"
             )
-        data = context.data = RequestData(self._steps, context)
+        data = context.data = RequestData(self._steps)
         try:
-            await data.load(scope)
+            await data.load(context, scope)
         except SessionsUnavailable as error:
             if self._refuses:
                 raise
@@ -301,7 +306,7 @@ class DataLayer:
             if context.row is not None:
                 await self._regenerate(scope)
             else:
-                await data.regenerate()
+                await data.regenerate(context)
 
         session._regenerate = regenerate  # noqa: SLF001 -- of this package
         failed = False
@@ -310,14 +315,14 @@ class DataLayer:
             nonlocal failed
             if message["type"] in _STARTS and not context.responding:
                 failed = message.get("status", 0) >= _SERVER_ERROR
-                if not failed:
-                    await data.save(scope)
+                if not failed and (changes := data.changes(scope)) is not None:
+                    await data.save(context, scope, changes)
             await send(message)
 
         try:
             await self._app(scope, receive, save_and_send)
             if not failed:
-                await data.finish(scope, self._touch_interval)
+                await data.finish(context, scope, self._touch_interval)
         finally:
             session._regenerate = None  # noqa: SLF001 -- else it would be a cycle
 
@@ -333,7 +338,9 @@ class DataMethods:
     `InvalidSession` if there is too much.
     """
 
-    def __init__(self, data_of: Callable[[Conn], tuple[Scope, RequestData]]) -> None:
+    def __init__(
+        self, data_of: Callable[[Conn], tuple[RequestContext, Scope, RequestData]]
+    ) -> None:
         self._of = data_of
 
     async def pop(self, conn: Conn, key: str, default: Any = None) -> Any:  # noqa: ANN401 -- JSON
@@ -405,11 +412,12 @@ class DataMethods:
 
     async def save(self, conn: Conn) -> bool:
         """Write what has changed, now: for WebSockets and streams. Whether it is written."""
-        scope, data = self._of(conn)
-        return await data.save(scope)
+        context, scope, data = self._of(conn)
+        changes = data.changes(scope)
+        return changes is None or await data.save(context, scope, changes)
 
     async def _change(self, conn: Conn, key: str, change: Change) -> Any:  # noqa: ANN401 -- JSON
-        scope, data = self._of(conn)
+        _, scope, data = self._of(conn)
         return await data.change(scope, key, change)
 
 

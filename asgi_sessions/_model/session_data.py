@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import marshal
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from json import JSONEncoder, loads
+from json import JSONDecoder, JSONEncoder
 from typing import Any, Final, NamedTuple, Self
 
 from asgi_sessions._errors import ConfigurationError, InvalidSession
@@ -17,8 +18,6 @@ from .starlette_cookie import StarletteCookie
 
 #: Characters of a key at most.
 KEY_LENGTH = 128
-#: The text of an empty dict.
-EMPTY = "{}"
 
 # They stand in paths of SQL, where some databases read a backslash as the beginning of an escape.
 _NOT_IN_KEYS = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
@@ -29,6 +28,7 @@ _WHOLE = range(-(2**63), 2**63)
 
 #: JSON as it is compared and stored.
 encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decode = JSONDecoder().decode
 
 
 class _Missing(Enum):
@@ -62,7 +62,7 @@ class SessionData:
 
     def __post_init__(self) -> None:
         size: object = self.max_bytes
-        if type(size) is not int or size < len(EMPTY):
+        if type(size) is not int or size < len("{}"):
             raise ConfigurationError(
                 f"SessionData(max_bytes={self.max_bytes!r}): use a number of bytes, 2 and more"
             )
@@ -238,35 +238,60 @@ def check(key: object, value: object) -> str:
 
 def decode(text: str | None) -> dict[str, Any]:
     """The data of a text; none of None."""
-    data: dict[str, Any] = {} if text is None else loads(text)
+    data: dict[str, Any] = {} if text is None else _decode(text)
     return data
 
 
-def changes(before: str, data: Mapping[str, Any], max_bytes: int) -> Changes | None:
-    """What has changed since `before`, the text of `encode`; None if nothing has.
+class Snapshot:
+    """The data as they are in the database, to be compared with what the app makes of them.
 
-    Raises:
-        InvalidSession: if it is more than so many bytes.
-        TypeError: as `check`, for what was changed inside of a value.
-        ValueError: as `check`.
+    Args:
+        text: their JSON text; None for none.
+
+    Attributes:
+        data: a dict of them, which may be changed.
     """
-    if not data and before == EMPTY:
-        return None
+
+    __slots__ = ("_mark", "_text", "data")
+
+    def __init__(self, text: str | None = None) -> None:
+        self._text = text
+        self.data = decode(text)
+        self._mark = _fingerprint(self.data)
+
+    def read(self) -> dict[str, Any]:
+        """Another dict of them."""
+        return decode(self._text)
+
+    def changes(self, data: Mapping[str, Any], max_bytes: int) -> Changes | None:
+        """What has changed; None if nothing has.
+
+        Raises:
+            InvalidSession: if it is more than so many bytes.
+            TypeError: as `check`, for what was changed inside of a value.
+            ValueError: as `check`.
+        """
+        if self._mark is not None and _fingerprint(data) == self._mark:
+            return None
+        old = self.read()
+        texts = {key: check(key, value) for key, value in data.items()}
+        written = {k: text for k, text in texts.items() if k not in old or encode(old[k]) != text}
+        removed = [key for key in old if key not in data]
+        if not written and not removed:
+            return None  # it is in another order
+        if written:
+            limit(data, max_bytes)
+        return Changes(written, removed)
+
+
+def _fingerprint(data: Mapping[str, Any]) -> bytes | None:
+    """What tells data from others, True from 1 as well, in a tenth of the time of JSON; None where
+    it cannot tell. In version 2, equal values give equal bytes.
+    """
     try:
-        after = encode(data)
-    except (TypeError, ValueError, RecursionError):
-        after = None  # `check` says where
-    if after == before:
+        return marshal.dumps([*data.items()], 2)
+    except ValueError:
         return None
-    old = loads(before)
-    texts = {key: check(key, value) for key, value in data.items()}
-    written = {k: text for k, text in texts.items() if k not in old or encode(old[k]) != text}
-    removed = [key for key in old if key not in data]
-    if not written and not removed:
-        return None  # it is in another order
-    if written:
-        limit(data, max_bytes)
-    return Changes(written, removed)
 
 
 def limit(data: Mapping[str, Any], max_bytes: int) -> None:

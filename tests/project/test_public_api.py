@@ -141,10 +141,6 @@ def members(thing: type) -> dict[str, Any]:
 # --- names ----------------------------------------------------------------------------------------
 
 
-def test_all_is_sorted() -> None:
-    assert asgi_sessions.__all__ == sorted(asgi_sessions.__all__)
-
-
 def test_all_lists_every_public_name_and_no_other() -> None:
     public = {
         name
