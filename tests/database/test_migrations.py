@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import uuid
@@ -19,6 +20,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 from sqlalchemy import (
     Column,
+    Connection,
     Engine,
     ForeignKey,
     Integer,
@@ -28,13 +30,17 @@ from sqlalchemy import (
     event,
     select,
 )
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from asgi_sessions import ConfigurationError, Sessions
+from tests.apps.fullstack import Account
+from tests.conftest import ENGINES, URLS, name_of
 from tests.support import KEY, Browser, make_app
-from tests.support.engines import own_database, sync_engine
+from tests.support.engines import EngineURL, app_engine, own_database, sync_engine
 from tests.support.repository import DOCS
 
 PAGE = DOCS / "databases.md"
+TEMPLATES = Path(alembic.__file__).parent / "templates"
 #: What Alembic's autogenerate can compare.
 COMPARE: dict[str, Any] = {"compare_type": True, "compare_server_default": True}
 
@@ -75,23 +81,35 @@ class App:
                 self.run(statement)
 
     def differences(self, metadata: MetaData, **options: Any) -> list[Any]:
-        """What autogenerate would change."""
         with self.engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts=COMPARE | options)
-            return list(compare_metadata(context, metadata))
+            return differences(connection, metadata, **options)
 
     def alembic(self, metadata: MetaData) -> Config:
-        """Set up as ``alembic init`` does."""
-        scripts = self.directory / "migrations"
-        (scripts / "versions").mkdir(parents=True)
-        (scripts / "env.py").write_text(ENVIRONMENT.format(options=COMPARE))
-        template = Path(alembic.__file__).parent / "templates" / "generic" / "script.py.mako"
-        (scripts / "script.py.mako").write_text(template.read_text())
-        attributes = {"engine": self.engine, "metadata": metadata}
-        config = Config(stdout=io.StringIO(), attributes=attributes)
-        config.set_main_option("script_location", str(scripts))
-        config.set_main_option("path_separator", "os")
+        config = alembic_in(self.directory, ENVIRONMENT.format(options=COMPARE), metadata)
+        config.attributes["engine"] = self.engine
         return config
+
+
+def differences(connection: Connection, /, metadata: MetaData, **options: Any) -> list[Any]:
+    """What autogenerate would change."""
+    context = MigrationContext.configure(connection, opts=COMPARE | options)
+    return list(compare_metadata(context, metadata))
+
+
+def alembic_in(
+    directory: Path, environment: str, metadata: MetaData | list[MetaData], *imports: str
+) -> Config:
+    """Set up as ``alembic init`` does, with this env.py and what the scripts import besides."""
+    scripts = directory / "migrations"
+    (scripts / "versions").mkdir(parents=True)
+    (scripts / "env.py").write_text(environment)
+    template = (TEMPLATES / "generic" / "script.py.mako").read_text()
+    more = "\n".join(["import sqlalchemy as sa", *imports])
+    (scripts / "script.py.mako").write_text(template.replace("import sqlalchemy as sa", more))
+    config = Config(stdout=io.StringIO(), attributes={"metadata": metadata})
+    config.set_main_option("script_location", str(scripts))
+    config.set_main_option("path_separator", "os")
+    return config
 
 
 def migrate(config: Config) -> str:
@@ -102,10 +120,10 @@ def migrate(config: Config) -> str:
     return Path(script.path).read_text()
 
 
-@pytest.fixture
-def app(database_url: str, tmp_path: Path) -> Iterator[App]:
+@pytest.fixture(params=URLS, ids=name_of)
+def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     """An app with an empty database."""
-    with own_database(database_url, tmp_path) as url:
+    with own_database(request.param, tmp_path) as url:
         engine = sync_engine(url)
         yield App(url, engine, tmp_path)
         engine.dispose()
@@ -200,6 +218,70 @@ async def test_a_table_of_an_older_version_is_brought_up_to_date_and_keeps_its_r
         (session,) = await sessions.list_sessions("ann")
         assert (session.sid, session.auth_provider) == (sid, None)
         await logs_in_and_out(sessions)
+
+
+def declarative(sessions: Sessions) -> tuple[MetaData, str]:
+    """Models of SQLAlchemy's ORM, one of which refers to sessions; what their types need."""
+
+    class Base(DeclarativeBase):
+        """The app's."""
+
+    for table in sessions.metadata.sorted_tables:
+        table.to_metadata(Base.metadata)
+
+    class Basket(Base):
+        """A row of the app's own."""
+
+        __tablename__ = "baskets"
+        number: Mapped[int] = mapped_column(primary_key=True)
+        sid: Mapped[str] = mapped_column(ForeignKey("sessions.id", ondelete="CASCADE"))
+
+    return Base.metadata, ""
+
+
+def sqlmodel(sessions: Sessions) -> tuple[list[MetaData], str]:
+    """Models of SQLModel beside the tables of sessions."""
+    return [Account.metadata, sessions.metadata], "import sqlmodel.sql.sqltypes"
+
+
+@pytest.mark.parametrize("models", [declarative, sqlmodel])
+@pytest.mark.parametrize(
+    "database",
+    # Migrations go around a pooler.
+    [url for url in ENGINES if "statement_cache_size" not in url],
+    ids=name_of,
+)
+async def test_the_async_env_py_of_alembic_migrates_by_the_driver_of_an_engine(
+    database: EngineURL, models: Any, tmp_path: Path
+) -> None:
+    with own_database(database, tmp_path) as url:
+        engine = app_engine(url, database.driver)
+        async with Sessions(engine, secret_key=KEY) as sessions:
+            metadata, imports = models(sessions)
+            environment = (TEMPLATES / "async" / "env.py").read_text()
+            mine = 'target_metadata = config.attributes["metadata"]'
+            environment = environment.replace("target_metadata = None", mine)
+            config = alembic_in(tmp_path, environment, metadata, imports)
+            place = engine.url.render_as_string(hide_password=False)
+            config.set_main_option("sqlalchemy.url", place)
+            # In a thread, as env.py brings an event loop of its own.
+            source = await asyncio.to_thread(migrate, config)
+            made = set(re.findall(r"op.create_table\('(\w+)'", source))
+            assert made > {"sessions", "sessions_cutoffs"}  # and the app's
+            await asyncio.to_thread(command.check, config)  # raises if anything is left to do
+            await sessions.create_tables()  # finds nothing to do
+            await asyncio.to_thread(command.check, config)
+            await logs_in_and_out(sessions)
+            await asyncio.to_thread(command.downgrade, config, "base")
+            await asyncio.to_thread(command.upgrade, config, "head")
+            await logs_in_and_out(sessions)
+
+            await asyncio.to_thread(command.downgrade, config, "base")
+            await sessions.create_tables()
+            async with engine.connect() as connection:
+                left = await connection.run_sync(differences, sessions.metadata)
+            assert left == []
+        await engine.dispose()
 
 
 async def test_autogenerate_is_clean_in_another_schema(app: App, tmp_path: Path) -> None:
