@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,18 @@ _GALERA_LIBRARIES = (
     "/usr/lib64/galera-4/libgalera_smm.so",
     "/usr/lib64/galera/libgalera_smm.so",
 )
+
+
+def mariadb_binary(name: str, package: str = "mariadb-server") -> str:
+    """A program of the MariaDB at TEST_MARIADB, else of the one installed."""
+    return find_binary(name, package, given="TEST_MARIADB")
+
+
+def base(variable: str) -> list[str]:
+    """Where the files that belong to the programs are, if the variable says so."""
+    folder = os.environ.get(variable)
+    return [f"--basedir={folder}"] if folder else []
+
 
 #: A user without a password and without rights, for health checks.
 CHECK_USER = "health"
@@ -146,8 +159,9 @@ class MariaDBServer(Server):
 
     async def _install(self, data: Path) -> None:
         await run(
-            find_binary("mariadb-install-db", "mariadb-server"),
+            mariadb_binary("mariadb-install-db"),
             "--no-defaults",
+            *base("TEST_MARIADB"),
             f"--datadir={data}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
@@ -155,8 +169,9 @@ class MariaDBServer(Server):
             account=self.account,
         )
         await run(
-            find_binary("mariadbd", "mariadb-server"),
+            mariadb_binary("mariadbd"),
             "--no-defaults",
+            *base("TEST_MARIADB"),
             f"--datadir={data}",
             *options(self.settings),
             "--bootstrap",
@@ -167,8 +182,9 @@ class MariaDBServer(Server):
     def command(self) -> list[str]:
         """The server, in the foreground."""
         return [
-            find_binary("mariadbd", "mariadb-server"),
+            mariadb_binary("mariadbd"),
             "--no-defaults",
+            *base("TEST_MARIADB"),
             f"--datadir={self.data}",
             f"--port={self.port}",
             f"--socket={self.directory}/socket",
@@ -192,7 +208,7 @@ class MariaDBServer(Server):
         """Run statements; what they answer, columns parted by tabs."""
         return (
             await run(
-                *(find_binary("mariadb", "mariadb-client"), "--no-defaults", "--protocol=tcp"),
+                *(mariadb_binary("mariadb", "mariadb-client"), "--no-defaults", "--protocol=tcp"),
                 *(f"--host={LOOPBACK}", f"--port={self.port}", "--user=root", "--database=test"),
                 *("--connect-timeout=5", "--batch", "--raw", "--skip-column-names"),
                 f"--execute={';'.join(statements)}",

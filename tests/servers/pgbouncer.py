@@ -1,19 +1,14 @@
-"""PgBouncer in transaction mode, in front of a PostgreSQL server.
-
-python -m tests.servers.pgbouncer URL    starts one, prints its own URL, and ends it at Ctrl-C.
-"""
+"""PgBouncer in transaction mode, in front of a PostgreSQL server."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 from tests.servers.postgres import postgres_binary
-from tests.servers.process import LOOPBACK, Server, ServerError, find_binary, run, until_interrupted
+from tests.servers.process import LOOPBACK, Server, ServerError, find_binary, run
 
 #: What differs from PgBouncer's defaults; docs/databases.md shows the same.
 SETTINGS = {
@@ -98,14 +93,3 @@ class PgBouncer(Server):
                 f"--command={command}",
             )
         ).strip()
-
-
-async def _main(server_url: str) -> None:
-    async with PgBouncer(server_url) as bouncer:
-        sys.stdout.write(f"{bouncer.url}\n")
-        sys.stdout.flush()
-        await until_interrupted()
-
-
-if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1]))

@@ -42,8 +42,8 @@ _SETTINGS = {
 
 
 def postgres_binary(name: str) -> str:
-    """A program of the newest PostgreSQL installed."""
-    return find_binary(name, "postgresql", _BINARIES)
+    """A program of the PostgreSQL at TEST_POSTGRESQL, else of the newest installed."""
+    return find_binary(name, "postgresql", _BINARIES, given="TEST_POSTGRESQL")
 
 
 class PostgresServer(Server):

@@ -35,8 +35,17 @@ class ServerError(Exception):
     """A server or a command did not do what it was started for; the message has its log."""
 
 
-def find_binary(name: str, package: str, *directories: str) -> str:
-    """The path of a program: the newest of `directories` (globs), else of PATH and the sbins."""
+def find_binary(name: str, package: str, *directories: str, given: str | None = None) -> str:
+    """The path of a program: the newest of `directories` (globs), else of PATH and the sbins.
+
+    Where the environment variable `given` names the folder of an installation, it is taken from
+    there or not at all: a test that silently ran on another version would prove nothing.
+    """
+    if given is not None and (folder := os.environ.get(given)):
+        program = shutil.which(name, path=f"{folder}/bin:{folder}/sbin")
+        if program is None:
+            raise ServerError(f"{given}={folder} has no {name} in its bin or sbin")
+        return program
 
     def version(path: Path) -> list[int]:
         return [int(number) for number in re.findall(r"\d+", str(path.parent))]

@@ -18,6 +18,7 @@ import pytest
 from tests.cluster.galera import GaleraCluster
 from tests.cluster.postgres import PostgresPair
 from tests.servers.mariadb import MariaDBServer
+from tests.servers.mysql import MySQLServer
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import LOOPBACK, Server, ServerError, is_running, wait_until
@@ -188,6 +189,25 @@ async def test_a_server_that_does_not_start_says_why() -> None:
         async with server:
             pass
     assert not server.running
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [
+        ("TEST_POSTGRESQL", PostgresServer),
+        ("TEST_MARIADB", MariaDBServer),
+        ("TEST_MYSQL", MySQLServer),
+    ],
+)
+def test_a_folder_without_the_server_is_not_made_up_for_by_another_version(
+    variable: str, kind: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path))
+    server = kind(directory=tmp_path)
+    server.make_directory()
+    with pytest.raises(ServerError, match=f"{variable}={tmp_path} has no"):
+        server.command()
+    server.destroy()
 
 
 async def test_an_exception_ends_the_servers() -> None:
