@@ -16,7 +16,7 @@ from sqlalchemy.schema import DropTable
 
 from asgi_sessions import Sessions
 from tests.support import KEY, Clock
-from tests.support.engines import EngineURL, Onlooker, app_engine, run
+from tests.support.engines import EngineURL, Onlooker, app_engine, is_mariadb, kind, run
 from tests.support.pages import Reader
 
 _GIVEN = [url.partition("#") for url in os.environ.get("TEST_DATABASE_URLS", "").split()]
@@ -31,16 +31,23 @@ def name_of(url: str) -> str:
     return f"engine-{name}-{url.driver.partition('+')[2]}" if isinstance(url, EngineURL) else name
 
 
-#: The libraries by which an app's own engine reaches these databases.
-DRIVERS = {
+_DRIVERS = {
     "sqlite": ("sqlite+aiosqlite",),
     "postgresql": ("postgresql+asyncpg", "postgresql+psycopg"),
     "mysql": ("mariadb+aiomysql",),
     "mysql+asyncmy": ("mariadb+asyncmy",),
 }
-ENGINES = [
-    EngineURL.of(url, driver) for url in URLS for driver in DRIVERS.get(url.partition(":")[0], ())
-]
+
+
+def drivers_of(url: str) -> tuple[str, ...]:
+    """The libraries by which an app's own engine reaches a database, as SQLAlchemy spells them."""
+    drivers = _DRIVERS.get(url.partition(":")[0], ())
+    if drivers and kind(url) == "mysql" and not is_mariadb(url):
+        return tuple(driver.replace("mariadb", "mysql") for driver in drivers)
+    return drivers
+
+
+ENGINES = [EngineURL.of(url, driver) for url in URLS for driver in drivers_of(url)]
 #: Where tests run on engines, too: whatever the way of a connection could spoil. The others ask how
 #: requests are answered, which does not depend on it, and would only take twice the time.
 _ON_ENGINES = {"database", "races"}

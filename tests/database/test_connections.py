@@ -20,7 +20,7 @@ from asgi_sessions._database.engine import _keep_alive
 from asgi_sessions._database.pools.base import Source
 from asgi_sessions._database.pools.databases import DatabasesSource
 from asgi_sessions._database.source import source_of
-from tests.conftest import DRIVERS, URLS, MakeSessions, name_of
+from tests.conftest import URLS, MakeSessions, drivers_of, name_of
 from tests.servers.proxy import TcpProxy
 from tests.support import Browser, make_app
 from tests.support.engines import app_database, app_engine
@@ -113,7 +113,7 @@ async def test_one_that_does_not_answer_leaves_time_for_another(
     timeout = timedelta(seconds=3)
     if own == "engine":
         await make_sessions()
-        for driver in DRIVERS[database_url.partition(":")[0]]:
+        for driver in drivers_of(database_url):
             engine = app_engine(url_of(database_url, proxy), driver)
             every = [await engine.connect() for _ in range(3)]
             for connection in every:  # these rest in the pool, and are forgotten, too

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +48,25 @@ def app_database(url: str, **options: Any) -> Database:
     return Database(url, **options)
 
 
+@cache
+def is_mariadb(url: str) -> bool:
+    """Whether it is MariaDB, not MySQL: both have the same scheme in a URL for `Sessions`."""
+    engine = _engine(str(make_url(url).set(drivername="mysql+pymysql", query={})))
+    with engine.connect() as connection:
+        version = connection.scalar(text("SELECT VERSION()"))
+    engine.dispose()
+    return "MariaDB" in str(version)
+
+
 def sync_engine(url: str) -> Engine:
     """An engine as an app's Alembic has it, each statement committed by itself."""
     place = make_url(url).set(query={})  # its options are for another driver
     drivers = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-    engine = _engine(str(place.set(drivername=drivers[kind(url)])))
-    if kind(url) != "mysql":
-        return engine
-    with engine.connect() as connection:
-        version = connection.scalar(text("SELECT VERSION()"))
-    if "MariaDB" not in str(version):
-        return engine
-    engine.dispose()
+    driver = drivers[kind(url)]
     # The two name their collations differently, and SQLAlchemy tells them apart by the URL.
-    return _engine(str(place.set(drivername="mariadb+pymysql")))
+    if kind(url) == "mysql" and is_mariadb(url):
+        driver = "mariadb+pymysql"
+    return _engine(str(place.set(drivername=driver)))
 
 
 def _engine(url: str) -> Engine:

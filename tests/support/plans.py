@@ -56,11 +56,16 @@ class Explainer:
                 await self._fetch(raw, "RESET enable_seqscan", ())
             plans = plan if isinstance(plan, list) else json.loads(plan)  # drivers differ
             return [str(node) for node in nodes(plans[0]["Plan"]) if is_whole(node)]
-        # id, select_type, table, type, possible_keys, key, ...
-        rows = await self._fetch(raw, f"EXPLAIN {sql}", params)
+        # id, select_type, table, type, possible_keys, key, ...; MySQL has two columns more, and the
+        # partitions before the type.
+        await self._fetch(raw, "SET sql_notes = 0", ())  # MySQL's note would be a driver's warning
+        try:
+            rows = await self._fetch(raw, f"EXPLAIN FORMAT=TRADITIONAL {sql}", params)
+        finally:
+            await self._fetch(raw, "SET sql_notes = DEFAULT", ())
         # <derived2>: what another step has found.
         tables = [row for row in rows if not (row[2] or "<").startswith("<")]
-        return [str(row) for row in tables if row[3] in {"ALL", "index"}]
+        return [str(row) for row in tables if row[4 if len(row) == 12 else 3] in {"ALL", "index"}]
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
