@@ -26,6 +26,9 @@ from tests.support.engines import kind, sync_engine
 from tests.support.inside import driver_of
 from tests.support.plans import Explainer
 
+#: MySQL gives a note with each plan, which aiomysql makes a warning.
+pytestmark = pytest.mark.filterwarnings(r"ignore:/\* select#")
+
 #: Rows in the table: the planner of MariaDB reads a small table whole, index or not.
 ROWS = 3000
 
@@ -99,7 +102,9 @@ async def test_a_persons_rows_are_found_by_theirs_however_many_mariadb_takes_the
     """
     engine = sync_engine(database_url)
     with engine.connect() as connection:
-        connection.execute(update(crowded.table).values(person_id="polly"))
+        # Not all of them: to read the whole table for these would be right.
+        some = crowded.table.c.id < f"01900000-0000-7000-8000-{ROWS // 3:012x}"
+        connection.execute(update(crowded.table).where(some).values(person_id="polly"))
     engine.dispose()
     explainer = Explainer(driver_of(crowded))
     sid = (await crowded.list_sessions("polly"))[0].sid

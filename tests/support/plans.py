@@ -58,11 +58,7 @@ class Explainer:
             return [str(node) for node in nodes(plans[0]["Plan"]) if is_whole(node)]
         # id, select_type, table, type, possible_keys, key, ...; MySQL has two columns more, and the
         # partitions before the type.
-        await self._fetch(raw, "SET sql_notes = 0", ())  # MySQL's note would be a driver's warning
-        try:
-            rows = await self._fetch(raw, f"EXPLAIN FORMAT=TRADITIONAL {sql}", params)
-        finally:
-            await self._fetch(raw, "SET sql_notes = DEFAULT", ())
+        rows = await self._fetch(raw, f"EXPLAIN FORMAT=TRADITIONAL {sql}", params)
         # <derived2>: what another step has found.
         tables = [row for row in rows if not (row[2] or "<").startswith("<")]
         return [str(row) for row in tables if row[4 if len(row) == 12 else 3] in {"ALL", "index"}]
