@@ -16,7 +16,14 @@ from tempfile import TemporaryDirectory
 from redis.asyncio import Redis
 from rich.console import Console
 
-from . import figures_cost, figures_growth, figures_load, figures_peers, figures_process
+from . import (
+    figures_cost,
+    figures_growth,
+    figures_load,
+    figures_peers,
+    figures_person,
+    figures_process,
+)
 from .bar import RichBar
 from .effort import FULL, QUICK, Effort
 from .figure import Figure, Side
@@ -91,6 +98,11 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
         ("hi", figures_growth.growth, large),
         ("j", figures_process.memory, every[:1]),
         ("k", figures_process.over_sockets, every[:1] if quick else one_of_each),
+        ("l", figures_growth.from_empty, one_of_each),
+        ("mn", figures_person.one_person, one_of_each),
+        ("o", figures_load.locked, one_of_each),
+        ("q", figures_cost.engines, every),
+        ("q", figures_cost.psycopg, [place for place in every if place.kind == "postgresql"]),
     ]
     return [
         ("ab", "a, b", partial(figures_cost.without_session, lab)),

@@ -18,6 +18,7 @@ class Effort:
         peer_sessions: logins at each peer, of which the cookies are drawn.
         growth: rows of the tables that are compared.
         dead: one row of so many has ended long ago, for `purge`.
+        many: rows of one person, and of a table that grows while it is in use.
         requests: while the memory is watched.
         socket_seconds: for each server in each round.
     """
@@ -30,6 +31,7 @@ class Effort:
     peer_sessions: int
     growth: tuple[int, ...]
     dead: int
+    many: int
     requests: int
     socket_seconds: int
 
@@ -43,6 +45,7 @@ FULL = Effort(
     peer_sessions=20_000,
     growth=(10_000, 100_000, 1_000_000, 10_000_000),
     dead=10,
+    many=100_000,
     requests=1_000_000,
     socket_seconds=2,
 )
@@ -55,6 +58,7 @@ QUICK = Effort(
     peer_sessions=200,
     growth=(10_000, 50_000),
     dead=10,
+    many=10_000,
     requests=20_000,
     socket_seconds=1,
 )

@@ -1,12 +1,15 @@
-"""Figures a to d: what a request costs."""
+"""Figures a to d and q: what a request costs."""
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from random import Random
 from statistics import median
 
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
 from .apps import bare, cookie
-from .drivers import held, pooled
+from .drivers import Query, held, held_by_psycopg, pooled
 from .figure import Figure, ratio
 from .lab import Lab
 from .load import Contender, RequestContext, requests
@@ -155,4 +158,92 @@ async def many_at_a_time(lab: Lab, place: Place) -> list[Figure]:
             bound=_AGAINST_COOKIE[place.kind],
         )
         for level in levels
+    ]
+
+
+async def engines(lab: Lab, place: Place) -> list[Figure]:
+    """Q: an app's AsyncEngine against a URL of the same driver."""
+    levels = [level for level in (1, 64, 256) if level in lab.effort.levels]
+    figures: list[Figure] = []
+    for driver in _DRIVERS[place.kind]:
+        name = driver or place.driver or "aiomysql"
+        url = _spelled(place, name)
+        ways = {"a URL": (place, url), "an engine": (place, create_async_engine(url))}
+        if place.kind == "sqlite":  # ours puts the file into WAL mode, an app need not
+            other = Place(place.name, f"sqlite:///{lab.directory}/rollback.db")
+            ways[_ROLLBACK] = (other, create_async_engine(_spelled(other, name)))
+        async with AsyncExitStack() as stack:
+            calls = {}
+            for way, (where, database) in ways.items():
+                if isinstance(database, AsyncEngine):
+                    stack.push_async_callback(database.dispose)
+                opened = lab.opened(where, database=database)
+                _, app = await stack.enter_async_context(opened)
+                calls[way] = requests(app, "/me", lab.sample.cookies)
+            rounds = await lab.contest(
+                f"an engine and a URL, {place.name}, {name}",
+                [
+                    Contender(f"{way} {level}", call, level)
+                    for level in levels
+                    for way, call in calls.items()
+                ],
+            )
+        figures += [
+            ratio(
+                "q",
+                f"resume, {level} at once, {place.name}, {name}, {way} against a URL",
+                rounds,
+                (f"{way} {level}", f"a URL {level}"),
+            )
+            for way in [*ways][1:]
+            for level in levels
+        ]
+    return figures
+
+
+_DRIVERS = {"sqlite": ["aiosqlite"], "postgresql": ["asyncpg", "psycopg"], "mysql": [""]}
+_ROLLBACK = "an engine of a file with a rollback journal"
+
+
+def _spelled(place: Place, driver: str) -> str:
+    """The URL as SQLAlchemy spells it."""
+    return f"{place.kind}+{driver}://{place.url.partition('://')[2]}"
+
+
+async def psycopg(lab: Lab, place: Place) -> list[Figure]:
+    """Q: psycopg against asyncpg, by themselves and under ours."""
+    async with (
+        lab.opened(place) as (sessions, one),
+        lab.opened(place, database=_spelled(place, "psycopg")) as (_, other),
+        held(place, sessions.table) as by_asyncpg,
+        held_by_psycopg(place, sessions.table) as by_psycopg,
+    ):
+        draw, sids = Random(3).choice, lab.sample.ids
+
+        def bare_query(query: Query) -> RequestContext:
+            async def call() -> None:
+                await query(draw(sids))
+
+            return call
+
+        pairs = {
+            "a held connection's query": (bare_query(by_psycopg), bare_query(by_asyncpg)),
+            "resume": [requests(app, "/me", lab.sample.cookies) for app in (other, one)],
+        }
+        rounds = await lab.contest(
+            f"psycopg and asyncpg, {place.name}",
+            [
+                Contender(f"{what} {name}", call)
+                for what, calls in pairs.items()
+                for name, call in zip(("psycopg", "asyncpg"), calls, strict=True)
+            ],
+        )
+    return [
+        ratio(
+            "q",
+            f"{what}, 1 at a time, psycopg against asyncpg",
+            rounds,
+            (f"{what} psycopg", f"{what} asyncpg"),
+        )
+        for what in pairs
     ]

@@ -1,9 +1,9 @@
-"""Figures h and i: what many rows cost, and removing many of them."""
+"""Figures h, i and l: what many rows cost, removing many of them, and growing to many."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -13,17 +13,29 @@ from asgi_sessions import Sessions
 
 from .apps import KEY, ours
 from .figure import Figure, ratio
-from .figures_load import NEVER
+from .figures_load import AT_EACH, NEVER, logins
 from .filler import grow
 from .lab import Lab, check
-from .load import App, Contender, latencies, p50, percentile, requests
-from .places import Place
+from .load import App, Contender, RequestContext, cost, latencies, p50, percentile, requests
+from .places import Place, run
 from .rows import MANY_PERSON, Sample, fill, sizes_of
 
 #: Requests at once while rows are removed.
 CONCURRENT = 16
 #: Requests between two looks whether it is over.
 _BATCH = 10 * CONCURRENT
+#: So that the database learns nothing of a table by itself, and how it is told.
+_LEFT_ALONE = {
+    "postgresql": "ALTER TABLE {table} SET (autovacuum_enabled = off)",
+    "mysql": "ALTER TABLE {table} STATS_PERSISTENT = 1, STATS_AUTO_RECALC = 0",
+}
+_TOLD = {
+    "postgresql": "ANALYZE {table}",
+    "sqlite": "ANALYZE {table}",
+    "mysql": "ANALYZE TABLE {table}",
+}
+#: Runs of a statement after which every driver and server has made up its mind about it.
+_PREPARED = 20
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,46 @@ def _half(sample: Sample, size: int) -> Sample:
     )
     chosen = order[:size]
     return Sample([sample.cookies[i] for i in chosen], [sample.rows[i] for i in chosen])
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """Requests beside other work, and undisturbed.
+
+    Args:
+        rows: that the work has changed.
+        seconds: that it took.
+        p99: microseconds that 99 of 100 requests stayed below meanwhile.
+        usual_p99: the same before and after.
+    """
+
+    rows: int
+    seconds: float
+    p99: float
+    usual_p99: float
+
+
+async def disturbed(
+    call: RequestContext, work: Callable[[], Awaitable[int]], seconds: float
+) -> Disturbed:
+    """Requests, 16 at once, beside some work, and undisturbed for so long before and after it."""
+
+    async def undisturbed() -> list[float]:
+        taken: list[float] = []
+        until = perf_counter() + seconds
+        while perf_counter() < until:
+            taken += await latencies(call, _BATCH, CONCURRENT)
+        return taken
+
+    before = await undisturbed()
+    start = perf_counter()
+    running = asyncio.ensure_future(work())
+    taken: list[float] = []
+    while not running.done():
+        taken += await latencies(call, _BATCH, CONCURRENT)
+    rows, took = await running, perf_counter() - start
+    usual = percentile([*before, *await undisturbed()], 99)
+    return Disturbed(rows, took, percentile(taken, 99), usual)
 
 
 async def growth(lab: Lab, place: Place) -> list[Figure]:
@@ -157,28 +209,14 @@ def _stored(table: Grown) -> list[Figure]:
 
 
 async def _purged(lab: Lab, table: Grown) -> list[Figure]:
-    call = requests(table.app, "/me", table.sample.cookies)
     name = table.place.name
-
-    async def undisturbed() -> list[float]:
-        taken: list[float] = []
-        until = perf_counter() + lab.effort.rounds * lab.effort.seconds
-        while perf_counter() < until:
-            taken += await latencies(call, _BATCH, CONCURRENT)
-        return taken
-
-    with lab.bar.step(f"purge, {name}", 3) as tick:
-        before = await undisturbed()
-        tick(1)
-        start = perf_counter()
-        purge = asyncio.ensure_future(table.sessions.purge())
-        taken: list[float] = []
-        while not purge.done():
-            taken += await latencies(call, _BATCH, CONCURRENT)
-        removed, seconds = await purge, perf_counter() - start
-        tick(2)
-        after = await undisturbed()
-    meanwhile, usual = percentile(taken, 99), percentile([*before, *after], 99)
+    with lab.bar.step(f"purge, {name}", 1):
+        beside = await disturbed(
+            requests(table.app, "/me", table.sample.cookies),
+            table.sessions.purge,
+            lab.effort.rounds * lab.effort.seconds,
+        )
+    removed, meanwhile, usual = beside.rows, beside.p99, beside.usual_p99
     return [
         Figure(
             letter="i",
@@ -196,7 +234,70 @@ async def _purged(lab: Lab, table: Grown) -> list[Figure]:
             ours=removed,
             against=None,
             unit="rows",
-            values=[removed / seconds],
+            values=[removed / beside.seconds],
             sign="rows/s",
         ),
     ]
+
+
+async def from_empty(lab: Lab, place: Place) -> list[Figure]:
+    """L: a table that grew while its process went on, against one that the database knows."""
+    if place.kind == "sqlite":
+        place = Place(place.name, f"sqlite:///{lab.directory}/from_empty.db")
+    size = lab.effort.many
+    sample = _half(lab.sample, size // 2)
+
+    def opened(name: str) -> Sessions:
+        return Sessions(place.url, secret_key=KEY, table_name=name, touch_interval=AT_EACH)
+
+    async with opened("in_use") as in_use, opened("known") as first:
+        for sessions in (in_use, first):
+            await sessions.create_tables()
+            _tell(place, sessions, _LEFT_ALONE)
+        for call, at_once in _uses(in_use, sample).values():
+            await cost(call, _PREPARED * at_once, at_once)
+        with lab.bar.step(f"2 tables of {size:,} rows, {place.name}", 2) as tick:
+            for number, table in enumerate((in_use.table, first.table), 1):
+                rest = size - len(sample.rows)
+                await asyncio.to_thread(grow, place, table, rest, dead=lab.effort.dead, in_use=True)
+                await asyncio.to_thread(fill, place, table, sample, in_use=True)
+                tick(number)
+        _tell(place, first, _TOLD)
+        async with opened("known") as known:
+            each = {"in use": _uses(in_use, sample), "known": _uses(known, sample)}
+            for sessions in (in_use, known):
+                if len(await sessions.list_sessions(MANY_PERSON)) != 50:
+                    raise RuntimeError("a table is not as it should be")
+            rounds = await lab.contest(
+                f"grown from empty, {place.name}",
+                [
+                    Contender(f"{what} {name}", call, at_once)
+                    for what in each["known"]
+                    for name, uses in each.items()
+                    for call, at_once in [uses[what]]
+                ],
+            )
+    against = f"{place.name}, grown to {size:,} rows in use and not analyzed, against analyzed"
+    return [
+        ratio("l", f"{what}, {against}", rounds, (f"{what} in use", f"{what} known"))
+        for what in each["known"]
+    ]
+
+
+def _uses(sessions: Sessions, sample: Sample) -> dict[str, tuple[RequestContext, int]]:
+    """What is done with a table, and how much of it at once."""
+    app = ours(sessions)
+
+    async def listing() -> None:
+        await sessions.list_sessions(MANY_PERSON)
+
+    return {
+        "resume with its touch, 64 at once": (requests(app, "/me", sample.cookies), 64),
+        "list of 50": (listing, 1),
+        "login, 64 at once": (logins(app), 64),
+    }
+
+
+def _tell(place: Place, sessions: Sessions, statements: Mapping[str, str]) -> None:
+    if place.kind in statements:
+        run(place.url, statements[place.kind].format(table=sessions.table.name))

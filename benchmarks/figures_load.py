@@ -1,4 +1,4 @@
-"""Figures e to g: the slowest requests, logins, and what noting their use costs."""
+"""Figures e to g and o: the slowest requests, logins, and what noting their use costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from databases import Database
-from sqlalchemy import func, select
+from sqlalchemy import Connection, Select, func, select, update
 from starlette.requests import Request
 
 from asgi_sessions import Sessions
@@ -23,7 +23,18 @@ from .apps import KEY, bare, make
 from .drivers import POOL, QueryFirst, pooled
 from .figure import Figure, ratio
 from .lab import Lab
-from .load import USER_AGENT, App, Contender, RequestContext, Spread, now, requests, scope
+from .load import (
+    USER_AGENT,
+    App,
+    Contender,
+    Measure,
+    RequestContext,
+    Spread,
+    ask,
+    now,
+    requests,
+    scope,
+)
 from .places import Place, engine
 from .rows import begin
 from .tracing import Statements, tracing
@@ -31,6 +42,8 @@ from .tracing import Statements, tracing
 CONCURRENT = 64
 #: Longer than any run.
 NEVER = timedelta(days=7)
+#: So short that every request is noted.
+AT_EACH = timedelta(microseconds=1)
 
 
 async def tail(lab: Lab, place: Place) -> list[Figure]:
@@ -70,8 +83,8 @@ async def starts(lab: Lab, place: Place) -> list[Figure]:
         rounds = await lab.contest(
             f"logins, {place.name}",
             [
-                Contender("ours", _logins(app), CONCURRENT),
-                Contender("insert", _logins(other), CONCURRENT),
+                Contender("ours", logins(app), CONCURRENT),
+                Contender("insert", logins(other), CONCURRENT),
             ],
             times=2,
         )
@@ -91,7 +104,8 @@ async def starts(lab: Lab, place: Place) -> list[Figure]:
     ]
 
 
-def _logins(app: App) -> RequestContext:
+def logins(app: App, person: str | None = None) -> RequestContext:
+    """Logins of a person, or of whoever is drawn."""
     random = Random(5)
 
     async def receive() -> Mapping[str, Any]:
@@ -102,8 +116,8 @@ def _logins(app: App) -> RequestContext:
             raise RuntimeError(f"a login failed: {message}")
 
     async def call() -> None:
-        query = b"person=person-%d" % random.randrange(20_000)
-        await app(scope("/login", method="POST", query=query), receive, send)
+        whose = person or f"person-{random.randrange(20_000)}"
+        await app(scope("/login", method="POST", query=b"person=" + whose.encode()), receive, send)
 
     return call
 
@@ -150,11 +164,10 @@ async def _inserting(place: Place) -> AsyncIterator[App]:
 
 async def touches(lab: Lab, place: Place) -> list[Figure]:
     """g: a resume with its touch, against one without."""
-    at_each = timedelta(microseconds=1)
     async with (
         lab.opened(place) as (_, by_default),
         lab.opened(place, touch_interval=NEVER) as (_, never),
-        lab.opened(place, touch_interval=at_each) as (_, always),
+        lab.opened(place, touch_interval=AT_EACH) as (_, always),
     ):
         cookies = lab.sample.cookies
         rounds = await lab.contest(
@@ -191,7 +204,7 @@ async def flushes(lab: Lab, place: Place) -> list[Figure]:
 async def _flushes(lab: Lab, place: Place, size: int) -> Figure:
     async with (
         tracing(place) as (database, statements),
-        lab.opened(place, database=database, touch_interval=timedelta(microseconds=1)) as (
+        lab.opened(place, database=database, touch_interval=AT_EACH) as (
             sessions,
             app,
         ),
@@ -237,11 +250,7 @@ async def _held_up(
             done.set()
 
     with engine(place.url) as made, made.connect() as connection:
-        if place.kind == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            begin(connection)
-            connection.execute(select(sessions.table.c.id).with_for_update())
+        _hold(place, connection, select(sessions.table.c.id))
         statements.clear()
         running = [
             asyncio.ensure_future(app(scope("/me", cookie), receive, send)) for cookie in cookies
@@ -250,3 +259,57 @@ async def _held_up(
         connection.exec_driver_sql("ROLLBACK")
     await asyncio.gather(*running)
     await sessions._core.background.settle()  # nobody waits for a touch
+
+
+def _hold(place: Place, connection: Connection, rows: Select[Any]) -> None:
+    """Lock rows; on SQLite, all there are."""
+    if place.kind == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        begin(connection)
+        connection.execute(rows.with_for_update())
+
+
+async def locked(lab: Lab, place: Place) -> list[Figure]:
+    """O: while the touch of one session cannot be written, because somebody holds its row."""
+    async with lab.opened(place) as (sessions, app):
+        table, first = sessions.table, lab.sample.cookies[0]
+        row = table.c.id == lab.sample.rows[0]["id"]
+        due = update(table).where(row).values(last_seen_at=now() - timedelta(hours=1))
+
+        def measured(spread: Spread, *, hold: bool) -> Measure:
+            async def measure(call: RequestContext, total: int, concurrency: int) -> float:
+                with engine(place.url) as made, made.connect() as connection:
+                    connection.execute(due)
+                    if hold:
+                        _hold(place, connection, select(table.c.id).where(row))
+                    await ask(app, "/me", first)
+                    cost = await spread(call, total, concurrency)
+                    if hold:
+                        connection.exec_driver_sql("ROLLBACK")
+                    return cost
+
+            return measure
+
+        calls = {
+            "other people's resume": requests(app, "/me", lab.sample.cookies[1:]),
+            "resume of that session": requests(app, "/me", [first]),
+        }
+        spreads = {(what, hold): Spread() for what in calls for hold in (True, False)}
+        rounds = await lab.contest(
+            f"a touch that is locked out, {place.name}",
+            [
+                Contender(f"{what} {hold}", calls[what], CONCURRENT, measured(spread, hold=hold))
+                for (what, hold), spread in spreads.items()
+            ],
+        )
+        await sessions._core.background.settle()
+    rest = f"64 at once, while somebody holds the row of a touch, {place.name}, against undisturbed"
+    figures = []
+    for what in calls:
+        p99 = {str(hold): spreads[what, hold].p99 for hold in (True, False)}
+        figures += [
+            ratio("o", f"{what}, {rest}", rounds, (f"{what} True", f"{what} False")),
+            ratio("o", f"{what}, p99, {rest}", p99, ("True", "False")),
+        ]
+    return figures

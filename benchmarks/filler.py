@@ -17,7 +17,15 @@ from .rows import SPAN, moment, settle
 STEP = 500_000
 
 
-def grow(place: Place, table: Table, size: int, *, dead: int, tick: Callable[[int], None]) -> None:
+def grow(
+    place: Place,
+    table: Table,
+    size: int,
+    *,
+    dead: int,
+    tick: Callable[[int], None] = lambda done: None,
+    in_use: bool = False,
+) -> None:
     """Insert rows that nobody asks for, and index them at the end.
 
     Args:
@@ -26,6 +34,7 @@ def grow(place: Place, table: Table, size: int, *, dead: int, tick: Callable[[in
         size: how many.
         dead: one of so many has ended long ago.
         tick: told how many there are.
+        in_use: whether the indexes stay, and the database is told nothing.
     """
     at = now()
     facts = {
@@ -38,7 +47,7 @@ def grow(place: Place, table: Table, size: int, *, dead: int, tick: Callable[[in
         "expires": moment(place, at + timedelta(days=20)),
         "ended": moment(place, at - timedelta(days=100)),
     }
-    indexes = sorted(table.indexes, key=lambda index: str(index.name))
+    indexes = [] if in_use else sorted(table.indexes, key=lambda index: str(index.name))
     with engine(place.url) as made, made.connect() as connection:
         for index in indexes:
             connection.execute(DropIndex(index))
@@ -48,7 +57,8 @@ def grow(place: Place, table: Table, size: int, *, dead: int, tick: Callable[[in
             tick(to)
         for index in indexes:
             connection.execute(CreateIndex(index))
-        settle(place, table, connection)
+        if not in_use:
+            settle(place, table, connection)
 
 
 def _insert(connection: Connection, place: Place, table: Table, facts: dict[str, Any]) -> None:

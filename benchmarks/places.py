@@ -55,7 +55,8 @@ def engine(url: str) -> Iterator[Engine]:
         made.dispose()
 
 
-def _run(url: str, *statements: str) -> None:
+def run(url: str, *statements: str) -> None:
+    """Each committed by itself."""
     with engine(url) as made, made.connect() as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -80,12 +81,12 @@ def places(urls: Iterable[str], directory: Path) -> Iterator[list[Place]]:
     drop = f"DROP DATABASE IF EXISTS {DATABASE}"
     forced = {"postgresql": f"{drop} WITH (FORCE)"}
     for kind, url in servers.items():
-        _run(url, forced.get(kind, drop), f"CREATE DATABASE {DATABASE}")
+        run(url, forced.get(kind, drop), f"CREATE DATABASE {DATABASE}")
     try:
         yield found
     finally:
         for kind, url in servers.items():
-            _run(url, forced.get(kind, drop))
+            run(url, forced.get(kind, drop))
 
 
 _VERSIONS = {"sqlite": "SELECT sqlite_version()", "postgresql": "SHOW server_version"}

@@ -78,15 +78,16 @@ async def make_sample(size: int, directory: Path, tick: Callable[[int], None]) -
     return Sample(found, ordered)
 
 
-def fill(place: Place, table: Table, sample: Sample) -> None:
-    """Insert the sample."""
+def fill(place: Place, table: Table, sample: Sample, *, in_use: bool = False) -> None:
+    """Insert the sample; `in_use` as of `grow`."""
     rows = [{**row, "last_seen_at": now()} for row in sample.rows]
     with engine(place.url) as made, made.connect() as connection:
         begin(connection)
         for start in range(0, len(rows), 5000):
             connection.execute(insert(table), rows[start : start + 5000])
         connection.exec_driver_sql("COMMIT")
-        settle(place, table, connection)
+        if not in_use:
+            settle(place, table, connection)
 
 
 def begin(connection: Connection) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import apps, figures_cost, figures_growth, figures_load
+from benchmarks import apps, figures_cost, figures_growth, figures_load, figures_person
 from benchmarks.effort import Effort
 from benchmarks.figure import Figure, Side, ratio
 from benchmarks.lab import Lab, check
@@ -24,6 +24,7 @@ EFFORT = Effort(
     peer_sessions=1,
     growth=(200, 400),
     dead=10,
+    many=200,
     requests=10,
     socket_seconds=1,
 )
@@ -49,10 +50,14 @@ async def test_every_figure_in_process_is_measured_and_told(lab: Lab) -> None:
         figures_load.flushes,
         figures_load.touches,
         figures_growth.growth,
+        figures_growth.from_empty,
+        figures_person.one_person,
+        figures_load.locked,
+        figures_cost.engines,
     ]
     for measure in each:
         figures += await measure(lab, lab.places[0])
-    assert [*dict.fromkeys(figure.letter for figure in figures)] == [*"abcdefghi"]
+    assert [*dict.fromkeys(figure.letter for figure in figures)] == [*"abcdefghilmnoq"]
     # What is counted, not timed, holds on any machine.
     counted = [figure for figure in figures if figure.sign == "statements"]
     assert len(counted) == 3
