@@ -142,7 +142,11 @@ async def test_connections_come_back_as_they_went(apps: Any, database_url: Engin
     level = "transaction_isolation" if "mysql" in database_url.driver else "tx_isolation"
     settings = {
         "sqlite": ("PRAGMA busy_timeout",),
-        "postgresql": ("SHOW enable_seqscan", "SHOW transaction_isolation"),
+        "postgresql": (
+            "SHOW enable_seqscan",
+            "SHOW enable_bitmapscan",
+            "SHOW transaction_isolation",
+        ),
         "mysql": ("SELECT @@autocommit", "SELECT @@sql_mode", f"SELECT @@{level}"),
     }[kind(database_url)]
     app = await apps(pool_size=5, max_overflow=0)

@@ -117,16 +117,17 @@ class PostgreSQLDriver(Driver):
 
     async def by_index(self, raw: Raw) -> bool:
         """A statement that was planned while the table was empty would read all of it ever after,
-        until somebody has the table looked at. Behind a pooler nothing is set, which others would
-        find so.
+        until somebody has the table looked at. And where it takes a person's rows for few, though
+        they are many, it would find and sort all of them, rather than read some in order. Behind a
+        pooler nothing is set, which others would find so.
         """
-        here = f"pg_backend_pid() = {self.pid(raw)}"
-        set_off = f"SELECT set_config('enable_seqscan', 'off', false) WHERE {here}"
-        return await self.simple(raw, set_off) == 1
+        off = ", ".join(f"set_config('{name}', 'off', false)" for name in _OTHER_WAYS)
+        return await self.simple(raw, f"SELECT {off} WHERE pg_backend_pid() = {self.pid(raw)}") == 1
 
     async def restore(self, raw: Raw, *, by_index: bool) -> None:
         if by_index:
-            await self.simple(raw, "RESET enable_seqscan")
+            for name in _OTHER_WAYS:
+                await self.simple(raw, f"RESET {name}")
 
     def among(self, column: ColumnElement[Any], keys: Iterable[Any]) -> InClause:
         """One parameter for many, an array; of few, whose statement is planned once for all. Each
@@ -218,6 +219,10 @@ class PostgreSQLDriver(Driver):
     def already_exists(self, error: Exception) -> bool:
         # unique_violation, duplicate_table: two processes made it at once, IF NOT EXISTS or not.
         return getattr(error, "sqlstate", None) in {"23505", "42P07"}
+
+
+#: To find rows, but to go along an index.
+_OTHER_WAYS = ("enable_seqscan", "enable_bitmapscan")
 
 
 def _digits(column: ColumnElement[Any]) -> ColumnElement[Any]:
