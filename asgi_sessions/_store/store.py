@@ -318,21 +318,24 @@ class Store:
         if live is not None:
             given |= sql.at(live)
 
-        def make() -> Select[Any]:
-            rows = sql.theirs.where(sql.person).order_by(c.id.desc()).limit(LIMIT)
-            for wanted, condition in (
-                (app_id, sql.app),
-                (live, sql.live),
-                (before, c.id < sql.param("id")),
-            ):
-                if wanted is not None:
-                    rows = rows.where(condition)
-            return rows
+        def make(connection: RowConnection) -> Select[Any]:
+            if app_id is not None and live is not None:
+                # As they stand in the index of people, so that no more are read than are shown.
+                rows, order = sql.theirs.where(sql.owned), connection.by_id(sql)
+            else:
+                rows, order = sql.theirs.where(sql.person), [c.id]
+                if app_id is not None:
+                    rows = rows.where(sql.app)
+                if live is not None:
+                    rows = rows.where(sql.live)
+            if before is not None:
+                rows = rows.where(c.id < sql.param("id"))
+            return rows.order_by(*(column.desc() for column in order)).limit(LIMIT)
 
         key = ("listed", app_id is None, live is None, before is None)
 
         async def work(connection: RowConnection) -> list[Row]:
-            rows = await connection.rows(key, make, given, many=True)
+            rows = await connection.rows(key, partial(make, connection), given, many=True)
             return sorted(rows, reverse=True)  # by the id, which comes first
 
         answer: list[Row] = await self._query(work)

@@ -116,6 +116,23 @@ async def test_a_persons_rows_are_found_by_theirs_however_many_mariadb_takes_the
         assert explainer.whole == {}
 
 
+async def test_a_list_reads_no_more_sessions_than_it_shows(
+    crowded: Sessions, database_url: str
+) -> None:
+    """One who has a hundred thousand would wait a hundred times as long."""
+    engine = sync_engine(database_url)
+    with engine.connect() as connection:
+        connection.execute(update(crowded.table).values(person_id="polly"))
+    engine.dispose()
+    explainer = Explainer(driver_of(crowded))
+    first, second = await crowded.list_sessions("polly", limit=2)
+    assert await crowded.list_sessions("polly", limit=1, before=first.sid) == [second]
+    assert len(explainer.asked) == 2, explainer.asked
+    assert explainer.sorting == set()
+    await crowded.list_sessions("polly", app_id=ALL_APPS)  # of some apps, there is no such order
+    assert len(explainer.sorting) == 1
+
+
 async def test_every_statement_finds_its_rows_by_an_index(crowded: Sessions, clock: Clock) -> None:
     explainer = Explainer(driver_of(crowded))
     await live_through_everything(crowded, clock)

@@ -17,11 +17,13 @@ class Explainer:
     Attributes:
         whole: the steps that read the table or an index from one end to the other, by statement.
         asked: the statements that look for rows.
+        sorting: those that find all before they show the first.
     """
 
     def __init__(self, driver: Driver) -> None:
         self.whole: dict[str, list[str]] = {}
         self.asked: set[str] = set()
+        self.sorting: set[str] = set()
         self._dialect = driver.dialect.name
         self._fetch = driver.fetch
         for name in ("fetch", "execute"):
@@ -41,6 +43,7 @@ class Explainer:
         """The steps of a plan that would read everything."""
         if self._dialect == "sqlite":
             rows = await self._fetch(raw, f"EXPLAIN QUERY PLAN {sql}", params)
+            self._note(sql, rows)
             # Nearly all rows have not ended; to find them in order is the one good reason.
             bad = () if "ORDER BY" in sql else ("(ended_at=?)", "(ended_at=? AND expires_at>?)")
             # What another step has found, or nothing at all, around subqueries.
@@ -55,13 +58,19 @@ class Explainer:
             finally:
                 await self._fetch(raw, "RESET enable_seqscan", ())
             plans = plan if isinstance(plan, list) else json.loads(plan)  # drivers differ
+            self._note(sql, plans)
             return [str(node) for node in nodes(plans[0]["Plan"]) if is_whole(node)]
         # id, select_type, table, type, possible_keys, key, ...; MySQL has two columns more, and the
         # partitions before the type.
         rows = await self._fetch(raw, f"EXPLAIN FORMAT=TRADITIONAL {sql}", params)
+        self._note(sql, rows)
         # <derived2>: what another step has found.
         tables = [row for row in rows if not (row[2] or "<").startswith("<")]
         return [str(row) for row in tables if row[4 if len(row) == 12 else 3] in {"ALL", "index"}]
+
+    def _note(self, sql: str, plan: object) -> None:
+        if any(sign in str(plan) for sign in ("FOR ORDER BY", "Sort Key", "Using filesort")):
+            self.sorting.add(sql)
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
