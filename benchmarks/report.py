@@ -47,10 +47,13 @@ Starlette's `SessionMiddleware`, with a valid cookie that the handler reads. Opt
 defaults, but for what a line says: every session was last seen at a random moment of the last
 minute, so that touches fall due as they do in use. Pools have 5 connections. Every contender is
 checked to find the right person before it is measured. The load runs in the process that it
-measures, except for *j* and *k*. For *k* each worker has a socket of its own and half of the
-connections, because of one that they share a worker takes as many as luck has it, up to all; and
-the listening sockets have TCP_NODELAY, which the workers of uvicorn do not set: without it answers
-wait 40 ms for the client's system to acknowledge their first half, whoever made them."""
+measures, except for *j* and *k*. PostgreSQL is told what is in a table (ANALYZE) before it is
+measured, except for *l*, where each database is told of one table and of the other not. The
+requests of *n* run until the end is over, and undisturbed for the seconds of a round before it and
+after it. For *k* each worker has a socket of its own and half of the connections, because of one
+that they share a worker takes as many as luck has it, up to all; and the listening sockets have
+TCP_NODELAY, which the workers of uvicorn do not set: without it answers wait 40 ms for the client's
+system to acknowledge their first half, whoever made them."""
 
 
 _SIDE_BY_SIDE = """\
@@ -203,5 +206,5 @@ def _amount(effort: Effort) -> str:
         f" {effort.sessions:,} sessions in the table, drawn at random ({effort.peer_sessions:,}"
         f" at each peer); tables of {rows} rows for *h*, one row of {effort.dead} ended long ago"
         f" for *i*; {effort.requests:,} requests for *j*; {effort.socket_seconds} s for each round"
-        " of *k*."
+        f" of *k*; {effort.many:,} rows for *l*, and of one person for *m* and *n*."
     )
