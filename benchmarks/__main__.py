@@ -85,9 +85,8 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
     one_of_each = [place for place in every if kinds[place.kind] is place]
     but_mariadb = [place for place in one_of_each if place.kind != "mysql"]
     quick = lab.effort.name == "quick"
-    large = [
-        place for place in (but_mariadb if quick else one_of_each) if place.kind in kinds_with_large
-    ]
+    some = but_mariadb if quick else one_of_each
+    large = [place for place in some if place.kind in kinds_with_large]
     at_each = [
         ("c", figures_cost.one_at_a_time, every),
         ("d", figures_cost.many_at_a_time, every),
@@ -98,9 +97,9 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
         ("hi", figures_growth.growth, large),
         ("j", figures_process.memory, every[:1]),
         ("k", figures_process.over_sockets, every[:1] if quick else one_of_each),
-        ("l", figures_growth.from_empty, one_of_each),
-        ("mn", figures_person.one_person, one_of_each),
-        ("o", figures_load.locked, one_of_each),
+        ("l", figures_growth.from_empty, some),
+        ("mn", figures_person.one_person, some),
+        ("o", figures_load.locked, some),
         ("q", figures_cost.engines, every),
         ("q", figures_cost.psycopg, [place for place in every if place.kind == "postgresql"]),
     ]

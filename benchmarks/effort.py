@@ -58,7 +58,7 @@ QUICK = Effort(
     peer_sessions=200,
     growth=(10_000, 50_000),
     dead=10,
-    many=10_000,
+    many=2_000,
     requests=20_000,
     socket_seconds=1,
 )
