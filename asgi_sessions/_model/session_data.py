@@ -17,6 +17,9 @@ from .starlette_cookie import StarletteCookie
 
 #: Characters of a key at most.
 KEY_LENGTH = 128
+#: Keys that a statement writes, and those that it removes, at most: the parser of SQLite takes only
+#: so much.
+KEYS_AT_ONCE = 256
 #: The text of an empty dict.
 EMPTY = "{}"
 
@@ -91,6 +94,15 @@ class Changes(NamedTuple):
 
     written: dict[str, str]
     removed: list[str]
+
+    def parts(self) -> list[Changes]:
+        """The same in as many pieces as statements are needed: one, but for hundreds of keys."""
+        most = max(len(self.written), len(self.removed))
+        if most <= KEYS_AT_ONCE:
+            return [self]
+        written = [*self.written.items()]
+        pieces = (slice(i, i + KEYS_AT_ONCE) for i in range(0, most, KEYS_AT_ONCE))
+        return [Changes(dict(written[piece]), self.removed[piece]) for piece in pieces]
 
 
 class Visitor(NamedTuple):

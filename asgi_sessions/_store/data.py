@@ -136,7 +136,7 @@ class Data:
         """Make changes: a single one in one statement; several, and those that depend on what is
         there, in one transaction that locks their owners, all in the same order.
         """
-        if len(jobs) == 1 and isinstance(jobs[0], Save):
+        if len(jobs) == 1 and isinstance(jobs[0], Save) and len(jobs[0].changes.parts()) == 1:
             return [await self._save(connection, jobs[0])]
         now = max(job.now for job in jobs)
         async with connection.transaction():
@@ -228,7 +228,11 @@ class Data:
     async def _write(
         self, connection: RowConnection, changes: Sequence[tuple[Owner, Changes]], now: datetime
     ) -> None:
-        statements = [self._merge(connection, owner, new, now) for owner, new in changes]
+        statements = [
+            self._merge(connection, owner, part, now)
+            for owner, new in changes
+            for part in new.parts()
+        ]
         for key, alike in groupby(statements, key=lambda statement: statement[0]):
             (_, make, given), *others = alike
             await connection.execute_each(key, make, [given, *(one[2] for one in others)])
