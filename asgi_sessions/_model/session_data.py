@@ -17,6 +17,8 @@ from .starlette_cookie import StarletteCookie
 
 #: Characters of a key at most.
 KEY_LENGTH = 128
+#: Lists and dicts in one another: MariaDB takes 32, with the dict of the data around them.
+DEPTH = 30
 #: Keys that a statement writes, and those that it removes, at most: the parser of SQLite takes only
 #: so much.
 KEYS_AT_ONCE = 256
@@ -27,6 +29,7 @@ EMPTY = "{}"
 _NOT_IN_KEYS = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _MANY_DIGITS = re.compile(r"\d{19}")
+_STRING_OR_POWER = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
 #: Whole numbers that every database gives back as they were.
 _WHOLE = range(-(2**63), 2**63)
 
@@ -202,7 +205,7 @@ class SessionDict(dict[str, Any]):
             self[key] = default
         return self[key]
 
-    def update(self, *others: Any, **more: Any) -> None:  # noqa: ANN401 -- as dict
+    def update(self, /, *others: Any, **more: Any) -> None:  # noqa: ANN401 -- as dict
         """As dict; raises as an assignment does, and changes nothing then."""
         new = dict(*others, **more)
         for key, value in new.items():
@@ -245,7 +248,10 @@ def check(key: object, value: object) -> str:
         raise ValueError(f"session[{key!r}] holds text that no database takes: NUL, or half a pair")
     if _MANY_DIGITS.search(text) and not all(n in _WHOLE for n in _whole_numbers(value)):
         raise ValueError(f"session[{key!r}] holds a whole number of more than 64 bits")
-    return text
+    if text.count("[") + text.count("{") > DEPTH and not _fits(value, DEPTH):
+        raise ValueError(f"session[{key!r}]: more than {DEPTH} lists and dicts are in one another")
+    # PostgreSQL would make 10000000000000000, a whole number, of 1e+16.
+    return _STRING_OR_POWER.sub(_written_out, text) if "e+" in text else text
 
 
 def decode(text: str | None) -> dict[str, Any]:
@@ -271,8 +277,11 @@ def changes(before: str, data: Mapping[str, Any], max_bytes: int) -> Changes | N
     if after == before:
         return None
     old = loads(before)
-    texts = {key: check(key, value) for key, value in data.items()}
-    written = {k: text for k, text in texts.items() if k not in old or encode(old[k]) != text}
+    written = {
+        key: check(key, value)
+        for key, value in data.items()
+        if after is None or key not in old or encode(old[key]) != encode(value)
+    }
     removed = [key for key in old if key not in data]
     if not written and not removed:
         return None  # it is in another order
@@ -315,6 +324,20 @@ def _whole_numbers(value: object) -> Iterable[int]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _whole_numbers(one)
+
+
+def _fits(value: object, depth: int) -> bool:
+    """Whether there are so many lists and dicts in one another at most."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if not isinstance(value, list | tuple):
+        return True
+    return depth > 0 and all(_fits(one, depth - 1) for one in value)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    """A large number with its digits; strings as they are."""
+    return found[0] if found[0].startswith('"') else f"{float(found[0]):.1f}"
 
 
 def _is_text(text: str) -> bool:
