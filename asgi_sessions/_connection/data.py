@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from http.cookies import SimpleCookie
+from json import loads
 from typing import Any
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgi_sessions._errors import ConfigurationError, SessionsUnavailable
+from asgi_sessions._errors import ConfigurationError, InvalidSession, SessionsUnavailable
 from asgi_sessions._model.device import headers_of
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.session_data import (
@@ -22,9 +23,11 @@ from asgi_sessions._model.session_data import (
     check,
     decode,
     encode,
+    encode_in_order,
     is_blank,
     limit,
 )
+from asgi_sessions._model.starlette_cookie import StarletteCookie
 from asgi_sessions._service.core import Started
 from asgi_sessions._service.session_data import DataSteps, owner_of
 from asgi_sessions._store.data import GONE, Owner
@@ -58,6 +61,8 @@ class RequestData:
         self._taken: Visitor | None = None
         #: What is in the database, as `encode` writes it.
         self._before = EMPTY
+        #: Clears Starlette's cookie, once what it says has been saved.
+        self._starlettes: bytes | None = None
         self.dict = SessionDict()
 
     async def load(self, scope: Scope) -> None:
@@ -79,20 +84,30 @@ class RequestData:
             data = decode(text)
             self._before = encode(data)
             self.dict = SessionDict(data)
-        elif self._steps.options.starlette_cookie is not None:
-            self._take_starlettes(scope)
+        if self._steps.options.starlette_cookie is not None and not context.foreign:
+            self._take_starlettes(scope, self._steps.options.starlette_cookie)
 
-    def _take_starlettes(self, scope: Scope) -> None:
-        cookie = self._steps.options.starlette_cookie
-        assert cookie is not None  # noqa: S101 -- for the type checker
-        sent = SimpleCookie()
+    def _take_starlettes(self, scope: Scope, cookie: StarletteCookie) -> None:
+        sent: dict[str, str] = {}
         for name, value in headers_of(scope):
             if name == b"cookie":
-                sent.load(value.decode("latin-1"))
-        data = cookie.read(sent[cookie.name].value) if cookie.name in sent else None
-        if data is not None:
-            self.dict = SessionDict(data)
-            self._context.carry((b"set-cookie", cookie.clearing()))
+                sent |= cookie_parser(value.decode("latin-1"))
+        data = cookie.read(sent[cookie.name]) if cookie.name in sent else None
+        if data is None:
+            return
+        # Where there are data already it is cleared as well: they would be gone after a logout, and
+        # it would bring back what it says.
+        self._starlettes = cookie.clearing()
+        if self.dict:
+            return
+        taken = {key: value for key, value in data.items() if _can_be_kept(key, value)}
+        try:
+            limit(taken, self._steps.options.max_bytes)
+        except InvalidSession:
+            taken = {}
+        if len(taken) < len(data):
+            self._steps.events.data_lost("Starlette's cookie held what cannot be kept here")
+        self.dict = SessionDict(taken)
 
     def _current(self, scope: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the app has made of it: Litestar's `set_session` and `clear_session` put something
@@ -104,6 +119,11 @@ class RequestData:
         return current if isinstance(current, Mapping) else {}
 
     # --- saving -------------------------------------------------------------------------------
+
+    async def begin(self, scope: Mapping[str, Any]) -> None:
+        """Save before the response begins; it raises what `save` does."""
+        if await self.save(scope) and self._starlettes is not None:
+            self._context.carry((b"set-cookie", self._starlettes))
 
     async def save(self, scope: Mapping[str, Any]) -> bool:
         """Write what has changed; whether it is written, or nothing had to be.
@@ -305,7 +325,7 @@ class DataLayer:
             if message["type"] in _STARTS and not context.responding:
                 failed = message.get("status", 0) >= _SERVER_ERROR
                 if not failed:
-                    await data.save(scope)
+                    await data.begin(scope)
             await send(message)
 
         try:
@@ -391,7 +411,7 @@ class DataMethods:
         """
 
         def replace(old: object) -> tuple[object, object]:
-            same = _text(old) == _text(expected)
+            same = _canonical(old) == _canonical(expected)
             return (value if same else old), same
 
         answer = await self._change(conn, key, replace)
@@ -409,6 +429,19 @@ class DataMethods:
 
 def _text(value: object) -> str | None:
     return None if value is MISSING else encode(value)
+
+
+def _canonical(value: object) -> str | None:
+    """The text by which values are compared: databases give back keys in an order of their own."""
+    return None if value is MISSING else encode_in_order(loads(encode(value)))
+
+
+def _can_be_kept(key: str, value: object) -> bool:
+    try:
+        check(key, value)
+    except ValueError:
+        return False
+    return True
 
 
 def _put(data: dict[str, Any], key: str, value: object) -> None:

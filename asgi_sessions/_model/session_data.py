@@ -34,7 +34,9 @@ _STRING_OR_POWER = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
 _WHOLE = range(-(2**63), 2**63)
 
 #: JSON as it is compared and stored.
-encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_FORM: Final[Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+encode = JSONEncoder(**_FORM).encode
+encode_in_order = JSONEncoder(**_FORM, sort_keys=True).encode
 
 
 class _Missing(Enum):
