@@ -458,10 +458,10 @@ class Sessions:
         sid = context.replaceable
         core = await self._core_on(connection, context)
         session = None if sid is None else (await core.end(sid, reason))[0]
+        if context.data is not None:
+            await context.data.log_out(scope_of(conn), core.store)
         context.drop()
         context.take(sid)
-        if context.data is not None:
-            context.data.log_out(scope_of(conn))
         return session
 
     # --- more of one's own session --------------------------------------------------------------

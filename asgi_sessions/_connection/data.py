@@ -31,6 +31,7 @@ from asgi_sessions._model.starlette_cookie import StarletteCookie
 from asgi_sessions._service.core import Started
 from asgi_sessions._service.session_data import DataSteps, owner_of
 from asgi_sessions._store.data import GONE, Owner
+from asgi_sessions._store.store import Store
 
 from .context import Conn, RequestContext
 
@@ -61,6 +62,8 @@ class RequestData:
         self._taken: Visitor | None = None
         #: What is in the database, as `encode` writes it.
         self._before = EMPTY
+        #: Whether a save has noted that the visitor was there.
+        self._seen = False
         #: Clears Starlette's cookie, once what it says has been saved.
         self._starlettes: bytes | None = None
         self.dict = SessionDict()
@@ -133,8 +136,8 @@ class RequestData:
             SessionsUnavailable: if the database does not answer.
             TypeError: for what is no JSON.
         """
-        data = self._current(scope)
-        new = changes(self._before, data, self._steps.options.max_bytes)
+        data, before = self._current(scope), self._before
+        new = changes(before, data, self._steps.options.max_bytes)
         if new is None:
             return True
         after = encode(data)  # the app may go on while this waits
@@ -142,8 +145,9 @@ class RequestData:
             return is_blank(data) or await self._welcome(after)
         if not await self._steps.save(self._owner, new):
             return False
-        self._before = after
-        self._context.private = True
+        # Another call of the same request may have written while this one has waited.
+        self._before = after if self._before is before else encode(new.made_in(self._before))
+        self._context.private = self._seen = True
         return True
 
     async def _welcome(self, data: str) -> bool:
@@ -168,9 +172,8 @@ class RequestData:
         the visitor was there.
         """
         if self._context.responding:
-            before = self._before
             await self.save(scope)
-            if self._visitor is not None and self._before == before and self._context.touches:
+            if self._visitor is not None and not self._seen and self._context.touches:
                 self._steps.touch(self._visitor, interval)
 
     # --- logins and logouts -------------------------------------------------------------------
@@ -184,17 +187,25 @@ class RequestData:
 
     def log_in(self, scope: Scope, started: Started, source: Owner | None) -> None:
         """Somebody has logged in: what they have now is theirs."""
-        current, kept = dict(self._current(scope)), self._steps.options.kept
-        before = decode(self._before)
-        if source is None and self._owner is not None:
+        current, before = dict(self._current(scope)), decode(self._before)
+        if self._owner is None or self._visitor is not None:
+            kept = self._steps.options.kept
+            current, before = kept(current), kept(before)
+        elif source is None:
             current, before = {}, {}  # they were somebody else's
-        self._replace(scope, kept(current), kept(before))
+        self._replace(scope, current, before)
         if self._visitor is not None and started.had is not None:
             self._taken = self._visitor._replace(data=encode(started.had))
         self._visitor, self._owner = None, Owner(started.row.id)
 
-    def log_out(self, scope: Scope) -> None:
-        """Nothing is left of the data."""
+    async def log_out(self, scope: Scope, store: Store) -> None:
+        """Nothing is left of the data.
+
+        Raises:
+            SessionsUnavailable: if the database does not answer.
+        """
+        if self._visitor is not None:
+            await store.remove_visitor(owner_of(self._visitor))
         self._replace(scope, {}, {})
         self._visitor = self._owner = None
 
@@ -241,9 +252,9 @@ class RequestData:
             ValueError: as for an assignment.
         """
         check(key, None)
-        current, before = self._current(scope), decode(self._before)
+        current = self._current(scope)
         here = current.get(key, MISSING)
-        assigned = _text(here) != _text(before.get(key, MISSING))
+        assigned = _text(here) != _text(decode(self._before).get(key, MISSING))
         result = here
 
         def apply(data: dict[str, Any]) -> tuple[Changes, Any]:
@@ -263,6 +274,7 @@ class RequestData:
             if answer is GONE:
                 self._steps.events.data_dropped()
                 return GONE
+            before = decode(self._before)
             _put(before, key, result)
             self._before = encode(before)
         if isinstance(current, dict):
@@ -308,7 +320,8 @@ class DataLayer:
         except SessionsUnavailable as error:
             if self._refuses:
                 raise
-            context.error = error
+            context.error, context.affected = error, True
+            self._steps.events.unavailable(error)
         session = scope["session"] = data.dict
 
         async def regenerate() -> None:

@@ -100,6 +100,13 @@ class Changes(NamedTuple):
     written: dict[str, str]
     removed: list[str]
 
+    def made_in(self, text: str) -> dict[str, Any]:
+        """The data of a text as they are with these changes."""
+        data = decode(text)
+        for key in self.removed:
+            data.pop(key, None)
+        return data | {key: loads(written) for key, written in self.written.items()}
+
     def parts(self) -> list[Changes]:
         """The same in as many pieces as statements are needed: one, but for hundreds of keys."""
         most = max(len(self.written), len(self.removed))

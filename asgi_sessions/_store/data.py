@@ -285,6 +285,15 @@ class Data:
         """Write the row of a new visitor; nothing if it is there."""
         await connection.insert(connection.driver.insertion(self.visitors, [visitor._asdict()]))
 
+    async def remove_visitor(self, connection: RowConnection, owner: Owner) -> None:
+        """Remove a visitor."""
+        table = self.visitors
+        await connection.execute(
+            "remove visitor",
+            lambda: delete(table).where(equals(table, "id"), equals(table, "secret_hash")),
+            values(id=owner.sid, secret_hash=owner.secret_hash),
+        )
+
     async def rename_visitor(self, connection: RowConnection, old: Owner, new: Owner) -> bool:
         """Give a visitor another sid and secret; False if there is no such visitor any more."""
         table, c = self.visitors, self.visitors.c
@@ -316,7 +325,7 @@ class Data:
         sources = {job.source for job in jobs}
         had = await self._lock(connection, sources, sources, now)
         taken = [job for job in jobs if job.source in had]
-        kept = [(job.sid, self._options.kept(had[job.source])) for job in taken]
+        kept = [(job.sid, self._kept(job.source, had[job.source])) for job in taken]
         new = [{"id": sid, "data": encode(data)} for sid, data in kept if data]
         if new:
             await connection.insert(connection.driver.insertion(self.table, new))
@@ -328,6 +337,9 @@ class Data:
                 mine.values,
             )
         return {job.sid: had[job.source] for job in taken}
+
+    def _kept(self, source: Owner, had: Mapping[str, Any]) -> Mapping[str, Any]:
+        return had if source.secret_hash is None else self._options.kept(had)
 
     def shown(self, row: Row, had: Mapping[str, Any] | None) -> Row:
         """A new row with the data that it has taken over, as a look-up would show it."""
