@@ -62,6 +62,8 @@ class RequestData:
         self._taken: Visitor | None = None
         #: What is in the database, as `encode` writes it.
         self._before = EMPTY
+        #: Whether a save has found that the owner has ended: it is told once.
+        self._over = False
         #: Whether a save has noted that the visitor was there.
         self._seen = False
         #: Clears Starlette's cookie, once what it says has been saved.
@@ -143,7 +145,8 @@ class RequestData:
         after = encode(data)  # the app may go on while this waits
         if self._owner is None:
             return is_blank(data) or await self._welcome(after)
-        if not await self._steps.save(self._owner, new):
+        self._over = self._over or not await self._steps.save(self._owner, new)
+        if self._over:
             return False
         # Another call of the same request may have written while this one has waited.
         self._before = after if self._before is before else encode(new.made_in(self._before))
@@ -237,6 +240,7 @@ class RequestData:
         dict.clear(self.dict)
         dict.update(self.dict, data)
         self._before = encode(before)
+        self._over = False
         scope["session"] = self.dict
 
     # --- one key ------------------------------------------------------------------------------
