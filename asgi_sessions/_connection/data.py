@@ -145,13 +145,21 @@ class RequestData:
         after = encode(data)  # the app may go on while this waits
         if self._owner is None:
             return is_blank(data) or await self._welcome(after)
-        self._over = self._over or not await self._steps.save(self._owner, new)
+        if not self._over and not await self._steps.save(self._owner, new):
+            self._over = not await self._save_after_rollback(new)
         if self._over:
             return False
         # Another call of the same request may have written while this one has waited.
         self._before = after if self._before is before else encode(new.made_in(self._before))
         self._context.private = self._seen = True
         return True
+
+    async def _save_after_rollback(self, new: Changes) -> bool:
+        """Where the app has rolled a login back, the visitor is still there."""
+        transaction = self._context.transaction
+        if self._taken is None or transaction is None or transaction.is_open:
+            return False
+        return await self._steps.save(owner_of(self._taken), new)
 
     async def _welcome(self, data: str) -> bool:
         """Somebody who had no row has data now."""
