@@ -4,7 +4,7 @@ One row per person, app and device; a signed cookie; ``request.state.sid`` in ev
 every request checked against the row, so ending a session works everywhere at once.
 """
 
-from ._connection.data import DataMethods
+from ._connection.data_methods import DataMethods
 from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
 from ._middleware import SessionMiddleware
 from ._model.changeset import Changeset, changeset

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ._connection import answers
 from ._connection.binding import Respond
 from ._connection.context import SESSIONS, RequestContext
-from ._connection.data import DataLayer
+from ._connection.data_layer import DataLayer
 from ._connection.delivery import Delivery
 from ._connection.notices import Notices, drops_secure_cookies
 from ._connection.outage import outage_at_hand, outage_of
@@ -114,6 +114,7 @@ class SessionMiddleware:
                 sessions.rotate_session,
                 refuses=self._settings.on_unavailable == "error",
                 touch_interval=self._settings.touch_interval,
+                notices=self._notices,
             )
         self._serve_http = self._serve
         if self._settings.end_streams:
@@ -373,7 +374,7 @@ class SessionMiddleware:
         """Answer an outage that the app has met and not dealt with; False if it is too late for
         that, and for any other error, which is the app's own.
         """
-        outage = outage_of(error)
+        outage = outage_of(error) or context.unsaved
         if outage is None:
             return False
         self._count(context, outage)

@@ -15,7 +15,8 @@ from sqlalchemy import MetaData, Table, Update, make_url
 
 from ._connection.binding import DeviceBinding, check_binding
 from ._connection.context import Conn, RequestContext, scope_of
-from ._connection.data import DataMethods, RequestData
+from ._connection.data import RequestData
+from ._connection.data_methods import DataMethods
 from ._database.pools.app_connection import join
 from ._database.source import source_of
 from ._errors import ConfigurationError, InvalidSession
@@ -458,10 +459,10 @@ class Sessions:
         sid = context.replaceable
         core = await self._core_on(connection, context)
         session = None if sid is None else (await core.end(sid, reason))[0]
+        if context.data is not None:
+            await context.data.log_out(scope_of(conn), core.store)
         context.drop()
         context.take(sid)
-        if context.data is not None:
-            context.data.log_out(scope_of(conn))
         return session
 
     # --- more of one's own session --------------------------------------------------------------

@@ -1,15 +1,16 @@
-"""``request.session``: loaded before the app runs, saved before its response leaves."""
+"""The data of one connection: as they were loaded, and what the app makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from http.cookies import SimpleCookie
+from enum import Enum
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import cookie_parser
+from starlette.types import Scope
 
-from asgi_sessions._errors import ConfigurationError, SessionsUnavailable
+from asgi_sessions._errors import ConfigurationError, InvalidSession, SessionsUnavailable
 from asgi_sessions._model.device import headers_of
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row
@@ -24,14 +25,13 @@ from asgi_sessions._model.session_data import (
     is_blank,
     limit,
 )
+from asgi_sessions._model.starlette_cookie import StarletteCookie
 from asgi_sessions._service.core import Started
 from asgi_sessions._service.session_data import DataSteps, owner_of
 from asgi_sessions._store.data import GONE, Owner
+from asgi_sessions._store.store import Store
 
-from .context import Conn, RequestContext
-
-_SERVER_ERROR = 500
-_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+from .context import RequestContext
 
 #: From the value of a key, or `MISSING`: what it shall be, and the answer to whoever asked.
 Change = Callable[[Any], tuple[Any, Any]]
@@ -46,8 +46,10 @@ class RequestData:
 
     Attributes:
         dict: what the app has as ``request.session``.
+        clearing: what clears Starlette's cookie, once that which it says has been saved.
     """
 
+    clearing: bytes | None = None
     #: Whose the data are; None for somebody who has no row.
     _owner: Owner | None = None
     _visitor: Visitor | None = None
@@ -55,6 +57,10 @@ class RequestData:
     _taken: Visitor | None = None
     #: What is in the database.
     _before = Snapshot()
+    #: Whether a save has found that the owner has ended: it is told once.
+    _over = False
+    #: Whether a save has noted that the visitor was there.
+    _seen = False
 
     def __init__(self, steps: DataSteps) -> None:
         self._steps = steps
@@ -78,29 +84,50 @@ class RequestData:
         if text is not None:
             self._before = Snapshot(text)
             self.dict = SessionDict(self._before.data)
-        elif self._steps.options.starlette_cookie is not None:
-            self._take_starlettes(context, scope)
+        if self._steps.options.starlette_cookie is not None and not context.foreign:
+            self._take_starlettes(scope, self._steps.options.starlette_cookie)
 
-    def _take_starlettes(self, context: RequestContext, scope: Scope) -> None:
-        cookie = self._steps.options.starlette_cookie
-        assert cookie is not None  # noqa: S101 -- for the type checker
-        sent = SimpleCookie()
+    def _take_starlettes(self, scope: Scope, cookie: StarletteCookie) -> None:
+        sent: dict[str, str] = {}
         for name, value in headers_of(scope):
             if name == b"cookie":
-                sent.load(value.decode("latin-1"))
-        data = cookie.read(sent[cookie.name].value) if cookie.name in sent else None
-        if data is not None:
-            self.dict = SessionDict(data)
-            context.carry((b"set-cookie", cookie.clearing()))
+                sent |= cookie_parser(value.decode("latin-1"))
+        data = cookie.read(sent[cookie.name]) if cookie.name in sent else None
+        if data is None:
+            return
+        # Where there are data already it is cleared as well: they would be gone after a logout, and
+        # it would bring back what it says.
+        self.clearing = cookie.clearing()
+        if self.dict:
+            return
+        taken = {key: value for key, value in data.items() if _can_be_kept(key, value)}
+        try:
+            limit(taken, self._steps.options.max_bytes)
+        except InvalidSession:
+            taken = {}
+        if len(taken) < len(data):
+            self._steps.events.data_lost("Starlette's cookie held what cannot be kept here")
+        self.dict = SessionDict(taken)
 
     def _current(self, scope: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the app has made of it: Litestar's `set_session` and `clear_session` put something
-        else in its place. A dict of another kind is that of another layer, which keeps it itself.
+        else in its place. What any other layer puts there is its own, and not to be saved here.
+
+        Raises:
+            TypeError: for an object that Litestar was given in place of a dict.
         """
         current: object = scope.get("session")
-        if type(current) is dict:
-            return current
-        return {} if current is None or isinstance(current, type) else self.dict
+        if current is self.dict or not _is_litestars(scope):
+            return self.dict
+        if current is None or isinstance(current, Enum):  # Litestar's Empty
+            return {}
+        if not isinstance(current, Mapping):
+            raise TypeError(f"set_session() was given {type(current).__name__}: give it a dict")
+        return current
+
+    def is_hidden(self, scope: Mapping[str, Any]) -> bool:
+        """Whether another layer has put something in its place."""
+        return scope.get("session") is not self.dict and not _is_litestars(scope)
 
     # --- saving -------------------------------------------------------------------------------
 
@@ -113,23 +140,51 @@ class RequestData:
         """
         return self._before.changes(self._current(scope), self._steps.options.max_bytes)
 
-    async def save(
-        self, context: RequestContext, scope: Mapping[str, Any], changes: Changes
-    ) -> bool:
-        """Write what has changed; whether it is written, or nothing had to be.
+    async def begin(
+        self, context: RequestContext, scope: Mapping[str, Any], changes: Changes | None
+    ) -> None:
+        """Save before the response begins.
 
         Raises:
             SessionsUnavailable: if the database does not answer.
         """
-        data = self._current(scope)
+        context.unsaved = None
+        try:
+            saved = changes is None or await self.save(context, scope, changes)
+        except SessionsUnavailable as error:
+            context.unsaved = error
+            raise
+        if saved and self.clearing is not None:
+            context.carry((b"set-cookie", self.clearing))
+
+    async def save(
+        self, context: RequestContext, scope: Mapping[str, Any], changes: Changes
+    ) -> bool:
+        """Write what has changed; whether it is written.
+
+        Raises:
+            SessionsUnavailable: if the database does not answer.
+        """
+        data, before = self._current(scope), self._before
         after = encode(data)  # the app may go on while this waits
         if self._owner is None:
             return is_blank(data) or await self._welcome(context, after)
-        if not await self._steps.save(self._owner, changes):
+        if not self._over and not await self._steps.save(self._owner, changes):
+            self._over = not await self._save_after_rollback(context, changes)
+        if self._over:
             return False
+        if self._before is not before:  # another call of the same request has written meanwhile
+            after = encode(changes.made_in(self._before.read()))
         self._before = Snapshot(after)
-        context.private = True
+        context.private = self._seen = True
         return True
+
+    async def _save_after_rollback(self, context: RequestContext, changes: Changes) -> bool:
+        """Where the app has rolled a login back, the visitor is still there."""
+        transaction = context.transaction
+        if self._taken is None or transaction is None or transaction.is_open:
+            return False
+        return await self._steps.save(owner_of(self._taken), changes)
 
     async def _welcome(self, context: RequestContext, data: str) -> bool:
         """Somebody who had no row has data now."""
@@ -156,7 +211,7 @@ class RequestData:
             return
         if (changes := self.changes(scope)) is not None:
             await self.save(context, scope, changes)
-        elif self._visitor is not None and context.touches:
+        if self._visitor is not None and not self._seen and context.touches:
             self._steps.touch(self._visitor, interval)
 
     # --- logins and logouts -------------------------------------------------------------------
@@ -169,17 +224,26 @@ class RequestData:
 
     def log_in(self, scope: Scope, started: Started, source: Owner | None) -> None:
         """Somebody has logged in: what they have now is theirs."""
-        current, kept = dict(self._current(scope)), self._steps.options.kept
-        before = self._before.read()
-        if source is None and self._owner is not None:
-            current, before = {}, {}  # they were somebody else's
-        self._replace(scope, kept(current), kept(before))
+        current, before = dict(self._current(scope)), self._before.read()
+        if self._owner is None or self._visitor is not None:
+            kept = self._steps.options.kept
+            current, before = kept(current), kept(before)
+        elif source is None:
+            # They were somebody else's, but for what the app has written since it cleared them.
+            current, before = current if self.dict.cleared else {}, {}
+        self._replace(scope, current, before)
         if self._visitor is not None and started.had is not None:
             self._taken = self._visitor._replace(data=encode(started.had))
         self._visitor, self._owner = None, Owner(started.row.id)
 
-    def log_out(self, scope: Scope) -> None:
-        """Nothing is left of the data."""
+    async def log_out(self, scope: Scope, store: Store) -> None:
+        """Nothing is left of the data.
+
+        Raises:
+            SessionsUnavailable: if the database does not answer.
+        """
+        if self._visitor is not None:
+            await store.remove_visitor(owner_of(self._visitor))
         self._replace(scope, {}, {})
         self._visitor = self._owner = None
 
@@ -211,7 +275,9 @@ class RequestData:
         dict.clear(self.dict)
         dict.update(self.dict, data)
         self._before = Snapshot(encode(before))
-        scope["session"] = self.dict
+        self._over = False
+        if _is_litestars(scope):
+            scope["session"] = self.dict
 
     # --- one key ------------------------------------------------------------------------------
 
@@ -226,9 +292,9 @@ class RequestData:
             ValueError: as for an assignment.
         """
         check(key, None)
-        current, before = self._current(scope), self._before.read()
+        current = self._current(scope)
         here = current.get(key, MISSING)
-        assigned = _text(here) != _text(before.get(key, MISSING))
+        assigned = _text(here) != _text(self._before.read().get(key, MISSING))
         result = here
 
         def apply(data: dict[str, Any]) -> tuple[Changes, Any]:
@@ -248,6 +314,7 @@ class RequestData:
             if answer is GONE:
                 self._steps.events.data_dropped()
                 return GONE
+            before = self._before.read()
             _put(before, key, result)
             self._before = Snapshot(encode(before))
         if isinstance(current, dict):
@@ -255,174 +322,21 @@ class RequestData:
         return answer
 
 
-class DataLayer:
-    """Between the middleware and the app, where sessions have data.
-
-    Args:
-        app: the app behind it.
-        key: of the context in the scope.
-        steps: what happens to data.
-        regenerate: gives a login a new secret, from the scope.
-        refuses: whether requests are refused while the database does not answer.
-        touch_interval: how exact it is when a visitor was seen last.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        key: str,
-        steps: DataSteps,
-        regenerate: Callable[[Scope], Any],
-        *,
-        refuses: bool,
-        touch_interval: timedelta,
-    ) -> None:
-        self._app = app
-        self._key = key
-        self._steps = steps
-        self._regenerate = regenerate
-        self._refuses = refuses
-        self._touch_interval = touch_interval
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        context: RequestContext = scope[self._key]
-        if isinstance(scope.get("session"), dict):
-            raise ConfigurationError(
-                "another layer in front of SessionMiddleware has put its own session into the "
-                "scope: take that layer out (Starlette's own SessionMiddleware, for instance), or "
-                "leave Sessions(data=True) out"
-            )
-        data = context.data = RequestData(self._steps)
-        try:
-            await data.load(context, scope)
-        except SessionsUnavailable as error:
-            if self._refuses:
-                raise
-            context.error = error
-        session = scope["session"] = data.dict
-
-        async def regenerate() -> None:
-            if context.row is not None:
-                await self._regenerate(scope)
-            else:
-                await data.regenerate(context)
-
-        session._regenerate = regenerate  # noqa: SLF001 -- of this package
-        failed = False
-
-        async def save_and_send(message: Message) -> None:
-            nonlocal failed
-            if message["type"] in _STARTS and not context.responding:
-                failed = message.get("status", 0) >= _SERVER_ERROR
-                if not failed and (changes := data.changes(scope)) is not None:
-                    await data.save(context, scope, changes)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, save_and_send)
-            if not failed:
-                await data.finish(context, scope, self._touch_interval)
-        finally:
-            session._regenerate = None  # noqa: SLF001 -- else it would be a cycle
-
-
-class DataMethods:
-    """Changes of one key of ``request.session`` that are right whatever other requests do: each
-    works on the value that is in the database at that moment, once across all processes, and shows
-    in ``request.session`` of the same request.
-
-    ``conn`` is a request or WebSocket of Starlette, FastAPI or Litestar, or an ASGI scope. On a
-    session that has ended meanwhile they change nothing. Each raises `SessionsUnavailable` if the
-    database does not answer, `TypeError` and `ValueError` as an assignment does, and
-    `InvalidSession` if there is too much.
-    """
-
-    def __init__(
-        self, data_of: Callable[[Conn], tuple[RequestContext, Scope, RequestData]]
-    ) -> None:
-        self._of = data_of
-
-    async def pop(self, conn: Conn, key: str, default: Any = None) -> Any:  # noqa: ANN401 -- JSON
-        """Remove a key: its value, which nobody else gets, or `default`: nonces, OAuth's state."""
-
-        def pop(old: object) -> tuple[object, object]:
-            return MISSING, default if old is MISSING else old
-
-        answer = await self._change(conn, key, pop)
-        return default if answer is GONE else answer
-
-    async def increment(self, conn: Conn, key: str, by: float = 1) -> Any:  # noqa: ANN401 -- JSON
-        """Add to a number, 0 if there is none yet; the sum, or None."""
-
-        def increment(old: Any) -> tuple[Any, Any]:  # noqa: ANN401 -- JSON
-            number = 0 if old is MISSING else old
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                raise TypeError(f"session[{key!r}] is no number: increment() cannot add to it")
-            return number + by, number + by
-
-        answer = await self._change(conn, key, increment)
-        return None if answer is GONE else answer
-
-    async def append(
-        self,
-        conn: Conn,
-        key: str,
-        value: Any,  # noqa: ANN401 -- JSON
-        *,
-        keep: int | None = None,
-    ) -> list[Any] | None:
-        """Add to a list, which begins empty; the list, or None.
-
-        Args:
-            conn: the connection.
-            key: of the list.
-            value: what is added at its end.
-            keep: how many are left at most: the last.
-        """
-        if keep is not None and keep < 1:
-            raise ConfigurationError(f"append(keep={keep}): use 1 and more, or None")
-
-        def append(old: Any) -> tuple[Any, Any]:  # noqa: ANN401 -- JSON
-            if old is not MISSING and not isinstance(old, list):
-                raise TypeError(f"session[{key!r}] is no list: append() cannot add to it")
-            new = [*([] if old is MISSING else old), value]
-            new = new if keep is None else new[-keep:]
-            return new, new
-
-        answer = await self._change(conn, key, append)
-        return None if answer is GONE else list(answer)
-
-    async def replace(self, conn: Conn, key: str, value: Any, *, expected: Any) -> bool:  # noqa: ANN401 -- JSON
-        """Assign a value if the present one is as expected; whether it was.
-
-        Args:
-            conn: the connection.
-            key: of the value.
-            value: the new one.
-            expected: the one that has to be there; `MISSING` for none.
-        """
-
-        def replace(old: object) -> tuple[object, object]:
-            same = _text(old) == _text(expected)
-            return (value if same else old), same
-
-        answer = await self._change(conn, key, replace)
-        return answer is True
-
-    async def save(self, conn: Conn) -> bool:
-        """Write what has changed, now: for WebSockets and streams. Whether it is written."""
-        context, scope, data = self._of(conn)
-        changes = data.changes(scope)
-        return changes is None or await data.save(context, scope, changes)
-
-    async def _change(self, conn: Conn, key: str, change: Change) -> Any:  # noqa: ANN401 -- JSON
-        _, scope, data = self._of(conn)
-        return await data.change(scope, key, change)
+def _is_litestars(scope: Mapping[str, Any]) -> bool:
+    """Whether the app is Litestar, and no app that is mounted in it."""
+    return "litestar_app" in scope and scope.get("app") is scope["litestar_app"]
 
 
 def _text(value: object) -> str | None:
     return None if value is MISSING else encode(value)
+
+
+def _can_be_kept(key: str, value: object) -> bool:
+    try:
+        check(key, value)
+    except ValueError:
+        return False
+    return True
 
 
 def _put(data: dict[str, Any], key: str, value: object) -> None:

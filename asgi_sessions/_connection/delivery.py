@@ -115,7 +115,7 @@ class Delivery:
             return
         context.drop()
         if (transaction := _undecided(context)) is not None:
-            transaction.too_late(sid)
+            transaction.too_late(sid, None if context.data is None else context.data.give_back)
             return
         try:
             await self._core.end(sid, "not_delivered")

@@ -18,16 +18,24 @@ from .starlette_cookie import StarletteCookie
 
 #: Characters of a key at most.
 KEY_LENGTH = 128
+#: Lists and dicts in one another: MariaDB takes 32, with the dict of the data around them.
+DEPTH = 30
+#: Keys that a statement writes, and those that it removes, at most: the parser of SQLite takes only
+#: so much.
+KEYS_AT_ONCE = 256
 
 # They stand in paths of SQL, where some databases read a backslash as the beginning of an escape.
 _NOT_IN_KEYS = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _MANY_DIGITS = re.compile(r"\d{19}")
+_STRING_OR_POWER = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
 #: Whole numbers that every database gives back as they were.
 _WHOLE = range(-(2**63), 2**63)
 
 #: JSON as it is compared and stored.
-encode = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_FORM: Final[Any] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+encode = JSONEncoder(**_FORM).encode
+encode_in_order = JSONEncoder(**_FORM, sort_keys=True).encode
 _decode = JSONDecoder().decode
 
 
@@ -92,6 +100,21 @@ class Changes(NamedTuple):
     written: dict[str, str]
     removed: list[str]
 
+    def made_in(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Data as they are with these changes."""
+        for key in self.removed:
+            data.pop(key, None)
+        return data | {key: _decode(text) for key, text in self.written.items()}
+
+    def parts(self) -> list[Changes]:
+        """The same in as many pieces as statements are needed: one, but for hundreds of keys."""
+        most = max(len(self.written), len(self.removed))
+        if most <= KEYS_AT_ONCE:
+            return [self]
+        written = [*self.written.items()]
+        pieces = (slice(i, i + KEYS_AT_ONCE) for i in range(0, most, KEYS_AT_ONCE))
+        return [Changes(dict(written[piece]), self.removed[piece]) for piece in pieces]
+
 
 class Visitor(NamedTuple):
     """The row of somebody who has data without a login."""
@@ -122,10 +145,12 @@ class SessionDict(dict[str, Any]):
     Attributes:
         accessed: whether `mark_accessed` was called, as ``request.session`` does.
         modified: whether a key was assigned or removed.
+        cleared: whether `clear` was called, so that all there is was written since.
     """
 
     accessed: bool = False
     modified: bool = False
+    cleared: bool = False
     _regenerate: Callable[[], Awaitable[object]] | None = None
 
     def __repr__(self) -> str:
@@ -170,6 +195,7 @@ class SessionDict(dict[str, Any]):
     def clear(self) -> None:
         """As dict."""
         self.mark_modified()
+        self.cleared = True
         super().clear()
 
     def pop(self, key: str, *default: Any) -> Any:  # noqa: ANN401 -- as dict
@@ -190,7 +216,7 @@ class SessionDict(dict[str, Any]):
             self[key] = default
         return self[key]
 
-    def update(self, *others: Any, **more: Any) -> None:  # noqa: ANN401 -- as dict
+    def update(self, /, *others: Any, **more: Any) -> None:  # noqa: ANN401 -- as dict
         """As dict; raises as an assignment does, and changes nothing then."""
         new = dict(*others, **more)
         for key, value in new.items():
@@ -233,7 +259,10 @@ def check(key: object, value: object) -> str:
         raise ValueError(f"session[{key!r}] holds text that no database takes: NUL, or half a pair")
     if _MANY_DIGITS.search(text) and not all(n in _WHOLE for n in _whole_numbers(value)):
         raise ValueError(f"session[{key!r}] holds a whole number of more than 64 bits")
-    return text
+    if text.count("[") + text.count("{") > DEPTH and not _fits(value, DEPTH):
+        raise ValueError(f"session[{key!r}]: more than {DEPTH} lists and dicts are in one another")
+    # PostgreSQL would make 10000000000000000, a whole number, of 1e+16.
+    return _STRING_OR_POWER.sub(_written_out, text) if "e+" in text else text
 
 
 def decode(text: str | None) -> dict[str, Any]:
@@ -274,8 +303,11 @@ class Snapshot:
         if self._mark is not None and _fingerprint(data) == self._mark:
             return None
         old = self.read()
-        texts = {key: check(key, value) for key, value in data.items()}
-        written = {k: text for k, text in texts.items() if k not in old or encode(old[k]) != text}
+        written = {
+            key: check(key, value)
+            for key, value in data.items()
+            if key not in old or _differ(old[key], value)
+        }
         removed = [key for key in old if key not in data]
         if not written and not removed:
             return None  # it is in another order
@@ -328,6 +360,27 @@ def _whole_numbers(value: object) -> Iterable[int]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _whole_numbers(one)
+
+
+def _differ(one: object, other: object) -> bool:
+    try:
+        return encode(one) != encode(other)
+    except (TypeError, ValueError, RecursionError):
+        return True  # `check` says what is wrong
+
+
+def _fits(value: object, depth: int) -> bool:
+    """Whether there are so many lists and dicts in one another at most."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if not isinstance(value, list | tuple):
+        return True
+    return depth > 0 and all(_fits(one, depth - 1) for one in value)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    """A large number with its digits; strings as they are."""
+    return found[0] if found[0].startswith('"') else f"{float(found[0]):.1f}"
 
 
 def _is_text(text: str) -> bool:

@@ -25,7 +25,7 @@ class StarletteCookie:
         domain: the same.
 
     Raises:
-        ConfigurationError: for an empty key.
+        ConfigurationError: for an empty key, or an age that is no timedelta.
     """
 
     secret_key: str = field(repr=False)
@@ -40,6 +40,9 @@ class StarletteCookie:
             raise ConfigurationError(
                 "StarletteCookie(secret_key=...): use the key of Starlette's SessionMiddleware"
             )
+        age: object = self.max_age
+        if not isinstance(age, timedelta):
+            raise ConfigurationError(f"StarletteCookie(max_age={age!r}): use a datetime.timedelta")
 
     def read(self, value: str) -> dict[str, Any] | None:
         """The data of a cookie; None of one that does not verify, or holds none."""

@@ -8,7 +8,7 @@ been rolled back before. So when it is over, the rows are read again: what they 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import event
@@ -89,6 +89,7 @@ class Transaction:
         self._outer = core
         self._joined = joined
         self._undelivered: str | None = None
+        self._give_back: Callable[[], Awaitable[None]] | None = None
         inline = _Inline()
         self._events, self._ends = DeferredEvents(core.events, inline), DeferredEnds()
         self.core = core.within(core.store.within(joined), self._events, inline, self._ends)
@@ -101,11 +102,11 @@ class Transaction:
         """Whether the app has neither committed nor rolled back."""
         return bool(self._joined.root.is_active)
 
-    def too_late(self, sid: str | None) -> None:
+    def too_late(self, sid: str, give_back: Callable[[], Awaitable[None]] | None) -> None:
         """The response has begun before the commit, so that the cookie of this new session has not
-        been sent: should it be committed yet, the session ends.
+        been sent: should it be committed yet, the session ends, and gives its data back.
         """
-        self._undelivered = sid
+        self._undelivered, self._give_back = sid, give_back
 
     def _over(self, _: object) -> None:
         if not self._heard:
@@ -161,3 +162,5 @@ class Transaction:
             extra={"event": "committed_too_late", "sid": sid},
         )
         await self._outer.end(sid, "not_delivered")
+        if self._give_back is not None:
+            await self._give_back()

@@ -136,7 +136,7 @@ class Data:
         """Make changes: a single one in one statement; several, and those that depend on what is
         there, in one transaction that locks their owners, all in the same order.
         """
-        if len(jobs) == 1 and isinstance(jobs[0], Save):
+        if len(jobs) == 1 and isinstance(jobs[0], Save) and len(jobs[0].changes.parts()) == 1:
             return [await self._save(connection, jobs[0])]
         now = max(job.now for job in jobs)
         async with connection.transaction():
@@ -228,7 +228,11 @@ class Data:
     async def _write(
         self, connection: RowConnection, changes: Sequence[tuple[Owner, Changes]], now: datetime
     ) -> None:
-        statements = [self._merge(connection, owner, new, now) for owner, new in changes]
+        statements = [
+            self._merge(connection, owner, part, now)
+            for owner, new in changes
+            for part in new.parts()
+        ]
         for key, alike in groupby(statements, key=lambda statement: statement[0]):
             (_, make, given), *others = alike
             await connection.execute_each(key, make, [given, *(one[2] for one in others)])
@@ -281,6 +285,15 @@ class Data:
         """Write the row of a new visitor; nothing if it is there."""
         await connection.insert(connection.driver.insertion(self.visitors, [visitor._asdict()]))
 
+    async def remove_visitor(self, connection: RowConnection, owner: Owner) -> None:
+        """Remove a visitor."""
+        table = self.visitors
+        await connection.execute(
+            "remove visitor",
+            lambda: delete(table).where(equals(table, "id"), equals(table, "secret_hash")),
+            values(id=owner.sid, secret_hash=owner.secret_hash),
+        )
+
     async def rename_visitor(self, connection: RowConnection, old: Owner, new: Owner) -> bool:
         """Give a visitor another sid and secret; False if there is no such visitor any more."""
         table, c = self.visitors, self.visitors.c
@@ -312,7 +325,7 @@ class Data:
         sources = {job.source for job in jobs}
         had = await self._lock(connection, sources, sources, now)
         taken = [job for job in jobs if job.source in had]
-        kept = [(job.sid, self._options.kept(had[job.source])) for job in taken]
+        kept = [(job.sid, self._kept(job.source, had[job.source])) for job in taken]
         new = [{"id": sid, "data": encode(data)} for sid, data in kept if data]
         if new:
             await connection.insert(connection.driver.insertion(self.table, new))
@@ -324,6 +337,9 @@ class Data:
                 mine.values,
             )
         return {job.sid: had[job.source] for job in taken}
+
+    def _kept(self, source: Owner, had: Mapping[str, Any]) -> Mapping[str, Any]:
+        return had if source.secret_hash is None else self._options.kept(had)
 
     def shown(self, row: Row, had: Mapping[str, Any] | None) -> Row:
         """A new row with the data that it has taken over, as a look-up would show it."""

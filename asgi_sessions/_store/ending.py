@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, case, func, select, update
@@ -53,17 +54,17 @@ class Ends:
         """End the rows that fulfil a condition, which has to say that they live, unless they are
         locked and known to; those that ended now.
         """
-        work = self._end(connection, key, condition, given, reason=reason, now=now)
+        work = partial(self._end, connection, key, condition, given, reason=reason, now=now)
         return await self._with_data(connection, work)
 
     async def _with_data(
-        self, connection: RowConnection, ending: Coroutine[Any, Any, list[Row]]
+        self, connection: RowConnection, end: Callable[[], Awaitable[list[Row]]]
     ) -> list[Row]:
         """End rows, and remove what is kept beside them, all of it or nothing."""
         if self._data is None:
-            return await ending
+            return await end()
         async with connection.transaction():
-            rows = await ending
+            rows = await end()
             if rows:
                 await self._data.remove(connection, [row.id for row in rows])
         return rows
@@ -139,7 +140,8 @@ class Ends:
         ended: list[Row] = []
         async with connection.transaction():
             for some in (over[i : i + AT_ONCE] for i in range(0, len(over), AT_ONCE)):
-                ended += await self._with_data(connection, self._expire(connection, some, now))
+                expire = partial(self._expire, connection, some, now)
+                ended += await self._with_data(connection, expire)
         return ended
 
     def _telling(self, condition: Condition, channel: str | None) -> ClauseElement:

@@ -561,6 +561,11 @@ class Store:
         assert self.data is not None  # noqa: S101 -- for the type checker
         await self._write(partial(self.data.insert_visitor, visitor=visitor))
 
+    async def remove_visitor(self, owner: Owner) -> None:
+        """Remove a visitor."""
+        assert self.data is not None  # noqa: S101 -- for the type checker
+        await self._write(partial(self.data.remove_visitor, owner=owner))
+
     async def rename_visitor(self, old: Owner, new: Owner) -> bool:
         """Give a visitor another sid and secret; False if there is no such visitor any more."""
         assert self.data is not None  # noqa: S101 -- for the type checker

@@ -27,6 +27,7 @@ from asgi_sessions import (
 )
 from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, make_app, set_cookies
+from tests.support.data import data_of
 from tests.support.engines import app_engine, own_database
 from tests.support.inside import opened, settled, store_of
 from tests.support.pages import Reader
@@ -106,9 +107,9 @@ class World:
         return [session.id for session in await self.sessions.list_sessions(person)]
 
 
-@pytest.fixture(params=["connection", "session"])
-async def world(
-    request: pytest.FixtureRequest, make_sessions: MakeSessions, database_url: str
+@asynccontextmanager
+async def opened_world(
+    make_sessions: MakeSessions, url: str, kind: str, **options: Any
 ) -> AsyncIterator[World]:
     made: list[World] = []
 
@@ -116,10 +117,25 @@ async def world(
         assert isinstance(event, SessionEvent)
         made[0].events.append(event.session.end_reason or event.kind)
 
-    sessions = await make_sessions(on_event=hear)
-    async with engine_beside(sessions, database_url) as engine:
-        made.append(World(sessions, engine, request.param))
+    sessions = await make_sessions(on_event=hear, **options)
+    async with engine_beside(sessions, url) as engine:
+        made.append(World(sessions, engine, kind))
         yield made[0]
+
+
+@pytest.fixture(params=["connection", "session"])
+async def world(
+    request: pytest.FixtureRequest, make_sessions: MakeSessions, database_url: str
+) -> AsyncIterator[World]:
+    async with opened_world(make_sessions, database_url, request.param) as world:
+        yield world
+
+
+@pytest.fixture
+async def shop(make_sessions: MakeSessions, database_url: str) -> AsyncIterator[World]:
+    """A world with data."""
+    async with opened_world(make_sessions, database_url, "connection", data=True) as world:
+        yield world
 
 
 def log_in(world: World, person: str = "ann") -> Step:
@@ -502,3 +518,113 @@ async def test_many_sessions_that_end_in_a_transaction_hold_up_nobody(world: Wor
     await counting
     assert world.events[70:] == ["revoked"] * 70
     assert turns >= 2  # in between
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+async def put(request: Request, transaction: Open) -> None:
+    request.session["cart"] = ["a"]
+
+
+async def cart_of(world: World, browser: Browser) -> Any:
+    """The data that the browser has."""
+    seen: list[Any] = []
+
+    async def look(request: Request, transaction: Open) -> None:
+        seen.append(dict(request.session))
+
+    await world.take(browser, look)
+    return seen[0]
+
+
+async def kept(world: World) -> tuple[list[Any], list[Any]]:
+    """The data of sessions, and those of visitors."""
+    data = [await data_of(world.sessions, kind) for kind in ("data", "visitors")]
+    return [*data[0].values()], [*data[1].values()]
+
+
+async def test_a_login_in_the_transaction_takes_the_data_of_the_visitor_over(shop: World) -> None:
+    async with Browser(shop.app) as browser:
+        await shop.take(browser, put)
+        planted = browser.cookies.get(shop.sessions.cookie_name)
+
+        async def step(request: Request, transaction: Open) -> None:
+            await log_in(shop)(request, transaction)
+            assert request.session == {"cart": ["a"]}
+            await transaction.commit()
+            request.session["after"] = 1
+
+        await shop.take(browser, step)
+        assert await cart_of(shop, browser) == {"cart": ["a"], "after": 1}
+        assert await kept(shop) == ([{"cart": ["a"], "after": 1}], [])
+        assert browser.cookies.get(shop.sessions.cookie_name) != planted
+
+
+async def test_a_rollback_leaves_the_data_with_the_visitor(shop: World) -> None:
+    async with Browser(shop.app) as browser:
+        await shop.take(browser, put)
+        planted = browser.cookies.get(shop.sessions.cookie_name)
+
+        async def step(request: Request, transaction: Open) -> None:
+            await then(log_in(shop), commit=False)(request, transaction)
+            request.session["error"] = "try again"
+
+        response = await shop.take(browser, step)
+        assert set_cookies(response) == []
+        assert browser.cookies.get(shop.sessions.cookie_name) == planted
+        assert await cart_of(shop, browser) == {"cart": ["a"], "error": "try again"}
+        assert await kept(shop) == ([], [{"cart": ["a"], "error": "try again"}])
+        assert await shop.live() == []
+
+
+async def test_a_commit_that_comes_too_late_gives_the_data_back(shop: World) -> None:
+    async with Browser(shop.app) as browser:
+        await shop.take(browser, put)
+        connection = await shop.engine.connect()
+
+        async def step(request: Request, transaction: Open) -> None:
+            await shop.sessions.start_session(request, "ann", connection=connection)
+
+        response = await shop.take(browser, step)
+        assert set_cookies(response) == []
+        await connection.commit()
+        await connection.close()
+        await shop.followed()
+        assert await shop.live() == []
+        assert await cart_of(shop, browser) == {"cart": ["a"]}
+        assert await kept(shop) == ([], [{"cart": ["a"]}])
+
+
+@pytest.mark.parametrize("commit", [True, False])
+async def test_a_logout_in_the_transaction_takes_the_data_along(
+    shop: World, *, commit: bool
+) -> None:
+    for person in (None, "ann"):
+        async with Browser(shop.app) as browser:
+            if person is not None:
+                await browser.login(person)
+            await shop.take(browser, put)
+
+            async def log_out(request: Request, transaction: Open) -> None:
+                await shop.sessions.end_session(request, connection=transaction.connection)
+
+            await shop.take(browser, then(log_out, commit=commit))
+            # A visitor's cookie goes in any case: there is no session to ask about.
+            left = {} if commit or person is None else {"cart": ["a"]}
+            assert await cart_of(shop, browser) == left
+    visitors = [] if commit else [{"cart": ["a"]}]
+    assert await kept(shop) == ([] if commit else [{"cart": ["a"]}], visitors)
+
+
+async def test_an_end_in_the_transaction_takes_the_data_along(shop: World) -> None:
+    async with Browser(shop.app) as browser:
+        sid = await browser.login("ann")
+        await shop.take(browser, put)
+        for end in (AsyncConnection.rollback, AsyncConnection.commit):
+            async with shop.engine.connect() as connection:
+                await shop.sessions.end_session_by_id(sid, connection=connection)
+                await end(connection)
+            await shop.followed()
+            left = [{"cart": ["a"]}] if end is AsyncConnection.rollback else []
+            assert await kept(shop) == (left, [])

@@ -1,6 +1,6 @@
 """Races between two processes of an app, each stopped where the other may step in.
 
-R1 to R15 are the races of docs/databases.md. A gate in a process stops a statement; somebody
+R1 to R18 are the races of docs/databases.md. A gate in a process stops a statement; somebody
 else's lock on the rows makes two statements meet in the database itself.
 """
 
@@ -11,9 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
-from asgi_sessions import AAL1, Sessions
+from asgi_sessions import AAL1, SessionData, SessionMiddleware, Sessions
+from tests.conftest import MakeSessions
 from tests.support import KEY, Clock
+from tests.support.asgi import call, http, log_in, respond
+from tests.support.data import data_of
 from tests.support.devices import BY_ITSELF, PATH, Device
 from tests.support.engines import POLL, EngineURL, Onlooker
 from tests.support.processes import PATIENCE, Process
@@ -118,7 +122,8 @@ async def make_race(
             await process.do("close")
         except Exception:  # noqa: BLE001 -- a failed test may leave it stopped
             process.kill()
-    others.run("DROP TABLE IF EXISTS {}")
+    for table in ("{}", "{}_data", "{}_visitors"):
+        others.run(f"DROP TABLE IF EXISTS {table}")
     others.close()
 
 
@@ -988,3 +993,206 @@ async def test_r16_two_ends_of_all_sessions_under_way_are_both_answered(race: Ra
         await process.do("go")
     assert sum(await asyncio.wait_for(asyncio.gather(*commands), PATIENCE)) == 1
     assert not (await race.a.do("request", person="ann"))["user"]
+
+
+# --- R17: changes of data side by side ------------------------------------------------------------
+
+
+@pytest.fixture
+async def shop(make_race: MakeRace) -> Race:
+    """A race of sessions that have data."""
+    return await make_race(data=True)
+
+
+def word_of_a_lock(race: Race) -> str:
+    """In the first statement of a change that depends on what is there."""
+    return "SET id=" if race.others.engine.dialect.name == "sqlite" else "FOR "
+
+
+SAVE = "_data (id"
+
+
+async def test_r17_changes_of_different_keys_that_meet_are_both_kept(shop: Race) -> None:
+    _, cookie = await shop.login()
+    for value in (1, 2):  # the row of the data is made, and then changed
+        await shop.collide(
+            SAVE,
+            {"do": "change", "cookie": cookie, "steps": [["set", "a", value], ["set", "b", value]]},
+            {"do": "change", "cookie": cookie, "steps": [["set", "c", value]]},
+        )
+        assert await shop.a.do("data") == [{"a": value, "b": value, "c": value}]
+
+
+async def test_r17_of_changes_of_one_key_the_last_one_holds(shop: Race) -> None:
+    _, cookie = await shop.login()
+    await shop.a.do("shut", word=SAVE)
+    first = shop.a.begin("change", cookie=cookie, steps=[["set", "a", "last"], ["set", "n", {}]])
+    await shop.a.stopped()
+    await shop.b.do("change", cookie=cookie, steps=[["set", "a", "first"], ["set", "n", {"x": 1}]])
+    await shop.a.do("go")
+    await first
+    assert await shop.b.do("data") == [{"a": "last", "n": {}}]
+
+
+async def test_r17_a_key_that_was_removed_stays_removed(shop: Race) -> None:
+    _, cookie = await shop.login()
+    await shop.a.do("change", cookie=cookie, steps=[["set", "gone", {"x": 1}], ["set", "a", 1]])
+    await shop.a.do("shut", word=SAVE)
+    slow = shop.a.begin("change", cookie=cookie, steps=[["set", "a", 2]])
+    await shop.a.stopped()  # it has loaded the key
+    assert (await shop.b.do("change", cookie=cookie, steps=[["pop", "gone"]]))["answers"] == [
+        {"x": 1}
+    ]
+    await shop.a.do("go")
+    assert (await slow)["data"] == {"gone": {"x": 1}, "a": 2}
+    assert await shop.b.do("data") == [{"a": 2}]
+
+
+@pytest.mark.parametrize("who", ["session", "visitor"])
+async def test_r17_a_nonce_is_handed_out_once(shop: Race, who: str) -> None:
+    cookie = (await shop.login())[1] if who == "session" else None
+    begun = await shop.a.do("change", cookie=cookie, steps=[["set", "nonce", "x"]])
+    pop = {"do": "change", "cookie": cookie or begun["cookie"], "steps": [["pop", "nonce"]]}
+    word, commands = word_of_a_lock(shop), []
+    for process in (shop.a, shop.b):  # both have seen it
+        await process.do("shut", word=word)
+        commands.append(process.begin(**pop))
+        await process.stopped()
+    for process in (shop.a, shop.b):
+        await process.do("go")
+    answers = await asyncio.wait_for(asyncio.gather(*commands), PATIENCE)
+    assert sorted(str(answer["answers"]) for answer in answers) == ["['x']", "[None]"]
+    assert await shop.a.do("data", kind="data" if cookie else "visitors") == [{}]
+
+
+async def test_r17_every_increment_counts_and_every_item_is_kept(shop: Race) -> None:
+    _, cookie = await shop.login()
+    commands = [
+        process.begin(
+            "change",
+            cookie=cookie,
+            steps=[
+                ["increment", "n"],
+                ["append", "l", [name, number]],
+                ["set", f"{name}{number}", 1],
+            ],
+        )
+        for name, process in (("a", shop.a), ("b", shop.b))
+        for number in range(10)
+    ]
+    answers = [answer["answers"] for answer in await asyncio.gather(*commands)]
+    assert sorted(count for count, _ in answers) == [*range(1, 21)]
+    (data,) = await shop.a.do("data")
+    assert data.pop("n") == 20
+    assert sorted(data.pop("l")) == [[name, n] for name in "ab" for n in range(10)]
+    assert data == {f"{name}{n}": 1 for name in "ab" for n in range(10)}
+
+
+async def test_r17_480_keys_of_eight_connections_are_all_kept(make_sessions: MakeSessions) -> None:
+    everybody = [await make_sessions(data=SessionData(max_bytes=100_000)) for _ in range(8)]
+    _, cookie = await log_in(everybody[0])
+
+    async def write(number: int, sessions: Sessions) -> None:
+        turns = iter(range(60))
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            turn = next(turns)
+            scope["session"][f"{number}.{turn}"] = turn
+            await respond(send)
+
+        for _ in range(60):
+            sent = await call(SessionMiddleware(app, sessions=sessions), http(cookie=cookie))
+            assert sent[0]["status"] == 200
+
+    await asyncio.gather(*(write(*one) for one in enumerate(everybody)))
+    (data,) = (await data_of(everybody[0])).values()
+    assert data == {f"{number}.{turn}": turn for number in range(8) for turn in range(60)}
+
+
+# --- R18: a save of data, and what ends its owner -------------------------------------------------
+
+
+async def test_r18_a_save_under_way_leaves_no_data_of_an_ended_session(shop: Race) -> None:
+    sid, cookie = await shop.login()
+    await shop.a.do("change", cookie=cookie, steps=[["set", "a", 1]])
+    for steps, word in (([["set", "b", 2]], SAVE), ([["increment", "a"]], word_of_a_lock(shop))):
+        await shop.a.do("shut", word=word)
+        slow = shop.a.begin("change", cookie=cookie, steps=steps)
+        await shop.a.stopped()
+        await shop.b.do("end", sid=sid)
+        ended = await shop.b.do("row", sid=sid)
+        await shop.a.do("go")
+        answer = await slow
+        assert (answer["status"], answer["cookie"]) == (200, None)
+        assert answer["answers"] in ([], [None])
+        assert await shop.b.do("row", sid=sid) == ended
+        assert await shop.b.do("data") == []
+        sid, cookie = await shop.login()
+
+
+async def test_r18_a_save_and_an_end_that_meet_leave_no_data(shop: Race) -> None:
+    sid, cookie = await shop.login()
+    answer, reason = await shop.collide(
+        "ended_at IS NULL",
+        {"do": "change", "cookie": cookie, "steps": [["set", "a", 1]]},
+        {"do": "end", "sid": sid},
+    )
+    assert (answer["status"], reason) == (200, "revoked")
+    assert await shop.b.do("data") == []
+    assert (await shop.b.do("row", sid=sid))["end_reason"] == "revoked"
+
+
+async def test_r18_an_end_under_way_holds_after_a_save(shop: Race) -> None:
+    sid, cookie = await shop.login()
+    await shop.a.do("change", cookie=cookie, steps=[["set", "a", 1]])
+    await shop.a.do("shut", word="DELETE")
+    end = shop.a.begin("end", sid=sid)
+    await shop.a.stopped()  # the row has ended, in its transaction
+    save = shop.b.begin("change", cookie=cookie, steps=[["set", "b", 2]])
+    await shop.as_far_as_possible(save)
+    await shop.a.do("go")
+    assert await end == "revoked"
+    assert (await asyncio.wait_for(save, PATIENCE))["status"] == 200
+    assert await shop.b.do("data") == []
+
+
+async def test_r18_a_save_of_a_visitor_under_way_does_not_outlive_a_login(shop: Race) -> None:
+    cookie = (await shop.a.do("change", steps=[["set", "cart", 1]]))["cookie"]
+    await shop.a.do("shut", word="UPDATE")
+    slow = shop.a.begin("change", cookie=cookie, steps=[["set", "late", 1]])
+    await shop.a.stopped()
+    login = await shop.b.do("change", cookie=cookie, steps=[["login", "ann"]])
+    assert login["data"] == {"cart": 1}
+    await shop.a.do("go")
+    answer = await slow
+    assert (answer["status"], answer["cookie"]) == (200, None)
+    assert await shop.b.do("data", kind="visitors") == []
+    assert await shop.b.do("data") == [{"cart": 1}]
+
+
+async def test_r18_a_login_takes_what_was_saved_before_it(shop: Race) -> None:
+    visitor = (await shop.a.do("change", steps=[["set", "cart", 1]]))["cookie"]
+    for cookie in (visitor, (await shop.login("bob"))[1]):
+        person = "ann" if cookie is visitor else "bob"
+        await shop.a.do("shut", word="INSERT")
+        login = shop.a.begin("change", cookie=cookie, steps=[["login", person], ["set", "mine", 1]])
+        await shop.a.stopped()  # it has loaded what was there
+        await shop.b.do("change", cookie=cookie, steps=[["set", "late", person]])
+        await shop.a.do("go")
+        await login
+        assert {"late": person, "mine": 1}.items() <= (await shop.b.do("data"))[-1].items()
+        await shop.b.do("end_all", person=person)
+
+
+async def test_r18_of_two_logins_of_a_visitor_one_has_the_data(shop: Race) -> None:
+    cookie = (await shop.a.do("change", steps=[["set", "nonce", 1]]))["cookie"]
+    await shop.a.do("shut", word="DELETE")
+    first = shop.a.begin("change", cookie=cookie, steps=[["login", "ann"]])
+    await shop.a.stopped()  # the data are those of the session, in its transaction
+    second = shop.b.begin("change", cookie=cookie, steps=[["login", "eve"], ["pop", "nonce"]])
+    await shop.as_far_as_possible(second)
+    await shop.a.do("go")
+    assert (await asyncio.wait_for(first, PATIENCE))["data"] == {"nonce": 1}
+    assert (await asyncio.wait_for(second, PATIENCE))["answers"] == [None]
+    assert await shop.b.do("data") == [{"nonce": 1}]
+    assert await shop.b.do("data", kind="visitors") == []

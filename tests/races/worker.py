@@ -16,10 +16,15 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
 from asgi_sessions import Incident, SessionEvent, Sessions, SessionsError
 from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions.dbsc import DBSC
 from tests.support import KEY, Browser, Clock, make_app, set_cookies, vouched
+from tests.support.data import data_of
 from tests.support.devices import BOUND, challenged, offered
 from tests.support.engines import app_engine
 from tests.support.inside import driver_of
@@ -94,6 +99,7 @@ class Worker:
         *,
         notify: bool = False,
         driver: str | None = None,
+        data: bool = False,
     ) -> None:
         """Be another process of the app on this table. Times are in seconds."""
         self._clock = Clock()
@@ -108,8 +114,9 @@ class Worker:
             notify=notify,
             on_event=self._note,
             dbsc=DBSC(),
+            data=data,
         )
-        self._app = make_app(self._sessions)
+        self._app = make_app(self._sessions, Route("/data", self._change, methods=["POST"]))
         self._gate = Gate(driver_of(self._sessions), self._tell)
         await self._sessions.create_tables()
 
@@ -164,6 +171,30 @@ class Worker:
             "proof": proofs[0].partition(";")[0] if proofs else None,
             "challenge": offered(response) or challenged(response),
         }
+
+    async def change(
+        self, steps: Sequence[Sequence[Any]], cookie: str | None = None
+    ) -> dict[str, Any]:
+        """What becomes of `request.session` by these steps: what each gave, and the whole."""
+        headers = {"x-steps": json.dumps(steps)}
+        return await self.request("POST", "/data", cookie=cookie, headers=headers)
+
+    async def _change(self, request: Request) -> Response:
+        assert self._sessions is not None
+        answers = []
+        for step, *given in json.loads(request.headers["x-steps"]):
+            if step == "set":
+                request.session.update([given])
+            elif step == "login":
+                await self._sessions.start_session(request, {"id": given[0]})
+            else:
+                answers.append(await getattr(self._sessions.data, step)(request, *given))
+        return JSONResponse({"answers": answers, "data": request.session})
+
+    async def data(self, kind: str = "data") -> list[Any]:
+        """The data of all sessions, or of all visitors."""
+        assert self._sessions is not None
+        return [*(await data_of(self._sessions, kind)).values()]
 
     async def end(self, sid: str, reason: str = "revoked") -> str | None:
         """End a session by its sid; the reason that holds."""

@@ -7,7 +7,7 @@ to know about values, SQLAlchemy's dialect of the library knows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -44,6 +44,11 @@ class HasRaw(Protocol):
 
 
 Holder = TypeVar("Holder", bound=HasRaw)
+T = TypeVar("T")
+
+#: Keys of an object that one call of a function writes or removes: older releases of SQLite take
+#: 100 arguments, and writing a key takes two.
+_AT_ONCE = 32
 
 
 class InClause(NamedTuple):
@@ -218,8 +223,8 @@ class Driver(ABC):
             written: by the key, the JSON text of its value.
             removed: the keys to be removed.
         """
-        gone = padded([_path(key) for key in removed]) if removed else []
-        paths = padded([*map(_path, written)]) if written else []
+        gone = padded([self.path(key) for key in removed]) if removed else []
+        paths = padded([self.path(key) for key in written]) if written else []
         texts = padded([*written.values()]) if written else []
         names = {"gone": gone, "path": paths, "text": texts}
 
@@ -227,11 +232,11 @@ class Driver(ABC):
             return [bindparam(f"p_{name}_{i}", type_=Text()) for i in range(len(names[name]))]
 
         def make(column: ColumnElement[Any]) -> ColumnElement[Any]:
-            if gone:
-                column = func.json_remove(column, *each("gone"))
-            if paths:
-                pairs = zip(each("path"), map(self.json_of, each("text")), strict=True)
-                column = func.json_set(column, *chain.from_iterable(pairs))
+            for keys in _batched(each("gone")):
+                column = func.json_remove(column, *keys)
+            pairs = [*zip(each("path"), map(self.json_of, each("text")), strict=True)]
+            for some in _batched(pairs):
+                column = func.json_set(column, *chain.from_iterable(some))
             return column
 
         given = {f"p_{name}_{i}": one for name, all_ in names.items() for i, one in enumerate(all_)}
@@ -240,6 +245,10 @@ class Driver(ABC):
     def json_of(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
         """A JSON text as a value of the database's."""
         return func.json(text)
+
+    def path(self, key: str) -> str:
+        """Where a key of an object is, in SQL; a key has neither `"` nor a backslash."""
+        return f'$."{key}"'
 
     @abstractmethod
     def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
@@ -373,9 +382,9 @@ class Driver(ABC):
         self.abandon(raw)
 
 
-def _path(key: str) -> str:
-    """Where a key of an object is, in SQL; a key has neither `"` nor a backslash."""
-    return f'$."{key}"'
+def _batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """As many at a time as are changed in one call of a function."""
+    return (items[i : i + _AT_ONCE] for i in range(0, len(items), _AT_ONCE))
 
 
 @cache  # one entry for each power of two

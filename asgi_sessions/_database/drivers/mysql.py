@@ -187,6 +187,10 @@ class MySQLDriver(Driver):
     def json_of(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
         return func.json_extract(text, literal_column("'$'"))  # MariaDB knows no CAST for it
 
+    def path(self, key: str) -> str:
+        # MariaDB takes a hyphen in front for a range of numbers, even in quotes.
+        return super().path(rf"\u002d{key[1:]}" if key.startswith("-") else key)
+
     def is_transient(self, error: Exception) -> bool:
         # ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK (a certification conflict of Galera, too);
         # ER_CHECKREAD: innodb_snapshot_isolation, the default since MariaDB 11.6;
