@@ -101,8 +101,9 @@ class Operator:
                 lambda: self._maintenance.remove(before=self._before, limit=batch_size), progress
             )
             await self._repeat(lambda: forget(batch_size), lambda _: None)
-            visitors = partial(self._maintenance.forget_visitors, now=self._now)
-            await self._repeat(lambda: visitors(batch_size), lambda _: None)
+            if self._core.data is not None:
+                visitors = partial(self._maintenance.forget_visitors, now=self._now)
+                await self._repeat(lambda: visitors(batch_size), lambda _: None)
         return Due(mark, remove)
 
     @property

@@ -266,12 +266,9 @@ class Data:
 
         def make() -> ClauseElement:
             new = driver.json_of(bindparam("p_document", type_=Text()))
-            guarded = select(sql.c.id, new).where(sql.sid, sql.live)
-            return driver.upsert(
-                self.table,
-                guarded.with_for_update(key_share=True),
-                {"data": merge.make(self.table.c.data)},
-            )
+            guarded: Any = select(sql.c.id, new).where(sql.sid, sql.live)
+            rows = guarded.with_for_update(key_share=True)
+            return driver.upsert(self.table, rows, {"data": merge.make(self.table.c.data)})
 
         return (
             ("save", merge.shape),
