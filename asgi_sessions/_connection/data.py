@@ -116,10 +116,11 @@ class RequestData:
 
     def _current(self, scope: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the app has made of it: Litestar's `set_session` and `clear_session` put something
-        else in its place.
+        else in its place. So does Starlette's middleware in a part of an app, an admin for
+        instance, which keeps that itself.
         """
         current: object = scope.get("session")
-        if current is self.dict:
+        if current is self.dict or "litestar_app" not in scope:
             return self.dict
         return current if isinstance(current, Mapping) else {}
 
@@ -334,6 +335,7 @@ class DataLayer:
                 raise
             context.error, context.affected = error, True
             self._steps.events.unavailable(error)
+        outer = scope.get("session", data.dict)
         session = scope["session"] = data.dict
 
         async def regenerate() -> None:
@@ -351,6 +353,13 @@ class DataLayer:
                 failed = message.get("status", 0) >= _SERVER_ERROR
                 if not failed:
                     await data.begin(scope)
+                # Starlette's middleware in front of this one would write our data to its cookie.
+                scope["session"], inner = outer, scope.get("session")
+                try:
+                    await send(message)
+                finally:
+                    scope["session"] = inner
+                return
             await send(message)
 
         try:

@@ -321,7 +321,9 @@ class Data:
         """
         sources = {job.source for job in jobs}
         had = await self._lock(connection, sources, sources, now)
-        taken = [job for job in jobs if job.source in had]
+        # The first of several that log in at the same moment, as where one comes after the other.
+        first = {job.source: job for job in reversed(jobs)}
+        taken = [job for source, job in first.items() if source in had]
         kept = [(job.sid, self._kept(job.source, had[job.source])) for job in taken]
         new = [{"id": sid, "data": encode(data)} for sid, data in kept if data]
         if new:

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from asgi_sessions import (
@@ -43,7 +44,7 @@ from asgi_sessions._metrics import Metrics
 from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, Clock, make_app
 from tests.support.asgi import Peer, call, cookies, field, http, respond, websocket
-from tests.support.data import Visit, broken, data_of, rows, statements
+from tests.support.data import Step, Visit, broken, data_of, rows, statements
 from tests.support.engines import run
 from tests.support.inside import settled, touched
 
@@ -622,23 +623,44 @@ async def test_an_excluded_path_has_none(make_sessions: MakeSessions) -> None:
 async def test_a_layer_that_replaces_the_dict_is_understood(ann: Visit) -> None:
     await ann.has(lambda session: session.update(a=1, b=2))
 
-    async def replaces(request: Request) -> None:
-        request.scope["session"] = {"b": 2, "c": 3}  # Litestar's set_session
+    def by_litestar(value: object) -> Step:
+        async def step(request: Request) -> None:
+            request.scope.update(litestar_app=object(), session=value)
 
-    await ann.does(replaces)
+        return step
+
+    await ann.does(by_litestar({"b": 2, "c": 3}))  # set_session
     assert await ann.has() == {"b": 2, "c": 3}
-
-    async def refused(request: Request) -> None:
-        request.scope["session"] = {"b": object()}
-
     with pytest.raises(TypeError, match=r"session\['b'\]"):
-        await ann.does(refused)
-
-    async def clears(request: Request) -> None:
-        request.scope["session"] = None  # as clear_session
-
-    await ann.does(clears)
+        await ann.does(by_litestar({"b": object()}))
+    await ann.does(by_litestar(None))  # clear_session
     assert await ann.has() == {}
+
+
+async def test_starlettes_middleware_inside_keeps_its_own(ann: Visit) -> None:
+    """Admins bring it along."""
+    await ann.has(put("a", 1))
+
+    def inside(app: ASGIApp) -> ASGIApp:
+        return StarlettesMiddleware(app, secret_key=KEY)
+
+    await ann.has(put("token", "of the admin"), app=inside)
+    (cookie,) = ann.set_cookies
+    assert cookie.startswith("session=")
+    assert await ann.has() == {"a": 1}
+
+
+async def test_starlettes_middleware_outside_is_shown_nothing(ann: Visit) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["session"]["a"] = "a-value"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        scope["session"]["b"] = 2
+        await send({"type": "http.response.body", "body": b""})
+
+    layered = StarlettesMiddleware(SessionMiddleware(app, sessions=ann.sessions), secret_key=KEY)
+    sent = await call(layered, http(cookie=ann.cookie))
+    assert field(sent[0], "set-cookie") == []
+    assert await ann.has() == {"a": "a-value", "b": 2}
 
 
 async def test_an_answer_that_depends_on_data_is_in_no_shared_cache(guest: Visit) -> None:
@@ -977,9 +999,16 @@ async def test_a_login_takes_what_others_have_written_meanwhile(
     assert await guest.has() == {"cart": ["a"], "late": 1, "mine": 2}
 
 
-async def gone(request: Request) -> None:
-    """The client has gone before the response begins."""
-    raise asyncio.CancelledError
+async def test_of_two_logins_at_once_one_has_the_data(guest: Visit, data: Sessions) -> None:
+    visits = [guest, *(Visit(data, guest.cookie) for _ in range(3))]
+
+    async def step(request: Request) -> Any:
+        await data.start_session(request, {"id": "ann"})
+        return await data.data.pop(request, "theme")
+
+    themes = await asyncio.gather(*(visit.does(step) for visit in visits))
+    assert sorted(map(str, themes)) == ["None", "None", "None", "dark"]
+    assert [*(await data_of(data)).values()] == [{"cart": ["a"]}]
 
 
 @pytest.mark.parametrize("how", ["500", "raises", "gone", "cannot send"])
