@@ -26,9 +26,9 @@ class JSONText(UserDefinedType[str]):
 
     cache_ok = True
 
-    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
         """What is selected."""
-        return cast(column, Text)
+        return cast(colexpr, Text)
 
     @property
     def python_type(self) -> type[dict[str, Any]]:

@@ -112,8 +112,8 @@ class Clauses:
         self._alike = terms.persistent == terms.browser
         self.table = table
         c = self.c = table.c
-        columns: list[Any] = [*(c[name] for name in COLUMNS), null().label("data")]
-        self.rows: Select[Any] = select(*columns)
+        rows: Any = select(*(c[name] for name in COLUMNS), null().label("data"))
+        self.rows: Select[Any] = rows
         #: Those of people, in the order of their sids: by the index of people. MariaDB would else
         #: go along the primary key to have them in order, if it takes them for many.
         self.theirs = self.by_person(self.rows)

@@ -266,12 +266,9 @@ class Data:
 
         def make() -> ClauseElement:
             new = driver.json_of(bindparam("p_document", type_=Text()))
-            guarded = select(sql.c.id, new).where(sql.sid, sql.live)
-            return driver.upsert(
-                self.table,
-                guarded.with_for_update(key_share=True),
-                {"data": merge.make(self.table.c.data)},
-            )
+            guarded: Any = select(sql.c.id, new).where(sql.sid, sql.live)
+            rows = guarded.with_for_update(key_share=True)
+            return driver.upsert(self.table, rows, {"data": merge.make(self.table.c.data)})
 
         return (
             ("save", merge.shape),
@@ -324,7 +321,9 @@ class Data:
         """
         sources = {job.source for job in jobs}
         had = await self._lock(connection, sources, sources, now)
-        taken = [job for job in jobs if job.source in had]
+        # The first of several that log in at the same moment, as where one comes after the other.
+        first = {job.source: job for job in reversed(jobs)}
+        taken = [job for source, job in first.items() if source in had]
         kept = [(job.sid, self._kept(job.source, had[job.source])) for job in taken]
         new = [{"id": sid, "data": encode(data)} for sid, data in kept if data]
         if new:

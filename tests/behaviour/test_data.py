@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,10 +19,11 @@ from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from asgi_sessions import (
@@ -41,8 +43,8 @@ from asgi_sessions._cli.operator import Operator
 from asgi_sessions._metrics import Metrics
 from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, Clock, make_app
-from tests.support.asgi import Peer, call, cookies, field, http, respond, websocket
-from tests.support.data import Visit, broken, data_of, rows, statements
+from tests.support.asgi import Peer, call, cookies, echo, field, http, respond, websocket
+from tests.support.data import Step, Visit, broken, data_of, rows, statements
 from tests.support.engines import run
 from tests.support.inside import settled, touched
 
@@ -103,8 +105,18 @@ async def guest(data: Sessions) -> Visit:
     return await somebody("guest", data)
 
 
+def putting(values: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    return lambda session: session.update(values)
+
+
 def put(key: str, value: object) -> Callable[[dict[str, Any]], None]:
-    return lambda session: session.__setitem__(key, value)
+    return putting({key: value})
+
+
+async def regenerate(request: Request) -> None:
+    session = request.session
+    assert isinstance(session, SessionDict)
+    await session.regenerate_id()
 
 
 # --- loading and saving ---------------------------------------------------------------------------
@@ -194,10 +206,10 @@ async def test_requests_side_by_side_keep_one_anothers_keys(ann: Visit, data: Se
 
 async def test_keys_of_all_kinds_come_back(ann: Visit) -> None:
     for value in (1, 2):  # the row is made, and then changed
-        await ann.has(lambda session, value=value: session.update(dict.fromkeys(KEYS, value)))
+        await ann.has(putting(dict.fromkeys(KEYS, value)))
         assert await ann.has() == dict.fromkeys(KEYS, value)
     for key in KEYS:
-        await ann.has(lambda session, key=key: session.pop(key))
+        await ann.has(operator.methodcaller("pop", key))
     assert await ann.has() == {}
     for key in KEYS:
         await ann.has(put(key, key))
@@ -209,7 +221,7 @@ async def test_values_of_all_kinds_come_back(ann: Visit) -> None:
         return dumps(one, sort_keys=True) == dumps(other, sort_keys=True)
 
     for first in (VALUES, VALUES[::-1]):  # the row is made, and then changed
-        await ann.has(lambda session, first=first: session.update(enumerated(first)))
+        await ann.has(putting(enumerated(first)))
         assert alike(await ann.has(), enumerated(first))
     await ann.has(put("one more", 1))  # nothing of what came back is refused
     assert alike(await ann.has(), {**enumerated(VALUES[::-1]), "one more": 1})
@@ -291,14 +303,18 @@ async def test_data_of_a_session_that_has_ended_meanwhile_are_dropped(
         request.session["b"] = 2
         assert not await data.data.save(request)
 
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, "asgi_sessions"):
         await ann.does(step)
     assert ann.status == 200
     assert dropped() == 1
-    assert caplog.records == []
+    assert warnings(caplog) == []
     assert await data_of(data) == {}
     assert await ann.has() == {}
     assert await data.list_sessions("ann") == []
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def counter(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
@@ -309,11 +325,11 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
     def count() -> int:
         found = reader.get_metrics_data()
-        metrics = [] if found is None else found.resource_metrics[0].scope_metrics[0].metrics
-        points = [
-            p for m in metrics if m.name == "asgi_sessions.data.dropped" for p in m.data.data_points
-        ]
-        return sum(int(point.value) for point in points)  # type: ignore[union-attr]
+        if found is None:
+            return 0
+        metrics: list[Any] = [*found.resource_metrics[0].scope_metrics[0].metrics]
+        (dropped,) = [one for one in metrics if one.name == "asgi_sessions.data.dropped"]
+        return sum(int(point.value) for point in dropped.data.data_points)
 
     return count
 
@@ -438,7 +454,7 @@ async def test_what_comes_too_late_for_a_cookie_is_warned_about(
     with caplog.at_level(logging.WARNING):
         sent = await call(SessionMiddleware(late, sessions=data), http())
     assert cookies(sent) == []
-    (record,) = caplog.records
+    (record,) = warnings(caplog)
     assert record.name == "asgi_sessions.data"
     assert "after the response had begun" in record.getMessage()
     assert "a-value" not in record.getMessage()
@@ -459,7 +475,7 @@ async def test_a_stream_saves_when_it_says_so(make_sessions: MakeSessions) -> No
     sessions = await make_sessions(data=True, end_streams=True)
     visit = Visit(sessions)
     await visit.login()
-    seen = []
+    seen: list[dict[str, Any]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -607,27 +623,38 @@ async def test_an_excluded_path_has_none(make_sessions: MakeSessions) -> None:
 async def test_litestars_replacements_of_the_dict_are_understood(ann: Visit) -> None:
     await ann.has(lambda session: session.update(a=1, b=2))
 
-    def give(request: Request, session: object) -> None:
-        request.scope["litestar_app"] = request.scope.get("app")
-        request.scope["session"] = session
+    def by_litestar(value: object) -> Step:
+        async def step(request: Request) -> None:
+            request.scope.update(litestar_app=request.scope.get("app"), session=value)
 
-    async def replaces(request: Request) -> None:
-        give(request, {"b": 2, "c": 3})  # set_session
+        return step
 
-    await ann.does(replaces)
+    await ann.does(by_litestar({"b": 2, "c": 3}))  # set_session
     assert await ann.has() == {"b": 2, "c": 3}
-
-    async def refused(request: Request) -> None:
-        give(request, {"b": object()})
-
     with pytest.raises(TypeError, match=r"session\['b'\]"):
-        await ann.does(refused)
-
-    async def clears(request: Request) -> None:
-        give(request, None)  # as clear_session
-
-    await ann.does(clears)
+        await ann.does(by_litestar({"b": object()}))
+    await ann.does(by_litestar(None))  # clear_session
     assert await ann.has() == {}
+
+
+async def test_starlettes_middleware_inside_keeps_its_own(ann: Visit) -> None:
+    """Admins bring it along."""
+    await ann.has(put("a", 1))
+
+    def inside(app: ASGIApp) -> ASGIApp:
+        return StarlettesMiddleware(app, secret_key=KEY)
+
+    await ann.has(put("token", "of the admin"), app=inside)
+    (cookie,) = ann.set_cookies
+    assert cookie.startswith("session=")
+    assert await ann.has() == {"a": 1}
+
+
+async def test_starlettes_middleware_outside_is_refused(ann: Visit) -> None:
+    """It would write our data to its cookie."""
+    layered = StarlettesMiddleware(SessionMiddleware(echo, sessions=ann.sessions), secret_key=KEY)
+    with pytest.raises(ConfigurationError, match="take that layer out"):
+        await call(layered, http(cookie=ann.cookie))
 
 
 async def test_an_answer_that_depends_on_data_is_in_no_shared_cache(guest: Visit) -> None:
@@ -665,7 +692,7 @@ async def test_a_bot_that_writes_nothing_makes_no_row(data: Sessions) -> None:
 async def test_a_visitor_has_a_row_from_the_first_write_on(data: Sessions, clock: Clock) -> None:
     guest = Visit(data)
     await guest.has()
-    assert guest.cookie is None
+    assert guest.set_cookies == []
     with statements(data) as seen:
         await guest.has(put("a", 1))
     assert len(seen) == 1
@@ -680,10 +707,11 @@ async def test_a_visitor_has_a_row_from_the_first_write_on(data: Sessions, clock
     with statements(data) as seen:
         await guest.has(put("b", 2))
     assert len(seen) == 2
+    assert guest.cookie is not None
     ((sid, row),) = (await rows(data, "visitors")).items()
     assert row["data"] == {"a": 1, "b": 2}
     assert row["started_at"].replace(tzinfo=clock.now.tzinfo) == clock.now
-    assert sid == guest.cookie.partition("=")[2][:36]  # type: ignore[union-attr]
+    assert sid == guest.cookie.partition("=")[2][:36]
     assert await run(data, data.table.select()) == []
     assert await data.list_sessions("ann") == []
 
@@ -965,9 +993,16 @@ async def test_a_login_takes_what_others_have_written_meanwhile(
     assert await guest.has() == {"cart": ["a"], "late": 1, "mine": 2}
 
 
-async def gone(request: Request) -> None:
-    """The client has gone before the response begins."""
-    raise asyncio.CancelledError
+async def test_of_two_logins_at_once_one_has_the_data(guest: Visit, data: Sessions) -> None:
+    visits = [guest, *(Visit(data, guest.cookie) for _ in range(3))]
+
+    async def step(request: Request) -> Any:
+        await data.start_session(request, {"id": "ann"})
+        return await data.data.pop(request, "theme")
+
+    themes = await asyncio.gather(*(visit.does(step) for visit in visits))
+    assert sorted(map(str, themes)) == ["None", "None", "None", "dark"]
+    assert [*(await data_of(data)).values()] == [{"cart": ["a"]}]
 
 
 @pytest.mark.parametrize("how", ["500", "raises", "gone", "cannot send"])
@@ -1199,7 +1234,7 @@ async def test_a_visitor_gets_a_new_id_and_the_old_one_is_dead(
 
     async def step(request: Request) -> None:
         request.session["before"] = 1
-        await request.session.regenerate_id()
+        await regenerate(request)
         assert await Visit(data, old).has() == {}
         request.session["after"] = 2
 
@@ -1215,7 +1250,7 @@ async def test_a_session_gets_a_new_secret(ann: Visit, data: Sessions) -> None:
     old = ann.cookie
 
     async def step(request: Request) -> None:
-        await request.session.regenerate_id()
+        await regenerate(request)
         request.session["b"] = 2
 
     await ann.does(step)
@@ -1225,11 +1260,8 @@ async def test_a_session_gets_a_new_secret(ann: Visit, data: Sessions) -> None:
 
 
 async def test_who_has_no_row_gets_no_id(data: Sessions) -> None:
-    async def step(request: Request) -> None:
-        await request.session.regenerate_id()
-
     new = Visit(data)
-    await new.does(step)
+    await new.does(regenerate)
     assert new.set_cookies == []
 
 
@@ -1246,7 +1278,7 @@ async def test_a_new_id_comes_too_late_after_the_response(guest: Visit, data: Se
 async def test_a_visitor_that_is_gone_gets_no_id(guest: Visit, data: Sessions) -> None:
     async def step(request: Request) -> None:
         await Visit(data, guest.cookie).login()
-        await request.session.regenerate_id()
+        await regenerate(request)
 
     await guest.does(step)
     assert guest.set_cookies == []
@@ -1412,7 +1444,7 @@ async def test_many_at_once_share_a_transaction(ann: Visit, data: Sessions) -> N
         await (visit.login(f"p{number}") if number % 2 else visit.has(put("v", 1)))
     await ann.has(put("text", "x"))
 
-    async def step(request: Request) -> list[Any]:
+    async def step(request: Request) -> Any:
         keys = data.data
         request.session["mine"] = 1
         return await asyncio.gather(

@@ -28,6 +28,7 @@ INSTRUMENTS = {
     "asgi_sessions.batch.duration": "s",
     "asgi_sessions.batch.size": "{job}",
     "asgi_sessions.cookie.forged": "{cookie}",
+    "asgi_sessions.data.dropped": "{save}",
     "asgi_sessions.lookups": "{lookup}",
     "asgi_sessions.request.unavailable": "{request}",
     "asgi_sessions.session.ended": "{session}",
@@ -194,7 +195,7 @@ async def test_the_instruments_are_those_of_the_page(sessions: Sessions, meters:
     await browser.post("/renew")
     await browser.see()
     await browser.post("/logout")
-    for count in (metrics.unavailable, metrics.touch_failed, metrics.forged):
+    for count in (metrics.unavailable, metrics.touch_failed, metrics.forged, metrics.data_dropped):
         count(1)
     seen = meters.metrics()
     assert {name: metric.unit for name, metric in sorted(seen.items())} == INSTRUMENTS

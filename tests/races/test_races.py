@@ -1052,7 +1052,11 @@ async def test_r17_a_key_that_was_removed_stays_removed(shop: Race) -> None:
 async def test_r17_a_nonce_is_handed_out_once(shop: Race, who: str) -> None:
     cookie = (await shop.login())[1] if who == "session" else None
     begun = await shop.a.do("change", cookie=cookie, steps=[["set", "nonce", "x"]])
-    pop = {"do": "change", "cookie": cookie or begun["cookie"], "steps": [["pop", "nonce"]]}
+    pop: dict[str, Any] = {
+        "do": "change",
+        "cookie": cookie or begun["cookie"],
+        "steps": [["pop", "nonce"]],
+    }
     word, commands = word_of_a_lock(shop), []
     for process in (shop.a, shop.b):  # both have seen it
         await process.do("shut", word=word)

@@ -184,7 +184,7 @@ class Worker:
         answers = []
         for step, *given in json.loads(request.headers["x-steps"]):
             if step == "set":
-                request.session.update([given])
+                request.session[given[0]] = given[1]
             elif step == "login":
                 await self._sessions.start_session(request, {"id": given[0]})
             else:
