@@ -24,7 +24,7 @@ demo: $(VENV)/.demo  ## serve example_app.py at http://127.0.0.1:8000
 coverage := $(if $(TEST_SERVERS),--cov --cov-report= --cov-fail-under=0)
 more_coverage := $(if $(coverage),$(coverage) --cov-append)
 
-test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
+test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS)$(TEST_SERVERS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
 	@# In their order: files of few tests, some of which take longest, would come last, one processor idle.
 	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not waits and not alone" $(coverage)
 	@# Three, however few processors there are, as they wait: the groups of tests/conftest.py, and the
