@@ -167,7 +167,8 @@ class RequestData:
         current, kept = dict(self._current(scope)), self._steps.options.kept
         before = decode(self._before)
         if source is None and self._owner is not None:
-            current, before = {}, {}  # they were somebody else's
+            # They were somebody else's, but for what the app has written since it cleared them.
+            current, before = current if self.dict.cleared else {}, {}
         self._replace(scope, kept(current), kept(before))
         if self._visitor is not None and started.had is not None:
             self._taken = self._visitor._replace(data=encode(started.had))

@@ -122,10 +122,12 @@ class SessionDict(dict[str, Any]):
     Attributes:
         accessed: whether `mark_accessed` was called, as ``request.session`` does.
         modified: whether a key was assigned or removed.
+        cleared: whether `clear` was called, so that all there is was written since.
     """
 
     accessed: bool = False
     modified: bool = False
+    cleared: bool = False
     _regenerate: Callable[[], Awaitable[object]] | None = None
 
     def __repr__(self) -> str:
@@ -170,6 +172,7 @@ class SessionDict(dict[str, Any]):
     def clear(self) -> None:
         """As dict."""
         self.mark_modified()
+        self.cleared = True
         super().clear()
 
     def pop(self, key: str, *default: Any) -> Any:  # noqa: ANN401 -- as dict
