@@ -114,6 +114,7 @@ class SessionMiddleware:
                 sessions.rotate_session,
                 refuses=self._settings.on_unavailable == "error",
                 touch_interval=self._settings.touch_interval,
+                notices=self._notices,
             )
         self._serve_http = self._serve
         if self._settings.end_streams:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from enum import Enum
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -30,6 +31,7 @@ from asgi_sessions._service.session_data import DataSteps, owner_of
 from asgi_sessions._store.data import GONE, Owner
 
 from .context import Conn, RequestContext
+from .notices import Notices
 
 _SERVER_ERROR = 500
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
@@ -96,12 +98,23 @@ class RequestData:
 
     def _current(self, scope: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the app has made of it: Litestar's `set_session` and `clear_session` put something
-        else in its place.
+        else in its place. What any other layer puts there is its own, and not to be saved here.
+
+        Raises:
+            TypeError: for an object that Litestar was given in place of a dict.
         """
         current: object = scope.get("session")
-        if current is self.dict:
+        if current is self.dict or not _is_litestars(scope):
             return self.dict
-        return current if isinstance(current, Mapping) else {}
+        if current is None or isinstance(current, Enum):  # Litestar's Empty
+            return {}
+        if not isinstance(current, Mapping):
+            raise TypeError(f"set_session() was given {type(current).__name__}: give it a dict")
+        return current
+
+    def is_hidden(self, scope: Mapping[str, Any]) -> bool:
+        """Whether another layer has put something in its place."""
+        return scope.get("session") is not self.dict and not _is_litestars(scope)
 
     # --- saving -------------------------------------------------------------------------------
 
@@ -207,7 +220,8 @@ class RequestData:
         dict.clear(self.dict)
         dict.update(self.dict, data)
         self._before = encode(before)
-        scope["session"] = self.dict
+        if _is_litestars(scope):
+            scope["session"] = self.dict
 
     # --- one key ------------------------------------------------------------------------------
 
@@ -261,6 +275,7 @@ class DataLayer:
         regenerate: gives a login a new secret, from the scope.
         refuses: whether requests are refused while the database does not answer.
         touch_interval: how exact it is when a visitor was seen last.
+        notices: what the middleware warns of.
     """
 
     def __init__(
@@ -272,6 +287,7 @@ class DataLayer:
         *,
         refuses: bool,
         touch_interval: timedelta,
+        notices: Notices,
     ) -> None:
         self._app = app
         self._key = key
@@ -279,6 +295,7 @@ class DataLayer:
         self._regenerate = regenerate
         self._refuses = refuses
         self._touch_interval = touch_interval
+        self._notices = notices
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -314,6 +331,8 @@ class DataLayer:
             if not failed:
                 await data.finish(scope, self._touch_interval)
         finally:
+            if data.is_hidden(scope):
+                self._notices.give("session_hidden")
             session._regenerate = None  # noqa: SLF001 -- else it would be a cycle
 
 
@@ -406,6 +425,11 @@ class DataMethods:
     async def _change(self, conn: Conn, key: str, change: Change) -> Any:  # noqa: ANN401 -- JSON
         scope, data = self._of(conn)
         return await data.change(scope, key, change)
+
+
+def _is_litestars(scope: Mapping[str, Any]) -> bool:
+    """Whether the app is Litestar, and no app that is mounted in it."""
+    return "litestar_app" in scope and scope.get("app") is scope["litestar_app"]
 
 
 def _text(value: object) -> str | None:

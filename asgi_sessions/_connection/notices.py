@@ -11,7 +11,12 @@ from asgi_sessions._model.device import headers_of
 from asgi_sessions._service.events import logger
 
 Notice = Literal[
-    "shared_state", "state_overwritten", "person_behind", "cookie_over_http", "not_signed_out"
+    "shared_state",
+    "state_overwritten",
+    "session_hidden",
+    "person_behind",
+    "cookie_over_http",
+    "not_signed_out",
 ]
 
 #: What is logged.
@@ -23,6 +28,10 @@ TEXTS: dict[Notice, str] = {
     "state_overwritten": (
         "another layer has written to request.state.session, which is not the session any more: "
         "read sessions.current(request), or give one of the two another name"
+    ),
+    "session_hidden": (
+        "a layer behind SessionMiddleware has put a request.session of its own in the place of "
+        "ours, which goes on without it: a mounted app without that layer shares ours"
     ),
     "person_behind": (
         "a layer behind SessionMiddleware puts a user into the scope, for whom no session is kept "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware as StarlettesMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from asgi_sessions import SessionMiddleware, Sessions
 from tests.conftest import MakeSessions
@@ -48,3 +50,33 @@ async def test_what_was_written_after_a_clear_stays_when_another_person_logs_in(
     await browser.get("/cart")
     await browser.get("/login?name=ada&clear")
     assert (await browser.get("/")).json() == {"name": "ada", "since": "ada"}
+
+
+@pytest.mark.parametrize("person", ["ada", None])
+async def test_a_mounted_app_with_a_session_of_its_own_leaves_ours_alone(
+    sessions: Sessions, person: str | None
+) -> None:
+    async def home(request: Request) -> Response:
+        return JSONResponse(request.session)
+
+    async def fill(request: Request) -> Response:
+        request.session["cart"] = ["apple"]
+        if person is not None:
+            await sessions.start_session(request, {"id": person})
+        return Response()
+
+    async def there(request: Request) -> Response:
+        if person is not None:
+            await sessions.start_session(request, {"id": person})
+        request.session["role"] = "admin"
+        return JSONResponse(request.session)
+
+    theirs = Middleware(StarlettesMiddleware, secret_key="of theirs")
+    mounted = Mount("/there", routes=[Route("/", there), Route("/home", home)], middleware=[theirs])
+    app = Starlette(routes=[Route("/", home), Route("/cart", fill), mounted])
+    app.add_middleware(SessionMiddleware, sessions=sessions)
+    browser = Browser(app)
+    await browser.get("/cart")
+    assert (await browser.get("/there/")).json() == {"role": "admin"}
+    assert (await browser.get("/")).json() == {"cart": ["apple"]}
+    assert (await browser.get("/there/home")).json() == {"role": "admin"}
