@@ -374,7 +374,7 @@ class SessionMiddleware:
         """Answer an outage that the app has met and not dealt with; False if it is too late for
         that, and for any other error, which is the app's own.
         """
-        outage = outage_of(error)
+        outage = outage_of(error) or context.unsaved
         if outage is None:
             return False
         self._count(context, outage)

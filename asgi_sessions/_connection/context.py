@@ -67,6 +67,8 @@ class RequestContext:
         bridge: whether the session was presented with the secret before the current one.
         proved: the sid of the session whose device has proved itself.
         error: why nobody knows whether there is a session.
+        unsaved: why the data could not be saved, so that the response has not begun. Litestar, and
+            Starlette with a handler for it, take it for begun and raise an error of their own.
         affected: whether an outage has been told of it.
         replaced: whether a 503 has taken the place of a layer's 500.
         root_path: where the app is mounted; known where sessions are bound to devices.
@@ -102,6 +104,7 @@ class RequestContext:
     bridge = False
     proved: str | None = None
     error: SessionsUnavailable | None = None
+    unsaved: SessionsUnavailable | None = None
     affected = False
     replaced = False
     root_path = ""

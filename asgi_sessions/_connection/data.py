@@ -139,6 +139,15 @@ class RequestData:
         self._context.private = True
         return True
 
+    async def save_in_time(self, scope: Mapping[str, Any]) -> None:
+        """Save before the response begins; raises as `save`."""
+        self._context.unsaved = None
+        try:
+            await self.save(scope)
+        except SessionsUnavailable as error:
+            self._context.unsaved = error
+            raise
+
     async def _welcome(self, data: str) -> bool:
         """Somebody who had no row has data now."""
         context = self._context
@@ -323,7 +332,7 @@ class DataLayer:
             if message["type"] in _STARTS and not context.responding:
                 failed = message.get("status", 0) >= _SERVER_ERROR
                 if not failed:
-                    await data.save(scope)
+                    await data.save_in_time(scope)
             await send(message)
 
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -10,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from asgi_sessions import SessionMiddleware, Sessions
+from asgi_sessions import SessionMiddleware, Sessions, SessionsUnavailable
 from tests.conftest import MakeSessions
 from tests.support import Browser
+from tests.support.inside import store_of
 
 
 @pytest.fixture
@@ -80,3 +83,31 @@ async def test_a_mounted_app_with_a_session_of_its_own_leaves_ours_alone(
     assert (await browser.get("/there/")).json() == {"role": "admin"}
     assert (await browser.get("/")).json() == {"cart": ["apple"]}
     assert (await browser.get("/there/home")).json() == {"role": "admin"}
+
+
+@pytest.mark.parametrize("handled", [False, True])
+async def test_an_outage_at_the_save_is_a_503_whatever_handlers_the_app_has(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, handled: bool
+) -> None:
+    async def fill(request: Request) -> Response:
+        request.session["cart"] = request.query_params["fruit"]
+        return JSONResponse(request.session)
+
+    async def home(request: Request) -> Response:
+        return JSONResponse(request.session)
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return Response("we are sorry", 418)
+
+    async def change(_: object) -> None:
+        raise SessionsUnavailable("the database is away")
+
+    handlers: dict[Any, Any] = {SessionsUnavailable: answer} if handled else {}
+    app = Starlette(routes=[Route("/", home), Route("/cart", fill)], exception_handlers=handlers)
+    app.add_middleware(SessionMiddleware, sessions=sessions)
+    browser = Browser(app)
+    await browser.get("/cart?fruit=apple")
+    monkeypatch.setattr(store_of(sessions), "change", change)
+    assert (await browser.get("/cart?fruit=pear")).status_code == 503
+    monkeypatch.undo()
+    assert (await browser.get("/")).json() == {"cart": "apple"}

@@ -17,9 +17,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgi_sessions import Sessions
+from asgi_sessions import Sessions, SessionsUnavailable
 from asgi_sessions.litestar import SessionsPlugin
 from tests.support import Browser, set_cookies
+from tests.support.inside import store_of
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -124,4 +125,18 @@ async def test_an_app_that_is_mounted_in_litestar_has_a_session_of_its_own(
     browser = Browser(make_app(plain, there))
     await browser.post("/fill")
     assert (await browser.get("/there/")).text == "there"
+    assert (await browser.get("/")).json() == {"cart": ["apple"]}
+
+
+async def test_an_outage_at_the_save_is_a_503(
+    plain: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def change(_: object) -> None:
+        raise SessionsUnavailable("the database is away")
+
+    browser = Browser(make_app(plain))
+    await browser.post("/fill")
+    monkeypatch.setattr(store_of(plain), "change", change)
+    assert (await browser.post("/set")).status_code == 503
+    monkeypatch.undo()
     assert (await browser.get("/")).json() == {"cart": ["apple"]}
