@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs bench dist clean help chosen
+.PHONY: demo test apart check docs bench dist clean help chosen
 
 VENV := .venv
 python := $(VENV)/bin/python
@@ -34,6 +34,15 @@ test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS)$(TEST_SERVERS),-servers)  ## run 
 	$(BEFORE_ALONE)
 	$(python) -m pytest -m alone $(more_coverage) tests/servers || [ $$? = 5 ]
 	$(if $(coverage),$(python) -m coverage report)
+	$(if $(TEST_SERVERS),$(MAKE) --no-print-directory apart)
+
+# What changes the other tests by being installed, and what is large. Each file has a process of its
+# own, since FastHTML changes Starlette for all.
+apart:
+	$(MAKE) --no-print-directory VENV=$(VENV)/apart $(VENV)/apart/.libraries-apart
+	for file in tests/libraries/apart/test_*.py; do \
+	  TEST_APART=1 $(VENV)/apart/bin/python -m pytest $$file || exit 1; \
+	done
 
 check: $(VENV)/.dev  ## style, types, and the types that users see, on the pages too
 	$(python) -m ruff check
