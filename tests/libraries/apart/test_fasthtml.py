@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from starlette.middleware import Middleware
 
 from asgi_sessions import SessionMiddleware, Sessions
 from tests.support import Browser, set_cookies
 from tests.support.asgi import Peer, websocket
 from tests.support.libraries import need
+from tests.support.pages import Reader, blocks
+from tests.support.repository import DOCS
 
 need("fasthtml", apart=True)
 
@@ -112,3 +115,10 @@ async def test_a_websocket_has_the_session_of_its_browser(plain: Sessions) -> No
         peer.says({"type": "websocket.receive", "text": '{"msg": "hello"}'})
         assert "ada: hello" in (await peer.gets())["text"]
         peer.says({"type": "websocket.disconnect", "code": 1000})
+
+
+@pytest.mark.parametrize("page", [DOCS / "libraries.md"])
+async def test_the_code_of_the_page_runs(reader: Reader) -> None:
+    beginning, *_ = blocks(reader.page, "python")
+    (own,) = [block for block in blocks(reader.page, "py") if "import FastHTML" in block.source]
+    await reader.run(beginning, own)

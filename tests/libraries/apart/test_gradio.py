@@ -12,6 +12,8 @@ from asgi_sessions import SessionMiddleware, Sessions
 from tests.support import Browser
 from tests.support.asgi import SECONDS
 from tests.support.libraries import need
+from tests.support.pages import Reader, blocks
+from tests.support.repository import DOCS
 
 need("gradio", apart=True)
 
@@ -93,3 +95,10 @@ async def test_the_login_at_hugging_face_has_a_session_of_its_own(
     assert (await browser.get("/")).json() == {"name": "Grace"}
     await browser.get("/gradio/logout")
     assert (await browser.get("/")).json() == {"name": "Grace"}
+
+
+@pytest.mark.parametrize("page", [DOCS / "libraries.md"])
+async def test_the_code_of_the_page_runs(reader: Reader) -> None:
+    beginning, *_ = blocks(reader.page, "python")
+    (own,) = [block for block in blocks(reader.page, "py") if "import gradio" in block.source]
+    await reader.run(beginning, own)
