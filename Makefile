@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs bench dist clean help chosen
+.PHONY: demo test apart check docs bench dist clean help chosen
 
 VENV := .venv
 python := $(VENV)/bin/python
@@ -24,7 +24,7 @@ demo: $(VENV)/.demo  ## serve example_app.py at http://127.0.0.1:8000
 coverage := $(if $(TEST_SERVERS),--cov --cov-report= --cov-fail-under=0)
 more_coverage := $(if $(coverage),$(coverage) --cov-append)
 
-test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
+test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS)$(TEST_SERVERS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
 	@# In their order: files of few tests, some of which take longest, would come last, one processor idle.
 	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not waits and not alone" $(coverage)
 	@# Three, however few processors there are, as they wait: the groups of tests/conftest.py, and the
@@ -34,6 +34,13 @@ test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS),-servers)  ## run the test suite 
 	$(BEFORE_ALONE)
 	$(python) -m pytest -m alone $(more_coverage) tests/servers || [ $$? = 5 ]
 	$(if $(coverage),$(python) -m coverage report)
+
+# Each file has a process of its own, since FastHTML changes Starlette for all.
+apart:  ## run the tests of libraries that are large, or change others by being installed
+	$(MAKE) --no-print-directory VENV=$(VENV)/apart $(VENV)/apart/.libraries-apart
+	for file in tests/libraries/apart/test_*.py; do \
+	  TEST_APART=1 $(VENV)/apart/bin/python -m pytest $$file || exit 1; \
+	done
 
 check: $(VENV)/.dev  ## style, types, and the types that users see, on the pages too
 	$(python) -m ruff check

@@ -538,12 +538,15 @@ def test_the_page_has_each_record_that_the_package_can_write() -> None:
     }
 
 
-async def among_other_layers(sessions: Sessions) -> None:
+async def among_other_layers(sessions: Sessions, with_data: Sessions) -> None:
     """Have other layers do what is told of them once."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["session"] = "a database session"
         scope["user"] = SimpleUser("eve")
+
+    async def hide(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["session"] = {}
 
     async def nothing(*_: Any) -> Any: ...
 
@@ -554,6 +557,10 @@ async def among_other_layers(sessions: Sessions) -> None:
     middleware = SessionMiddleware(app, sessions=sessions)
     for _ in range(2):
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": state}
+        await middleware(scope, nothing, nothing)
+    middleware = SessionMiddleware(hide, sessions=with_data)
+    for _ in range(2):
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
         await middleware(scope, nothing, nothing)
 
     async def login(scope: Scope, receive: Receive, send: Send) -> None:
@@ -648,7 +655,7 @@ async def test_each_record_is_as_the_page_has_it(
     await browser.see()
     assert (await Browser(app).post("/fail")).status_code == 500
     bring_back(onlooker)
-    await among_other_layers(sessions)
+    await among_other_layers(sessions, await make_sessions(data=True))
     await Browser(app).post("/late")
     await connection.commit()
     await until(lambda: "committed" in caplog.text)

@@ -33,9 +33,12 @@ from asgi_sessions.testing import logged_in_cookie
 from tests.support import KEY, Browser, set_cookies
 from tests.support.asgi import until
 from tests.support.inside import open_sids
+from tests.support.libraries import need
 from tests.support.pages import ASVS, Reader, blocks, faults, prose, section, table
 from tests.support.repository import DOCS, PAGES, README, ROOT
 
+#: What the page of other people's libraries imports.
+LIBRARIES = ("authlib", "imia", "sqladmin", "starlette_admin", "starlette_flash", "starlette_wtf")
 INTEGRATIONS = [f"asgi_sessions.{name}" for name in ("dbsc", "fastapi", "litestar", "starlette")]
 
 
@@ -52,6 +55,9 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 @each_page
 async def test_the_code_of_a_page_runs(reader: Reader) -> None:
+    if reader.page == DOCS / "libraries.md":
+        for library in LIBRARIES:
+            need(library)
     await reader.run()
 
 

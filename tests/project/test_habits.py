@@ -185,6 +185,25 @@ def test_make_looks_for_tests_with_a_mark_where_they_are(mark: str, names: set[s
     assert f"not {mark}" in others.split(" and ")
 
 
+def test_the_tests_of_each_library_run_where_it_is_installed() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    assert {"include-group": "libraries"} in groups["tests-servers"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert '"$scratch/check" apart' in (ROOT / ".ci/run").read_text()
+    assert "TEST_APART=1 $(VENV)/apart/bin/python -m pytest $$file" in makefile
+    for group, room in (("libraries", "."), ("libraries-apart", "apart")):
+        files = [path.read_text() for path in (ROOT / "tests/libraries" / room).glob("test_*.py")]
+        needed = {
+            name for text in files for name in re.findall(r'^need\("(\w+)"', text, re.MULTILINE)
+        }
+        named = {
+            re.split(r"[^\w-]", one)[0].lower().removeprefix("python-").replace("-", "_")
+            for one in groups[group]
+            if isinstance(one, str)
+        }
+        assert needed == named
+
+
 # --- for contributors -----------------------------------------------------------------------------
 
 
