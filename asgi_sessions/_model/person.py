@@ -57,7 +57,9 @@ class Person:
     def __post_init__(self) -> None:
         # Cleaned here, so that whoever has a `Person` need not look again.
         for name, clean in _CLEANING.items():
-            object.__setattr__(self, name, clean(getattr(self, name)))
+            value = getattr(self, name)
+            if value is not None or name == "amr":  # nearly all are None, and stay so
+                object.__setattr__(self, name, clean(value))
 
     @property
     def proof(self) -> datetime | None:
