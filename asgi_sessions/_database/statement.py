@@ -109,7 +109,7 @@ class Statement:
         }
         columns: Iterable[ColumnElement[Any]] = getattr(clause, "exported_columns", ())
         readers = [_reader(column, dialect, packed=self._packed) for column in columns]
-        self._reads = _reading(readers) if any(readers) else None
+        self._reads = [(index, read) for index, read in enumerate(readers) if read is not None]
 
     def params(self, values: Mapping[str, Any]) -> list[Any]:
         """The values in the order of the statement."""
@@ -126,34 +126,25 @@ class Statement:
         Raises:
             TruncatedResult: if the server has cut the packed text short.
         """
-        if self._packed:
-            records = _unpacked(records)
-        return records if self._reads is None else map(self._reads, records)
+        if not self._reads and not self._packed:
+            return records
+        rows = _unpacked(records) if self._packed else [list(record) for record in records]
+        for index, read in self._reads:  # by column, which is faster than by row
+            for row in rows:
+                if (value := row[index]) is not None:
+                    row[index] = read(value)
+        return rows
 
 
-def _unpacked(records: Sequence[Record]) -> list[Record]:
+def _unpacked(records: Sequence[Record]) -> list[list[Any]]:
     texts = ",".join([record[0] for record in records if record[0] is not None])
     try:
-        rows: list[Record] = loads(f"[{texts}]")
+        rows: list[list[Any]] = loads(f"[{texts}]")
     except ValueError as error:
         raise TruncatedResult(str(error)) from error
     if records and len(records[0]) > 1 and records[0][1] != len(rows):
         raise TruncatedResult(f"of {records[0][1]} rows the database has sent {len(rows)}")
     return rows
-
-
-def _reading(readers: Sequence[Callable[[Any], Any] | None]) -> Callable[[Record], Record]:
-    """A function that puts the values of a row through what reads them, None as it is."""
-    some = [(index, read) for index, read in enumerate(readers) if read is not None]
-
-    def reads(record: Record) -> Record:
-        row = list(record)
-        for index, read in some:
-            if (value := row[index]) is not None:
-                row[index] = read(value)
-        return row
-
-    return reads
 
 
 def _reader(
@@ -178,7 +169,8 @@ def _utc(value: datetime) -> datetime:
 
 
 def _utc_from_iso(value: str) -> datetime:
-    return _as_utc(datetime.fromisoformat(value))
+    moment = datetime.fromisoformat(value)
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 def _as_utc(moment: datetime) -> datetime:

@@ -252,8 +252,8 @@ class Store:
                 visitors = await self.data.visitors_of(connection, visits)
                 found = {_Visit(sid): visitor for sid, visitor in visitors.items()}
         if sids:
-            for row in await self._load(connection, among(c.id, sids)):
-                found[row.id] = row
+            rows = await self._load(connection, among(c.id, sids))
+            found |= {row.id: row for row in rows}
         if not findings:
             return [found.get(job) for job in jobs]
         if devices := {key for finding in findings for key in finding.keys}:
