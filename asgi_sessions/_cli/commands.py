@@ -117,12 +117,15 @@ class Target:
             idle: instead of that of the app.
             keep_ended: for how long.
         """
-        sessions = Sessions(
+        lifetimes = Lifetimes(idle=idle or self.idle, absolute=LONGEST_LIFETIME)
+        sessions_with = partial(
+            Sessions,
             self.database_url,
             secret_key=_any_key(),
             table_name=self.table,
             timeout=self.timeout,
-            lifetimes=Lifetimes(idle=idle or self.idle, absolute=LONGEST_LIFETIME),
+            lifetimes=lifetimes,
+            visitor_lifetimes=lifetimes,  # the app alone knows its own: no visitor is purged
             keep_ended=keep_ended,
             touch_interval=timedelta(0),  # fits each idle timeout; nothing is touched
             notify=DatabaseURL(self.database_url).dialect in {"postgres", "postgresql"},
@@ -133,7 +136,11 @@ class Target:
             raise Unreachable(f"there is no file {file}")
 
         async def connected() -> T:
-            async with sessions:
+            async with sessions_with() as sessions:
+                if not await sessions._core.store.keeps_data():
+                    return await work(sessions)
+            # What it ends and removes takes its data along.
+            async with sessions_with(data=True) as sessions:
                 return await work(sessions)
 
         try:

@@ -38,7 +38,7 @@ from .listener import Listener
 from .maintenance import Maintenance, in_batches
 from .schema_check import explained, refuse_others
 from .starting import ROOM, Inserted, Start, Starts
-from .tables import cutoffs_table, ddl, sessions_table
+from .tables import cutoffs_table, data_table, ddl, sessions_table
 
 #: Sessions that one statement asks about: SQLite takes 32,766 parameters, and a statement with
 #: many takes its time to be made.
@@ -538,6 +538,11 @@ class Store:
         return removed
 
     # --- data ---------------------------------------------------------------------------------
+
+    async def keeps_data(self) -> bool:
+        """Whether a table of data stands beside, whatever the options say."""
+        table = data_table(self.table.fullname, MetaData())
+        return bool(await self._query(lambda connection: connection.columns(table)))
 
     def change(self, job: Save | Edit) -> Awaitable[Any]:
         """Change the data of a session or a visitor; the answer as `Save` and `Edit` say."""
