@@ -110,6 +110,7 @@ class Target:
         data: bool | None = None,
         idle: timedelta | None = None,
         keep_ended: timedelta = timedelta(days=90),
+        keep_visitors: timedelta = LONGEST_LIFETIME,
     ) -> T:
         """Do something with the sessions.
 
@@ -119,6 +120,7 @@ class Target:
             data: whether sessions have data; None to look whether there is a table of them.
             idle: instead of that of the app.
             keep_ended: for how long.
+            keep_visitors: for how long; the app alone knows its own lifetimes.
         """
         make_sessions = partial(
             Sessions,
@@ -128,6 +130,7 @@ class Target:
             timeout=self.timeout,
             lifetimes=Lifetimes(idle=idle or self.idle, absolute=LONGEST_LIFETIME),
             keep_ended=keep_ended,
+            visitor_lifetimes=Lifetimes(idle=keep_visitors, absolute=keep_visitors),
             touch_interval=timedelta(0),  # fits each idle timeout; nothing is touched
             notify=DatabaseURL(self.database_url).dialect in {"postgres", "postgresql"},
         )
@@ -411,12 +414,25 @@ def _several(target: Target, person: str, app: str | None) -> bool:
     default="90d",
     help="Keep what has ended for so long: it is the audit trail.",
 )
+@setting(
+    "--keep-visitors",
+    type=duration,
+    envvar="ASGI_SESSIONS_KEEP_VISITORS",
+    default=f"{LONGEST_LIFETIME.days}d",
+    help="Keep visitors without a login for so long: as `visitor_lifetimes` of the app has it.",
+)
 @click.option("--dry-run", is_flag=True, help="Count, and change nothing.")
 @batch_size
 @pause
 @on_database
 def purge(
-    target: Target, *, keep_ended: timedelta, dry_run: bool, batch_size: int, pause: float
+    target: Target,
+    *,
+    keep_ended: timedelta,
+    keep_visitors: timedelta,
+    dry_run: bool,
+    batch_size: int,
+    pause: float,
 ) -> None:
     """Remove what has ended long ago; write down the end of what has run out.
 
@@ -436,7 +452,7 @@ def purge(
         with view.progress("purged", total) as progress:
             return await operator.purge(batch_size, progress)
 
-    done = target.run(work, keep_ended=keep_ended)
+    done = target.run(work, keep_ended=keep_ended, keep_visitors=keep_visitors)
     verbs = ("would be removed", "would be marked") if dry_run else ("removed", "marked")
     view.answer(
         f"{_sessions(done.remove)} {verbs[0]}, {done.mark:,} {verbs[1]} as expired",

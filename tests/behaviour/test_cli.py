@@ -30,6 +30,7 @@ from asgi_sessions._cli.operator import Due, Operator
 from asgi_sessions._cli.view import Stdout
 from asgi_sessions._service.options import system_clock
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.data import Visit, data_of
 from tests.support.repository import DOCS
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Shell:
         self.table = "sessions"
         self._capsys = capsys
         self._monkeypatch = monkeypatch
+        self.options: dict[str, Any] = {}
         self.said = ""
 
     def __call__(self, *arguments: str, code: int = 0, types: str = "") -> str:
@@ -68,8 +70,8 @@ class Shell:
         """Do something as the app does."""
 
         async def connected() -> T:
-            sessions = Sessions(self.url, secret_key=KEY, clock=self.clock, table_name=self.table)
-            async with sessions:
+            options = {"clock": self.clock, "table_name": self.table, **self.options}
+            async with Sessions(self.url, secret_key=KEY, **options) as sessions:
                 await sessions.create_tables()
                 return await work(sessions)
 
@@ -161,6 +163,37 @@ def test_an_operator_has_what_they_need(shell: Shell, database_url: str, table_n
     assert shell.json("purge", "--keep-ended", "0s", "--dry-run") == would
     assert shell.json("purge", "--keep-ended", "0s") == {**would, "dry_run": False}
     shell("show", phone, code=1)
+
+
+@pytest.mark.usefixtures("empty_table")
+def test_what_an_operator_ends_takes_its_data_along(shell: Shell) -> None:
+    shell.options["data"] = True
+
+    async def visits(sessions: Sessions) -> list[str | None]:
+        guest, *people = [Visit(sessions) for _ in range(4)]
+        for number, visit in enumerate(people):
+            await visit.login(f"p{number}")
+        for visit in (guest, *people):
+            await visit.has(lambda session: session.update(a=1))
+        return [visit.cookie for visit in people]
+
+    def left() -> tuple[int, int]:
+        async def count(sessions: Sessions) -> tuple[int, int]:
+            return len(await data_of(sessions)), len(await data_of(sessions, "visitors"))
+
+        return shell.prepare(count)
+
+    cookies = shell.prepare(visits)
+    sids = [str(cookie).partition("=")[2].partition(".")[0] for cookie in cookies]
+    assert left() == (3, 1)
+    shell("end", sids[0])
+    assert left() == (2, 1)
+    shell("end-all", "--person", "p1")
+    assert left() == (1, 1)
+    shell("end-all", "--everyone", "--yes")
+    assert left() == (0, 1)
+    assert shell.json("purge", "--keep-ended", "0s")["removed"] == 3
+    assert left() == (0, 1)  # the app alone knows how long visitors stay
 
 
 # --- which database -------------------------------------------------------------------------------

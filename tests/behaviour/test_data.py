@@ -1224,6 +1224,45 @@ async def test_every_end_removes_the_data_at_once(
     assert await data_of(sessions) == {}
 
 
+async def test_what_an_app_has_ended_itself_is_removed_with_the_row(
+    ann: Visit, data: Sessions, clock: Clock
+) -> None:
+    await ann.has(put("a", 1))
+
+    async def step(request: Request) -> None:
+        await run(data, data.end_all_statement("ann"))
+        request.session["b"] = 2
+        assert await data.data.increment(request, "a") is None
+
+    await ann.does(step)
+    assert await ann.has() == {}
+    assert [*(await data_of(data)).values()] == [{"a": 1}]
+    clock.turn(timedelta(days=91))
+    await data.purge()
+    assert await data_of(data) == {}
+
+
+async def test_a_stream_that_ends_with_its_session_saves_no_more(
+    make_sessions: MakeSessions,
+) -> None:
+    sessions = await make_sessions(data=True, end_streams=True)
+    visit = Visit(sessions)
+    sid = await visit.login()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["session"]["a"] = 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await sessions.end_session_by_id(sid)
+        scope["session"]["b"] = 1
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        scope["session"]["c"] = 1
+
+    await call(SessionMiddleware(app, sessions=sessions), http(cookie=visit.cookie))
+    assert await data_of(sessions) == {}
+
+
 # --- a new id -------------------------------------------------------------------------------------
 
 

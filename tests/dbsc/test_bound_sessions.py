@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
@@ -45,6 +47,27 @@ async def test_without_a_live_bound_cookie_there_is_no_session_and_nothing_is_cl
     assert (await browser.refresh()).status_code == 200
     assert (await browser.see())["sid"] == sid
     assert world.reasons() == ["no_cookie", "expired_challenge"]
+
+
+async def test_a_session_without_its_proof_has_no_data_and_makes_no_visitor(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(data=True)
+
+    async def put(request: Request) -> Response:
+        request.session.update(request.query_params)
+        return JSONResponse(dict(request.session))
+
+    app = make_app(world.sessions, Route("/put", put))
+    browser = DeviceBrowser(app)
+    await browser.bound()
+    assert (await browser.get("/put?a=1")).json() == {"a": "1"}
+    world.clock.turn(LIFE)
+    response = await browser.get("/put?b=2")
+    assert response.json() == {"b": "2"}
+    assert "set-cookie" not in response.headers
+    await browser.refresh()
+    assert (await browser.get("/put")).json() == {"a": "1"}
 
 
 async def test_a_stolen_sid_alone_never_works(world: World) -> None:
