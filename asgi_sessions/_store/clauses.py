@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    String,
     Table,
     and_,
     bindparam,
@@ -96,6 +97,25 @@ def _all(element: _Aside, compiler: SQLCompiler, **options: Any) -> str:  # noqa
 @compiles(_Aside, "postgresql")
 def _all_without_index(element: _Aside, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
     return f"({_all(element, compiler, **options)}) IS TRUE"
+
+
+class Sorted(FunctionElement[str]):
+    """A column to sort by when the rows have been found: on PostgreSQL no index has it, along which
+    it would go through the whole table where it takes a few rows for many.
+    """
+
+    inherit_cache = True
+    type = String()
+
+
+@compiles(Sorted)
+def _column(element: Sorted, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(Sorted, "postgresql")
+def _expression(element: Sorted, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    return f"{_column(element, compiler, **options)} || ''"
 
 
 class Clauses:

@@ -29,7 +29,7 @@ from asgi_sessions._model.row import Row
 from asgi_sessions._model.session_data import SessionData, Visitor
 
 from .bulk_ending import Bulk
-from .clauses import LIMIT, Clauses, Condition, values
+from .clauses import LIMIT, Clauses, Condition, Sorted, values
 from .connection import RowConnection
 from .cutoffs import Cutoffs, in_app
 from .data import Data, Edit, Owner, Save
@@ -323,7 +323,7 @@ class Store:
                 # As they stand in the index of people, so that no more are read than are shown.
                 rows, order = sql.theirs.where(sql.owned), connection.by_id(sql)
             else:
-                rows, order = sql.theirs.where(sql.person), [c.id]
+                rows, order = sql.theirs.where(sql.person), [Sorted(c.id)]
                 if app_id is not None:
                     rows = rows.where(sql.app)
                 if live is not None:
