@@ -466,6 +466,9 @@ def test_a_cookie_of_starlettes_is_read() -> None:
         signed(b"\xff"),
         TimestampSigner(KEY).sign(b"no base64!").decode(),
     ],
+    ids=[
+        f"cookie {number}" for number in range(12)
+    ],  # what is signed has the time in it, and each process must name it alike
 )
 def test_a_cookie_that_is_bad_or_holds_nothing_is_none(value: str) -> None:
     assert StarletteCookie(KEY).read(value) is None
