@@ -21,8 +21,8 @@ from .rows import MANY, MANY_PERSON, cookies, fill, settle
 
 #: Who has nearly all rows of the table, which is called so.
 _CROWD = "crowd"
-#: Ends of all of them that are measured, at most: for each they have to come to life again.
-_ENDS = 3
+#: For so many rounds of the others, all of them end once: for each they have to come to life again.
+_ROUNDS = 3
 
 
 async def one_person(lab: Lab, place: Place) -> list[Figure]:
@@ -83,7 +83,7 @@ async def _asked(lab: Lab, table: Grown) -> list[Figure]:
 
 async def _ended(lab: Lab, table: Grown) -> list[Figure]:
     """Other people's requests while all of theirs end, against undisturbed."""
-    name, ends = table.place.name, min(lab.effort.rounds, _ENDS)
+    name, ends = table.place.name, max(lab.effort.rounds // _ROUNDS, 1)
     calls = {"resume": requests(table.app, "/me", table.sample.cookies), "login": logins(table.app)}
     figures, pace = [], []
     with lab.bar.step(f"the end of all, {name}", ends * len(calls)) as tick:
