@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -15,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from starlette.authentication import SimpleUser
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -595,7 +596,15 @@ async def test_each_record_is_as_the_page_has_it(
         touch_interval=timedelta(0),
         timeout=timedelta(seconds=1),
         dbsc=DBSC(on_skipped={"server_error"}),
+        data=True,
     )
+
+    async def write(request: Request) -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            request.session["a"] = 1  # too late for a cookie
+            yield b""
+
+        return StreamingResponse(body())
 
     async def leave(request: Request) -> Response:
         take_away(onlooker)
@@ -616,6 +625,7 @@ async def test_each_record_is_as_the_page_has_it(
 
     routes = [
         Route("/leave", leave),
+        Route("/write", write),
         *(Route(f"/{f.__name__}", f, methods=["POST"]) for f in (fail, late)),
     ]
     app = make_app(sessions, *routes)
@@ -639,6 +649,7 @@ async def test_each_record_is_as_the_page_has_it(
     clock.turn(2 * MINUTE)
     await thief.see()
     await Browser(app).see_as("x" * 256)
+    await Browser(app).get("/write")
     sid = await browser.login("ann")
     await browser.get("/leave")
     await settled(sessions)
