@@ -7,43 +7,15 @@ from datetime import UTC, datetime
 from json import loads
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, DateTime, LargeBinary, Text, cast
+from sqlalchemy import JSON, ColumnElement, DateTime, LargeBinary
 from sqlalchemy.engine import Dialect
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import TypeEngine
 
 Record = Sequence[Any]
 Packed = Callable[[ColumnElement[Any]], ColumnElement[Any]]
 T = TypeVar("T")
-
-
-class JSONText(UserDefinedType[str]):
-    """JSON as the database has it, and as text on this side: the drivers of a database do not agree
-    on what else it might be.
-    """
-
-    cache_ok = True
-
-    def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
-        """What is selected."""
-        return cast(colexpr, Text)
-
-    @property
-    def python_type(self) -> type[dict[str, Any]]:
-        """What it stands for."""
-        return dict
-
-
-@compiles(JSONText)
-def _json(*_: object, **__: object) -> str:
-    return "JSON"
-
-
-@compiles(JSONText, "postgresql")
-def _jsonb(*_: object, **__: object) -> str:
-    return "JSONB"
 
 
 def padded(items: Sequence[T]) -> list[T]:
@@ -67,8 +39,6 @@ def packing(
     for column in columns:
         if isinstance(column.type, LargeBinary):
             yield digits(column)
-        elif isinstance(column.type, JSONText):
-            yield cast(column, Text)
         elif moment is not None and isinstance(column.type, DateTime):
             yield moment(column)
         else:
@@ -100,7 +70,7 @@ class Statement:
         assert isinstance(compiled, SQLCompiler)  # noqa: S101 -- for the type checker: no DDL here
         self.sql = compiled.string
         self._binds = [
-            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+            (name, _writer(compiled.binds[name].type, dialect))
             for name in compiled.positiontup or ()
         ]
         # Some dialects add parameters of their own: SQLite an offset to a limit.
@@ -145,6 +115,11 @@ def _unpacked(records: Sequence[Record]) -> list[list[Any]]:
     if records and len(records[0]) > 1 and records[0][1] != len(rows):
         raise TruncatedResult(f"of {records[0][1]} rows the database has sent {len(rows)}")
     return rows
+
+
+def _writer(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What makes a value of ours the driver's. JSON is text on this side."""
+    return None if isinstance(kind, JSON) else kind.dialect_impl(dialect).bind_processor(dialect)
 
 
 def _reader(

@@ -10,7 +10,18 @@ from enum import Enum
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import MetaData, Select, Text, Update, bindparam, delete, select, update
+from sqlalchemy import (
+    ColumnElement,
+    MetaData,
+    Select,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    delete,
+    select,
+    update,
+)
 from sqlalchemy.sql import ClauseElement
 
 from asgi_sessions._model.lifetimes import Lifetimes
@@ -102,10 +113,10 @@ class Data:
         self.visitors = visitors_table(name, metadata)
         #: The rows of sessions with their data.
         self.rows: Select[Any] = sql.rows.with_only_columns(
-            *[*sql.rows.selected_columns][:-1], self.table.c.data
+            *[*sql.rows.selected_columns][:-1], _text(self.table.c.data)
         ).outerjoin_from(sql.table, self.table, sql.c.id == self.table.c.id)
         c = self.visitors.c
-        self._visitors = select(*(c[name] for name in Visitor._fields))
+        self._visitors = select(*(c[name] for name in Visitor._fields[:-1]), _text(c.data))
         self._alive: Condition = (c.last_seen_at > bindparam("p_idle", type_=c.started_at.type)) & (
             c.started_at > bindparam("p_born", type_=c.started_at.type)
         )
@@ -207,7 +218,7 @@ class Data:
         mine = connection.driver.among(self.table.c.id, sids)
         return await connection.records(
             ("data", mine.shape),
-            lambda: select(self.table.c.id, self.table.c.data).where(mine.match()),
+            lambda: select(self.table.c.id, _text(self.table.c.data)).where(mine.match()),
             mine.values,
         )
 
@@ -375,6 +386,11 @@ class Data:
             lambda: delete(self.visitors).where(mine.match()),
             mine.values,
         )
+
+
+def _text(data: ColumnElement[Any]) -> ColumnElement[Any]:
+    """JSON as text: the drivers of a database do not agree on what else it might be."""
+    return cast(data, Text).label("data")
 
 
 def _change(job: Save | Edit, there: Mapping[Owner, dict[str, Any]]) -> tuple[Any, Changes | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Table
+from sqlalchemy import JSON, Column, Table
 from sqlalchemy.engine import Dialect
 
 from asgi_sessions._database.drivers.base import Found
@@ -104,7 +104,7 @@ def _fits(column: Column[Any], found: Found, dialect: Dialect) -> bool:
     ours = column.type.dialect_impl(dialect)
     length, collation = getattr(ours, "length", None), getattr(ours, "collation", None)
     return (
-        ours.python_type in found.holds
+        (dict if isinstance(ours, JSON) else ours.python_type) in found.holds
         and (length is None or found.length is None or found.length >= length)
         # Another one may hold two ids for the same, and so two people for one.
         and (None in {collation, found.collation} or found.collation == collation)

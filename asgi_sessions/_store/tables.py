@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     Column,
     DateTime,
@@ -14,12 +16,11 @@ from sqlalchemy import (
     String,
     Table,
 )
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 from sqlalchemy.types import TypeEngine
 
-from asgi_sessions._database.statement import JSONText
 from asgi_sessions._model.changeset import (
     ASSURANCE_LENGTH,
     BINDING_BYTES,
@@ -57,6 +58,9 @@ def _digest() -> TypeEngine[bytes]:
     return LargeBinary(DIGEST_BYTES).with_variant(mysql.BINARY(DIGEST_BYTES), "mysql", "mariadb")
 
 
+_JSONB: Any = postgresql.JSONB()
+_JSONB.astext_type = None  # Alembic would write it into migrations, by a name they do not know
+_DATA = JSON().with_variant(_JSONB, "postgresql")
 _MOMENT = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 
@@ -142,7 +146,7 @@ def data_table(name: str, metadata: MetaData) -> Table:
         f"{name}_data",
         metadata,
         Column("id", _sid(), primary_key=True),
-        Column("data", JSONText(), nullable=False),
+        Column("data", _DATA, nullable=False),
         schema=schema or None,
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",
@@ -162,7 +166,7 @@ def visitors_table(name: str, metadata: MetaData) -> Table:
         Column("secret_hash", _digest(), nullable=False),
         Column("started_at", _MOMENT, nullable=False),
         Column("last_seen_at", _MOMENT, nullable=False),
-        Column("data", JSONText(), nullable=False),
+        Column("data", _DATA, nullable=False),
         schema=schema or None,
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",

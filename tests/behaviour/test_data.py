@@ -749,7 +749,7 @@ async def test_the_cookies_are_not_taken_for_one_another(
     await run(
         data,
         table.insert().values(
-            {**row, "id": live["id"], "secret_hash": live["secret_hash"], "data": "{}"}
+            {**row, "id": live["id"], "secret_hash": live["secret_hash"], "data": {}}
         ),
     )
     assert await ann.has() == {"a": 1}

@@ -69,7 +69,8 @@ class App:
         return self.engine.dialect.name
 
     def sessions(self, **options: Any) -> Sessions:
-        return Sessions(self.url, secret_key=KEY, **options)
+        """With all tables that there may be."""
+        return Sessions(self.url, secret_key=KEY, data=True, **options)
 
     def run(self, statement: str) -> None:
         with self.engine.connect() as connection:

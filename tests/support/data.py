@@ -105,7 +105,10 @@ async def rows(sessions: Sessions, kind: str) -> dict[str, dict[str, Any]]:
     """The columns of the rows of ``data`` or ``visitors``, by their ids."""
     table = sessions.metadata.tables[f"{sessions.table.name}_{kind}"]
     found = await run(sessions, select(table))
-    return {row["id"]: {**row, "data": loads(row["data"])} for row in found}
+    for row in found:
+        if isinstance(row["data"], str):  # `databases` leaves asyncpg's JSON as it is
+            row["data"] = loads(row["data"])
+    return {row["id"]: row for row in found}
 
 
 async def data_of(sessions: Sessions, kind: str = "data") -> dict[str, dict[str, Any]]:
