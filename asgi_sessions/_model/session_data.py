@@ -261,8 +261,14 @@ def check(key: object, value: object) -> str:
         raise ValueError(f"session[{key!r}] holds a whole number of more than 64 bits")
     if text.count("[") + text.count("{") > DEPTH and not _fits(value, DEPTH):
         raise ValueError(f"session[{key!r}]: more than {DEPTH} lists and dicts are in one another")
-    # PostgreSQL would make 10000000000000000, a whole number, of 1e+16.
-    return _STRING_OR_POWER.sub(_written_out, text) if "e+" in text else text
+    return written_out(text)
+
+
+def written_out(text: str) -> str:
+    """JSON with the digits of large numbers: PostgreSQL would make 10000000000000000, a whole
+    number, of 1e+16.
+    """
+    return _STRING_OR_POWER.sub(_digits, text) if "e+" in text else text
 
 
 def decode(text: str | None) -> dict[str, Any]:
@@ -378,7 +384,7 @@ def _fits(value: object, depth: int) -> bool:
     return depth > 0 and all(_fits(one, depth - 1) for one in value)
 
 
-def _written_out(found: re.Match[str]) -> str:
+def _digits(found: re.Match[str]) -> str:
     """A large number with its digits; strings as they are."""
     return found[0] if found[0].startswith('"') else f"{float(found[0]):.1f}"
 

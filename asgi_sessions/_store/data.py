@@ -33,6 +33,7 @@ from asgi_sessions._model.session_data import (
     decode,
     document,
     encode,
+    written_out,
 )
 from asgi_sessions._model.tokens import new_sid
 
@@ -291,7 +292,8 @@ class Data:
 
     async def insert_visitor(self, connection: RowConnection, visitor: Visitor) -> None:
         """Write the row of a new visitor; nothing if it is there."""
-        await connection.insert(connection.driver.insertion(self.visitors, [visitor._asdict()]))
+        row = visitor._replace(data=written_out(visitor.data))._asdict()
+        await connection.insert(connection.driver.insertion(self.visitors, [row]))
 
     async def remove_visitor(self, connection: RowConnection, owner: Owner) -> None:
         """Remove a visitor."""
@@ -336,7 +338,7 @@ class Data:
         first = {job.source: job for job in reversed(jobs)}
         taken = [job for source, job in first.items() if source in had]
         kept = [(job.sid, self._kept(job.source, had[job.source])) for job in taken]
-        new = [{"id": sid, "data": encode(data)} for sid, data in kept if data]
+        new = [{"id": sid, "data": written_out(encode(data))} for sid, data in kept if data]
         if new:
             await connection.insert(connection.driver.insertion(self.table, new))
         if gone := [job.source.sid for job in taken if job.source.secret_hash is not None]:

@@ -226,6 +226,12 @@ async def test_values_of_all_kinds_come_back(ann: Visit) -> None:
     await ann.has(put("one more", 1))  # nothing of what came back is refused
     assert alike(await ann.has(), {**enumerated(VALUES[::-1]), "one more": 1})
 
+    guest = Visit(ann.sessions)
+    await guest.has(putting(enumerated(VALUES)))
+    assert alike(await guest.has(), enumerated(VALUES))
+    await guest.login()
+    assert alike(await guest.has(), enumerated(VALUES))
+
 
 def enumerated(values: list[Any]) -> dict[str, Any]:
     return {f"k{number}": value for number, value in enumerate(values)}
