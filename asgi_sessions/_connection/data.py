@@ -27,7 +27,7 @@ from asgi_sessions._model.session_data import (
 )
 from asgi_sessions._model.starlette_cookie import StarletteCookie
 from asgi_sessions._service.core import Started
-from asgi_sessions._service.session_data import DataSteps, owner_of
+from asgi_sessions._service.data_steps import DataSteps, owner_of
 from asgi_sessions._store.data import GONE, Owner
 from asgi_sessions._store.store import Store
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_sessions._errors import ConfigurationError, SessionsUnavailable
-from asgi_sessions._service.session_data import DataSteps
+from asgi_sessions._service.data_steps import DataSteps
 
 from .context import RequestContext
 from .data import RequestData

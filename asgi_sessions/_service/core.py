@@ -39,11 +39,11 @@ from asgi_sessions._store.data import Owner
 from asgi_sessions._store.store import Finding, Store, Touch
 
 from .background import BackgroundTasks, slices
+from .data_steps import DataSteps
 from .events import Events
 from .live_connections import Alive, LiveConnections
 from .new_rows import NewRows, of_other_devices
 from .options import Settings
-from .session_data import DataSteps
 
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"

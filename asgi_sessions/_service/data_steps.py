@@ -1,4 +1,4 @@
-"""The steps of session data: visitors come, data are saved, changed, given back."""
+"""The steps of session data: a visitor starts, data are saved, changed, given back."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .options import Settings
 
 
 class DataSteps:
-    """Carries out what happens to data.
+    """Saves and changes data, and starts and renews visitors: what `Core` does for sessions.
 
     Args:
         settings: the options.
         store: the tables.
-        events: where it is told that something was not saved.
+        events: where data that were not saved are reported.
         background: what runs beside requests.
         random: returns so many random bytes.
 
