@@ -65,6 +65,7 @@ ROOM = 128
 #: People of whom one statement asks how many rows they have.
 _PEOPLE = 8
 
+#: A person in an app, by their ids.
 Account = tuple[str, str]
 
 #: The values of a row in the order of `Row`.
@@ -125,7 +126,7 @@ class Starts:
                 crowded |= more
             _assign(jobs, rows, ended)
         return [
-            Inserted(row, job.ended, _owner(row) in crowded, job.had)
+            Inserted(row, job.ended, _account(row) in crowded, job.had)
             for row, job in zip(rows, jobs, strict=True)
         ]
 
@@ -179,15 +180,15 @@ class Starts:
         made = [job for job in jobs if job.shared and _is(job, _of(job, theirs))]
         if self._scope_cap is None or not made:
             return []
-        owners = sorted({(job.row["person_id"], job.row["app_id"]) for job in made})
+        accounts = sorted({(job.row["person_id"], job.row["app_id"]) for job in made})
         most = self._scope_cap + len(made)
-        counts = await self._count(connection, owners, self._sql.vouched, most, now)
-        surplus = {owner: count - self._scope_cap for owner, count in counts.items()}
+        counts = await self._count(connection, accounts, self._sql.vouched, most, now)
+        surplus = {account: count - self._scope_cap for account, count in counts.items()}
         beyond: set[str] = set()
         for job in reversed(made):
-            owner = (job.row["person_id"], job.row["app_id"])
-            if surplus[owner] > 0:
-                surplus[owner] -= 1
+            account = (job.row["person_id"], job.row["app_id"])
+            if surplus[account] > 0:
+                surplus[account] -= 1
                 beyond.add(job.row["id"])
         return [job for job in jobs if (row := _of(job, theirs)) and row.id in beyond]
 
@@ -238,12 +239,12 @@ class Starts:
             return [], crowded
         kept = {row.id for row in spared}
         surplus: list[str] = []
-        owners = sorted({_owner(row) for row in new})
-        counts = await self._count(connection, owners, self._sql.logins, self._cap + 1, now)
-        for owner in (owner for owner, count in counts.items() if count > self._cap):
-            theirs = await self._lock(connection, owner, now)
+        accounts = sorted({_account(row) for row in new})
+        counts = await self._count(connection, accounts, self._sql.logins, self._cap + 1, now)
+        for account in (account for account, count in counts.items() if count > self._cap):
+            theirs = await self._lock(connection, account, now)
             if len(theirs) == self._cap + ROOM:
-                crowded.add(owner)
+                crowded.add(account)
             else:
                 theirs.sort(key=lambda row: (row.id in kept, row.last_seen_at, row.id))
                 surplus += [row.id for row in theirs[: -self._cap]]
@@ -252,7 +253,7 @@ class Starts:
     async def _count(
         self,
         connection: RowConnection,
-        owners: Sequence[Account],
+        accounts: Sequence[Account],
         kind: Condition,
         most: int,
         now: datetime,
@@ -270,7 +271,7 @@ class Starts:
             found = theirs.order_by(*newest).limit(LIMIT).subquery()
             return select(func.count()).select_from(found).scalar_subquery()
 
-        for some in (owners[i : i + _PEOPLE] for i in range(0, len(owners), _PEOPLE)):
+        for some in (accounts[i : i + _PEOPLE] for i in range(0, len(accounts), _PEOPLE)):
             asked = padded(some)
             given = {**sql.at(now), "p_limit": most}
             for number, (person_id, app_id) in enumerate(asked):
@@ -283,7 +284,7 @@ class Starts:
             counts |= zip(asked, numbers, strict=True)
         return counts
 
-    async def _lock(self, connection: RowConnection, owner: Account, now: datetime) -> list[Row]:
+    async def _lock(self, connection: RowConnection, account: Account, now: datetime) -> list[Row]:
         """Live rows of somebody in an app, all of them unless they are many."""
         sql = self._sql
         return await connection.select(
@@ -296,7 +297,7 @@ class Starts:
             ),
             {
                 **sql.at(now),
-                **values(person_id=owner[0], app_id=owner[1], limit=(self._cap or 0) + ROOM),
+                **values(person_id=account[0], app_id=account[1], limit=(self._cap or 0) + ROOM),
             },
         )
 
@@ -306,7 +307,7 @@ def _all(one: Callable[[int], ScalarSelect[int]], size: int) -> ClauseElement:
     return select(*columns)
 
 
-def _owner(row: Row) -> Account:
+def _account(row: Row) -> Account:
     return row.person_id, row.app_id
 
 
@@ -332,5 +333,5 @@ def _assign(jobs: Sequence[Start], rows: Sequence[Row], ended: Sequence[Row]) ->
     """Note each ended row with the job that ended it: the one that replaces it, or its person's."""
     for row in ended:
         by = [job.replaces == row.id for job in jobs]
-        by += [_owner(one) == _owner(row) for one in rows]
+        by += [_account(one) == _account(row) for one in rows]
         jobs[by.index(True) % len(jobs)].ended.append(row)
