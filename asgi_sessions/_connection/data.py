@@ -232,8 +232,8 @@ class RequestData:
             # They were somebody else's, but for what the app has written since it cleared them.
             current, before = current if self.dict.cleared else {}, {}
         self._replace(scope, current, before)
-        if self._visitor is not None and started.had is not None:
-            self._taken = self._visitor._replace(data=encode(started.had))
+        if self._visitor is not None and started.source_data is not None:
+            self._taken = self._visitor._replace(data=encode(started.source_data))
         self._visitor, self._owner = None, Owner(started.row.id)
 
     async def log_out(self, scope: Scope, store: Store) -> None:

@@ -316,8 +316,8 @@ class Data:
     async def take_over(
         self, connection: RowConnection, jobs: Sequence[TakeOver], now: datetime
     ) -> dict[str, dict[str, Any]]:
-        """Give new sessions the data of visitors, who are no longer then, or of the sessions that
-        they replace; by the new sids, what each source had.
+        """Give new sessions the data of visitors, whose rows are removed, or of the sessions that
+        they replace. By the sid of each that took some over, what its source had.
         """
         sources = {job.source for job in jobs}
         had = await self._lock(connection, sources, sources, now)
@@ -340,9 +340,11 @@ class Data:
     def _kept(self, source: Owner, had: Mapping[str, Any]) -> Mapping[str, Any]:
         return had if source.secret_hash is None else self._options.kept(had)
 
-    def shown(self, row: Row, had: Mapping[str, Any] | None) -> Row:
-        """A new row with the data that it has taken over, as a look-up would show it."""
-        kept = self._options.kept(had or {})
+    def shown(self, row: Row, source_data: Mapping[str, Any] | None) -> Row:
+        """The row of a new session with the data that it has taken over from a visitor, as a
+        look-up would return it.
+        """
+        kept = self._options.kept(source_data or {})
         return row._replace(data=encode(kept)) if kept else row
 
     async def remove(self, connection: RowConnection, sids: Sequence[str]) -> None:

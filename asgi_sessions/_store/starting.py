@@ -33,7 +33,7 @@ class Start:
         shared: the row and the keys to write in their place if the person has as many sessions of
             origin ``scope`` as they may: those of the row that their other devices share.
         source: whose data the session takes over, if it is a new one.
-        had: what those were; None if nothing was there.
+        source_data: what the source had; None if it was gone, or another login has taken it.
         ended: the rows that it has ended so far. Kept here, so that they are told of even if what
             comes after is tried again.
     """
@@ -44,20 +44,24 @@ class Start:
     now: datetime
     shared: tuple[dict[str, Any], Sequence[bytes]] | None = None
     source: Owner | None = None
-    had: dict[str, Any] | None = None
+    source_data: dict[str, Any] | None = None
     ended: list[Row] = field(default_factory=list)
 
 
 class Inserted(NamedTuple):
-    """The row that a device has now, its own or one that was there, the rows that ended, whether
-    so many are over the cap that their end is left to whoever asked for it, and the data of whom
-    it has taken them from.
+    """What a start has done.
+
+    Attributes:
+        row: the one that the device has now, its own or one that was there.
+        ended: the rows that it has ended.
+        crowded: whether so many are over the cap that their end is left to the caller.
+        source_data: the data of the source, if the new session has taken them over.
     """
 
     row: Row
     ended: list[Row]
     crowded: bool
-    had: dict[str, Any] | None
+    source_data: dict[str, Any] | None
 
 
 #: Live rows over the cap that are ended with a start at most; more are left to `Bulk`.
@@ -81,7 +85,7 @@ class Starts:
         cap: live rows of origin ``login`` that a person may have in an app; None for any number.
         scope_cap: those of origin ``scope``. Processes that start some at the same moment do not
             see one another's, and may pass it by those.
-        data: what sessions take over from whom; None where they have no data.
+        data: gives new sessions the data of their sources; None where sessions have no data.
     """
 
     def __init__(
@@ -126,7 +130,7 @@ class Starts:
                 crowded |= more
             _assign(jobs, rows, ended)
         return [
-            Inserted(row, job.ended, _account(row) in crowded, job.had)
+            Inserted(row, job.ended, _account(row) in crowded, job.source_data)
             for row, job in zip(rows, jobs, strict=True)
         ]
 
@@ -139,7 +143,9 @@ class Starts:
     async def _take_over(
         self, connection: RowConnection, jobs: Sequence[Start], rows: Sequence[Row], now: datetime
     ) -> None:
-        """Before what is replaced ends, and its data with it."""
+        """Give new sessions the data of their sources. Before the sessions that they replace end,
+        whose data are removed then.
+        """
         taking = [
             (job, TakeOver(job.source, row.id))
             for job, row in zip(jobs, rows, strict=True)
@@ -147,9 +153,9 @@ class Starts:
         ]
         if self._data is None or not taking:
             return
-        had = await self._data.take_over(connection, [one for _, one in taking], now)
+        taken = await self._data.take_over(connection, [one for _, one in taking], now)
         for job, one in taking:
-            job.had = had.get(one.sid)
+            job.source_data = taken.get(one.sid)
 
     async def _by_device(
         self, connection: RowConnection, jobs: Sequence[Start], ended: list[Row], now: datetime
