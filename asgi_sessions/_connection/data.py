@@ -77,7 +77,7 @@ class RequestData:
             self._owner, text = Owner(context.row.id), context.row.data
         elif context.visits:
             context.private = True
-            visitor = await self._steps.visitor(context.visits)
+            visitor = await self._steps.find_visitor(context.visits)
             if visitor is not None:
                 self._visitor, self._owner = visitor, owner_of(visitor)
                 text = visitor.data
@@ -168,7 +168,7 @@ class RequestData:
         data, before = self._current(scope), self._before
         after = encode(data)  # the app may go on while this waits
         if self._owner is None:
-            return is_blank(data) or await self._welcome(context, after)
+            return is_blank(data) or await self._start_visitor(context, after)
         if not self._over and not await self._steps.save(self._owner, changes):
             self._over = not await self._save_after_rollback(context, changes)
         if self._over:
@@ -186,7 +186,7 @@ class RequestData:
             return False
         return await self._steps.save(owner_of(self._taken), changes)
 
-    async def _welcome(self, context: RequestContext, data: str) -> bool:
+    async def _start_visitor(self, context: RequestContext, data: str) -> bool:
         """Somebody who had no row has data now."""
         if context.error is not None:
             why = "nobody knows whether there is a session, for the database did not answer"
@@ -195,7 +195,7 @@ class RequestData:
         elif context.kept is not None or context.foreign:
             why = "the browser has the cookie of a session that is not in use here"
         else:
-            visitor, token = await self._steps.welcome(data)
+            visitor, token = await self._steps.start_visitor(data)
             self._visitor, self._owner = visitor, owner_of(visitor)
             self._before = Snapshot(data)
             context.visit(token)
@@ -250,7 +250,7 @@ class RequestData:
     async def give_back(self) -> None:
         """The login was not delivered: the visitor has what it had."""
         if self._taken is not None:
-            await self._steps.give_back(self._taken)
+            await self._steps.restore_visitor(self._taken)
 
     async def regenerate(self, context: RequestContext) -> None:
         """Another sid and secret for a visitor.
@@ -265,7 +265,7 @@ class RequestData:
                 "the response has begun, so its cookie could not be sent: call regenerate_id() "
                 "before the response (or the WebSocket's accept)"
             )
-        renamed = await self._steps.rename(self._visitor)
+        renamed = await self._steps.rename_visitor(self._visitor)
         if renamed is not None:
             self._visitor, token = renamed
             self._owner = owner_of(self._visitor)
