@@ -379,8 +379,8 @@ class Data:
         )
 
 
-def _change(job: Save | Edit, there: Mapping[Owner, dict[str, Any]]) -> tuple[Any, Changes | None]:
-    """The answer to a job, and what to write; and as it is then, for the jobs that follow."""
+def _change(job: Save | Edit, there: dict[Owner, dict[str, Any]]) -> tuple[Any, Changes | None]:
+    """The answer to a job, and what to write. The jobs that follow find its changes in `there`."""
     data = there.get(job.owner)
     if data is None:
         return GONE, None
@@ -391,7 +391,5 @@ def _change(job: Save | Edit, there: Mapping[Owner, dict[str, Any]]) -> tuple[An
             new, answer = job.apply(dict(data))
         except (TypeError, ValueError) as error:
             return error, None
-    for key in new.removed:
-        data.pop(key, None)
-    data.update(decode(document(new.written)))
+    there[job.owner] = new.made_in(data)
     return answer, new if new.written or new.removed else None
