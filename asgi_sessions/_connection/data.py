@@ -33,7 +33,7 @@ from asgi_sessions._store.store import Store
 
 from .context import RequestContext
 
-#: From the value of a key, or `MISSING`: what it shall be, and the answer to whoever asked.
+#: Makes of the value of a key, or `MISSING`, its new value and the answer of the method.
 Change = Callable[[Any], tuple[Any, Any]]
 
 
@@ -46,7 +46,7 @@ class RequestData:
 
     Attributes:
         dict: what the app has as ``request.session``.
-        clearing: what clears Starlette's cookie, once that which it says has been saved.
+        clearing: the header that clears Starlette's cookie, sent once its data have been saved.
     """
 
     clearing: bytes | None = None
@@ -57,7 +57,7 @@ class RequestData:
     _taken: Visitor | None = None
     #: What is in the database.
     _before = Snapshot()
-    #: Whether a save has found that the owner has ended: it is told once.
+    #: Whether a save has found that the owner has ended, so that this is reported once.
     _over = False
     #: Whether a save has noted that the visitor was there.
     _seen = False
@@ -95,8 +95,8 @@ class RequestData:
         data = cookie.read(sent[cookie.name]) if cookie.name in sent else None
         if data is None:
             return
-        # Where there are data already it is cleared as well: they would be gone after a logout, and
-        # it would bring back what it says.
+        # It is cleared even where there are data already, or it would bring its own back after a
+        # logout, when those are gone.
         self.clearing = cookie.clearing()
         if self.dict:
             return
@@ -110,8 +110,8 @@ class RequestData:
         self.dict = SessionDict(taken)
 
     def _current(self, scope: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the app has made of it: Litestar's `set_session` and `clear_session` put something
-        else in its place. What any other layer puts there is its own, and not to be saved here.
+        """What the app has made of the data: Litestar's `set_session` and `clear_session` put
+        something else in the place of the dict. What any other layer puts there is that layer's.
 
         Raises:
             TypeError: for an object that Litestar was given in place of a dict.
@@ -126,7 +126,7 @@ class RequestData:
         return current
 
     def is_hidden(self, scope: Mapping[str, Any]) -> bool:
-        """Whether another layer has put something in its place."""
+        """Whether another layer has put something in the place of the dict."""
         return scope.get("session") is not self.dict and not _is_litestars(scope)
 
     # --- saving -------------------------------------------------------------------------------

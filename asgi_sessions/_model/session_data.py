@@ -55,8 +55,8 @@ class SessionData:
     """What ``Sessions(data=...)`` takes: ``request.session``, kept in the database.
 
     Args:
-        max_bytes: of the JSON text of one session's data, in UTF-8.
-        carry: the keys that a visitor's data keep at a login; None for all of them.
+        max_bytes: how large the JSON text of one session's data may be, in UTF-8.
+        carry: the keys of a visitor's data that a login takes over; None for all of them.
         starlette_cookie: the cookie of Starlette's `SessionMiddleware` that the app had before:
             where there are no data yet, those of the cookie are taken over, once.
 
@@ -90,7 +90,7 @@ class SessionData:
             )
 
     def kept(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """What is left of a visitor's data after a login."""
+        """What a login takes over of a visitor's data."""
         return {k: v for k, v in data.items() if self.carry is None or k in self.carry}
 
 

@@ -75,7 +75,7 @@ class Finding(NamedTuple):
 
 
 class _Visit(NamedTuple):
-    """What is asked about a visitor."""
+    """Asks for the visitor of a sid."""
 
     sid: str
 
