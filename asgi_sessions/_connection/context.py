@@ -68,16 +68,17 @@ class RequestContext:
         proved: the sid of the session whose device has proved itself.
         error: why nobody knows whether there is a session.
         unsaved: why the data could not be saved, so that the response has not begun. Litestar, and
-            Starlette with a handler for it, take it for begun and raise an error of their own.
+            Starlette with a handler for this error, believe that it has, and raise one of their
+            own, in whose place `unsaved` is answered.
         affected: whether an outage has been told of it.
         replaced: whether a 503 has taken the place of a layer's 500.
         root_path: where the app is mounted; known where sessions are bound to devices.
-        extra: headers that the response carries besides.
+        extra: further headers of the response.
         foreign: whether a WebSocket comes from a site that is not trusted, so that cookies count
             for nothing.
-        visits: what the cookies of visitors say whose signature holds.
-        visitor: what to set the cookie to for a visitor without a login.
-        data: the data of the session, or of a visitor; None where sessions have none.
+        visits: what the visitors' cookies with a valid signature say.
+        visitor: the token to set the cookie to, for a visitor without a login.
+        data: the data of the session or visitor; None without the option `data`.
         tells: whether the response may have something to say, or a login to give up: set with what
             it has to say, because each request asks for it.
     """

@@ -27,13 +27,13 @@ from asgi_sessions._model.session_data import (
 )
 from asgi_sessions._model.starlette_cookie import StarletteCookie
 from asgi_sessions._service.core import Started
-from asgi_sessions._service.session_data import DataSteps, owner_of
+from asgi_sessions._service.data_steps import DataSteps, owner_of
 from asgi_sessions._store.data import GONE, Owner
 from asgi_sessions._store.store import Store
 
 from .context import RequestContext
 
-#: From the value of a key, or `MISSING`: what it shall be, and the answer to whoever asked.
+#: Makes of the value of a key, or `MISSING`, its new value and the answer of the method.
 Change = Callable[[Any], tuple[Any, Any]]
 
 
@@ -46,7 +46,7 @@ class RequestData:
 
     Attributes:
         dict: what the app has as ``request.session``.
-        clearing: what clears Starlette's cookie, once that which it says has been saved.
+        clearing: the header that clears Starlette's cookie, sent once its data have been saved.
     """
 
     clearing: bytes | None = None
@@ -57,7 +57,7 @@ class RequestData:
     _taken: Visitor | None = None
     #: What is in the database.
     _before = Snapshot()
-    #: Whether a save has found that the owner has ended: it is told once.
+    #: Whether a save has found that the owner has ended, so that this is reported once.
     _over = False
     #: Whether a save has noted that the visitor was there.
     _seen = False
@@ -77,7 +77,7 @@ class RequestData:
             self._owner, text = Owner(context.row.id), context.row.data
         elif context.visits:
             context.private = True
-            visitor = await self._steps.visitor(context.visits)
+            visitor = await self._steps.find_visitor(context.visits)
             if visitor is not None:
                 self._visitor, self._owner = visitor, owner_of(visitor)
                 text = visitor.data
@@ -95,8 +95,8 @@ class RequestData:
         data = cookie.read(sent[cookie.name]) if cookie.name in sent else None
         if data is None:
             return
-        # Where there are data already it is cleared as well: they would be gone after a logout, and
-        # it would bring back what it says.
+        # It is cleared even where there are data already, or it would bring its own back after a
+        # logout, when those are gone.
         self.clearing = cookie.clearing()
         if self.dict:
             return
@@ -110,8 +110,8 @@ class RequestData:
         self.dict = SessionDict(taken)
 
     def _current(self, scope: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the app has made of it: Litestar's `set_session` and `clear_session` put something
-        else in its place. What any other layer puts there is its own, and not to be saved here.
+        """What the app has made of the data: Litestar's `set_session` and `clear_session` put
+        something else in the place of the dict. What any other layer puts there is that layer's.
 
         Raises:
             TypeError: for an object that Litestar was given in place of a dict.
@@ -126,7 +126,7 @@ class RequestData:
         return current
 
     def is_hidden(self, scope: Mapping[str, Any]) -> bool:
-        """Whether another layer has put something in its place."""
+        """Whether another layer has put something in the place of the dict."""
         return scope.get("session") is not self.dict and not _is_litestars(scope)
 
     # --- saving -------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class RequestData:
         data, before = self._current(scope), self._before
         after = encode(data)  # the app may go on while this waits
         if self._owner is None:
-            return is_blank(data) or await self._welcome(context, after)
+            return is_blank(data) or await self._start_visitor(context, after)
         if not self._over and not await self._steps.save(self._owner, changes):
             self._over = not await self._save_after_rollback(context, changes)
         if self._over:
@@ -186,7 +186,7 @@ class RequestData:
             return False
         return await self._steps.save(owner_of(self._taken), changes)
 
-    async def _welcome(self, context: RequestContext, data: str) -> bool:
+    async def _start_visitor(self, context: RequestContext, data: str) -> bool:
         """Somebody who had no row has data now."""
         if context.error is not None:
             why = "nobody knows whether there is a session, for the database did not answer"
@@ -195,7 +195,7 @@ class RequestData:
         elif context.kept is not None or context.foreign:
             why = "the browser has the cookie of a session that is not in use here"
         else:
-            visitor, token = await self._steps.welcome(data)
+            visitor, token = await self._steps.start_visitor(data)
             self._visitor, self._owner = visitor, owner_of(visitor)
             self._before = Snapshot(data)
             context.visit(token)
@@ -232,8 +232,8 @@ class RequestData:
             # They were somebody else's, but for what the app has written since it cleared them.
             current, before = current if self.dict.cleared else {}, {}
         self._replace(scope, current, before)
-        if self._visitor is not None and started.had is not None:
-            self._taken = self._visitor._replace(data=encode(started.had))
+        if self._visitor is not None and started.source_data is not None:
+            self._taken = self._visitor._replace(data=encode(started.source_data))
         self._visitor, self._owner = None, Owner(started.row.id)
 
     async def log_out(self, scope: Scope, store: Store) -> None:
@@ -250,7 +250,7 @@ class RequestData:
     async def give_back(self) -> None:
         """The login was not delivered: the visitor has what it had."""
         if self._taken is not None:
-            await self._steps.give_back(self._taken)
+            await self._steps.restore_visitor(self._taken)
 
     async def regenerate(self, context: RequestContext) -> None:
         """Another sid and secret for a visitor.
@@ -265,7 +265,7 @@ class RequestData:
                 "the response has begun, so its cookie could not be sent: call regenerate_id() "
                 "before the response (or the WebSocket's accept)"
             )
-        renamed = await self._steps.rename(self._visitor)
+        renamed = await self._steps.rename_visitor(self._visitor)
         if renamed is not None:
             self._visitor, token = renamed
             self._owner = owner_of(self._visitor)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgi_sessions._errors import ConfigurationError, SessionsUnavailable
-from asgi_sessions._service.session_data import DataSteps
+from asgi_sessions._service.data_steps import DataSteps
 
 from .context import RequestContext
 from .data import RequestData
@@ -29,7 +29,7 @@ class DataLayer:
         steps: what happens to data.
         regenerate: gives a login a new secret, from the scope.
         refuses: whether requests are refused while the database does not answer.
-        touch_interval: how exact it is when a visitor was seen last.
+        touch_interval: how often it is noted that a visitor was there.
         notices: what the middleware warns of.
     """
 

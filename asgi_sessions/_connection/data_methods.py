@@ -33,7 +33,9 @@ class DataMethods:
         self._of = data_of
 
     async def pop(self, conn: Conn, key: str, default: Any = None) -> Any:  # noqa: ANN401 -- JSON
-        """Remove a key: its value, which nobody else gets, or `default`: nonces, OAuth's state."""
+        """Remove a key, and return its value, which no other request gets, or `default`. For nonces
+        and OAuth's state.
+        """
 
         def pop(old: object) -> tuple[object, object]:
             return MISSING, default if old is MISSING else old
@@ -42,7 +44,7 @@ class DataMethods:
         return default if answer is GONE else answer
 
     async def increment(self, conn: Conn, key: str, by: float = 1) -> Any:  # noqa: ANN401 -- JSON
-        """Add to a number, 0 if there is none yet; the sum, or None."""
+        """Add to a number, which begins with 0; the sum, or None if the session has ended."""
 
         def increment(old: Any) -> tuple[Any, Any]:  # noqa: ANN401 -- JSON
             number = 0 if old is MISSING else old
@@ -61,13 +63,13 @@ class DataMethods:
         *,
         keep: int | None = None,
     ) -> list[Any] | None:
-        """Add to a list, which begins empty; the list, or None.
+        """Add to a list, which begins empty; the list, or None if the session has ended.
 
         Args:
             conn: the connection.
             key: of the list.
-            value: what is added at its end.
-            keep: how many are left at most: the last.
+            value: the item that is added at its end.
+            keep: how many items stay in the list, the last ones; None for all.
         """
         if keep is not None and keep < 1:
             raise ConfigurationError(f"append(keep={keep}): use 1 and more, or None")
@@ -83,13 +85,13 @@ class DataMethods:
         return None if answer is GONE else list(answer)
 
     async def replace(self, conn: Conn, key: str, value: Any, *, expected: Any) -> bool:  # noqa: ANN401 -- JSON
-        """Assign a value if the present one is as expected; whether it was.
+        """Assign a value if the present one is as expected; whether it has been assigned.
 
         Args:
             conn: the connection.
             key: of the value.
             value: the new one.
-            expected: the one that has to be there; `MISSING` for none.
+            expected: the value that has to be there; `MISSING` if there must be none.
         """
 
         def replace(old: object) -> tuple[object, object]:
@@ -100,7 +102,11 @@ class DataMethods:
         return answer is True
 
     async def save(self, conn: Conn) -> bool:
-        """Write what has changed, now: for WebSockets and streams. Whether it is written."""
+        """Write what has changed, without waiting for the end of a WebSocket or a stream.
+
+        Returns:
+            Whether it is written.
+        """
         context, scope, data = self._of(conn)
         changes = data.changes(scope)
         return changes is None or await data.save(context, scope, changes)

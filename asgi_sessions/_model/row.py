@@ -118,5 +118,5 @@ class Row(NamedTuple):
         return self.end_reason or "expired"
 
 
-#: Of the table of sessions.
+#: The fields that are columns of the table of sessions, which is all but the data.
 COLUMNS = Row._fields[:-1]

@@ -16,15 +16,15 @@ from asgi_sessions._errors import ConfigurationError, InvalidSession
 from .lifetimes import Lifetimes
 from .starlette_cookie import StarletteCookie
 
-#: Characters of a key at most.
+#: The most characters that a key may have.
 KEY_LENGTH = 128
-#: Lists and dicts in one another: MariaDB takes 32, with the dict of the data around them.
+#: How deep lists and dicts may be nested in a value: MariaDB's JSON_EXTRACT makes NULL of more.
 DEPTH = 30
-#: Keys that a statement writes, and those that it removes, at most: the parser of SQLite takes only
-#: so much.
+#: The most keys that one statement writes, and the most that it removes. The calls for them are
+#: nested in one another (`Driver.merge`), and the parser of SQLite has a stack of limited depth.
 KEYS_AT_ONCE = 256
 
-# They stand in paths of SQL, where some databases read a backslash as the beginning of an escape.
+# Keys are part of JSON paths in SQL, where some databases take a backslash for an escape.
 _NOT_IN_KEYS = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _MANY_DIGITS = re.compile(r"\d{19}")
@@ -46,7 +46,7 @@ class _Missing(Enum):
         return "MISSING"
 
 
-#: For ``expected=`` of `DataMethods.replace`: that there is no such key.
+#: Stands for a key that is not there, for instance as ``expected=`` of `DataMethods.replace`.
 MISSING: Final = _Missing.MISSING
 
 
@@ -55,8 +55,8 @@ class SessionData:
     """What ``Sessions(data=...)`` takes: ``request.session``, kept in the database.
 
     Args:
-        max_bytes: of the JSON text of one session's data, in UTF-8.
-        carry: the keys that a visitor's data keep at a login; None for all of them.
+        max_bytes: how large the JSON text of one session's data may be, in UTF-8.
+        carry: the keys of a visitor's data that a login takes over; None for all of them.
         starlette_cookie: the cookie of Starlette's `SessionMiddleware` that the app had before:
             where there are no data yet, those of the cookie are taken over, once.
 
@@ -90,7 +90,7 @@ class SessionData:
             )
 
     def kept(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """What is left of a visitor's data after a login."""
+        """What a login takes over of a visitor's data."""
         return {k: v for k, v in data.items() if self.carry is None or k in self.carry}
 
 
@@ -100,14 +100,17 @@ class Changes(NamedTuple):
     written: dict[str, str]
     removed: list[str]
 
-    def made_in(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Data as they are with these changes."""
+    def made_in(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The data with these changes made, as a new dict."""
+        kept = dict(data)
         for key in self.removed:
-            data.pop(key, None)
-        return data | {key: _decode(text) for key, text in self.written.items()}
+            kept.pop(key, None)
+        return kept | {key: _decode(text) for key, text in self.written.items()}
 
     def parts(self) -> list[Changes]:
-        """The same in as many pieces as statements are needed: one, but for hundreds of keys."""
+        """The same changes, divided among as many statements as they need: one, unless hundreds of
+        keys have changed.
+        """
         most = max(len(self.written), len(self.removed))
         if most <= KEYS_AT_ONCE:
             return [self]
@@ -130,7 +133,7 @@ class Visitor(NamedTuple):
         return f"Visitor(id={self.id!r})"
 
     def live(self, now: datetime, lifetimes: Lifetimes) -> bool:
-        """Whether it still counts."""
+        """Whether neither of the two lifetimes is over."""
         return (
             now - self.started_at < lifetimes.absolute and now - self.last_seen_at < lifetimes.idle
         )
@@ -139,8 +142,8 @@ class Visitor(NamedTuple):
 class SessionDict(dict[str, Any]):
     """``request.session``: a dict of JSON values.
 
-    It has the methods and attributes that Starlette's has. What is changed inside of a value counts
-    as well: at the end the whole is compared with what was loaded.
+    It has the methods and attributes that Starlette's has. A change inside of a value counts as
+    well: before it is saved, the whole is compared with what was loaded.
 
     Attributes:
         accessed: whether `mark_accessed` was called, as ``request.session`` does.
@@ -154,7 +157,7 @@ class SessionDict(dict[str, Any]):
     _regenerate: Callable[[], Awaitable[object]] | None = None
 
     def __repr__(self) -> str:
-        """Without what is in it: nothing of it reaches a log."""
+        """Without the data, so that they reach no log."""
         return f"<session data, {len(self)} keys>"
 
     def mark_accessed(self) -> None:
@@ -162,7 +165,7 @@ class SessionDict(dict[str, Any]):
         self.accessed = True
 
     def mark_modified(self) -> None:
-        """Note that it was changed. It is compared in any case."""
+        """Note that it was changed. That decides nothing here: what is saved is what differs."""
         self.accessed = self.modified = True
 
     async def regenerate_id(self) -> None:
@@ -231,8 +234,8 @@ class SessionDict(dict[str, Any]):
 
 
 def check(key: object, value: object) -> str:
-    """See to it that every database takes a key with its value and gives them back; the JSON text
-    of the value.
+    """The JSON text of a value, if every database stores it and its key and gives them back as they
+    were.
 
     Raises:
         TypeError: for a value that is no JSON, or a key that is no text.
@@ -256,11 +259,15 @@ def check(key: object, value: object) -> str:
             f"session[{key!r}] holds a number that is none (nan, inf), or itself"
         ) from None
     if _NUL.search(text) or not _is_text(text):
-        raise ValueError(f"session[{key!r}] holds text that no database takes: NUL, or half a pair")
+        raise ValueError(
+            f"session[{key!r}] holds text that no database takes: NUL, or half a surrogate pair"
+        )
     if _MANY_DIGITS.search(text) and not all(n in _WHOLE for n in _whole_numbers(value)):
         raise ValueError(f"session[{key!r}] holds a whole number of more than 64 bits")
     if text.count("[") + text.count("{") > DEPTH and not _fits(value, DEPTH):
-        raise ValueError(f"session[{key!r}]: more than {DEPTH} lists and dicts are in one another")
+        raise ValueError(
+            f"session[{key!r}] holds more than {DEPTH} lists and dicts inside one another"
+        )
     return written_out(text)
 
 
@@ -272,7 +279,7 @@ def written_out(text: str) -> str:
 
 
 def decode(text: str | None) -> dict[str, Any]:
-    """The data of a text; none of None."""
+    """The data that a JSON text holds; an empty dict for None."""
     data: dict[str, Any] = {} if text is None else _decode(text)
     return data
 
@@ -302,7 +309,7 @@ class Snapshot:
         """What has changed; None if nothing has.
 
         Raises:
-            InvalidSession: if it is more than so many bytes.
+            InvalidSession: if the data are more than `max_bytes`.
             TypeError: as `check`, for what was changed inside of a value.
             ValueError: as `check`.
         """
@@ -316,15 +323,16 @@ class Snapshot:
         }
         removed = [key for key in old if key not in data]
         if not written and not removed:
-            return None  # it is in another order
+            return None  # only the order of the keys differs
         if written:
             limit(data, max_bytes)
         return Changes(written, removed)
 
 
 def _fingerprint(data: Mapping[str, Any]) -> bytes | None:
-    """What tells data from others, True from 1 as well, in a tenth of the time of JSON; None where
-    it cannot tell. In version 2, equal values give equal bytes.
+    """Bytes that differ where data differ, even for True and 1; made in a tenth of JSON's time.
+    None for values that marshal does not take. Version 2 of its format is the last without
+    references between objects, so that equal data give equal bytes.
     """
     try:
         return marshal.dumps([*data.items()], 2)
@@ -336,7 +344,7 @@ def limit(data: Mapping[str, Any], max_bytes: int) -> None:
     """Refuse data that are too large.
 
     Raises:
-        InvalidSession: for such.
+        InvalidSession: if they are more than `max_bytes` of JSON in UTF-8.
     """
     size = len(encode(data).encode())
     if size > max_bytes:
@@ -346,14 +354,14 @@ def limit(data: Mapping[str, Any], max_bytes: int) -> None:
 
 
 def is_blank(data: Mapping[str, Any]) -> bool:
-    """Whether data are nothing to keep for somebody who has no row: flash messages that have been
-    looked for leave an empty list.
+    """Whether data are not worth a row for somebody who has none: libraries that look for flash
+    messages leave an empty list behind.
     """
     return all(value in ([], {}) for value in data.values())
 
 
 def document(written: Mapping[str, str]) -> str:
-    """The JSON text of an object, from the texts of its values."""
+    """The JSON text of a dict, from the JSON texts of its values."""
     return "{" + ",".join(f"{encode(key)}:{text}" for key, text in written.items()) + "}"
 
 
@@ -376,7 +384,7 @@ def _differ(one: object, other: object) -> bool:
 
 
 def _fits(value: object, depth: int) -> bool:
-    """Whether there are so many lists and dicts in one another at most."""
+    """Whether lists and dicts are nested at most `depth` deep."""
     if isinstance(value, Mapping):
         value = [*value.values()]
     if not isinstance(value, list | tuple):
@@ -385,7 +393,7 @@ def _fits(value: object, depth: int) -> bool:
 
 
 def _digits(found: re.Match[str]) -> str:
-    """A large number with its digits; strings as they are."""
+    """A number with its digits in place of an exponent; a string as it is."""
     return found[0] if found[0].startswith('"') else f"{float(found[0]):.1f}"
 
 

@@ -18,11 +18,11 @@ class StarletteCookie:
     """The arguments that the app has given to Starlette's `SessionMiddleware`.
 
     Args:
-        secret_key: the one that has signed the cookie.
-        name: of the cookie (``session_cookie``).
-        max_age: how old the cookie may be; what is older is not taken over.
-        path: where the browser sends it, so that it can be cleared.
-        domain: the same.
+        secret_key: the key that has signed the cookie.
+        name: the cookie's name (``session_cookie``).
+        max_age: how old the cookie may be; the data of an older one are not taken over.
+        path: the cookie's path, without which it could not be cleared.
+        domain: the cookie's domain, for the same reason.
 
     Raises:
         ConfigurationError: for an empty key, or an age that is no timedelta.
@@ -45,7 +45,7 @@ class StarletteCookie:
             raise ConfigurationError(f"StarletteCookie(max_age={age!r}): use a datetime.timedelta")
 
     def read(self, value: str) -> dict[str, Any] | None:
-        """The data of a cookie; None of one that does not verify, or holds none."""
+        """The data of a cookie; None if it does not verify, or holds none."""
         signer = TimestampSigner(str(self.secret_key))
         try:
             data = loads(b64decode(signer.unsign(value, max_age=int(self.max_age.total_seconds()))))

@@ -39,25 +39,26 @@ from asgi_sessions._store.data import Owner
 from asgi_sessions._store.store import Finding, Store, Touch
 
 from .background import BackgroundTasks, slices
+from .data_steps import DataSteps
 from .events import Events
 from .live_connections import Alive, LiveConnections
 from .new_rows import NewRows, of_other_devices
 from .options import Settings
-from .session_data import DataSteps
 
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
 
 
 class Started(NamedTuple):
-    """A session, its row, and its token if it is new: one that was found has given it away. `had`
-    is what a visitor, or a session that was replaced, had whose data it has taken over.
+    """A session, its row, and its token if it is new: one that was found has given it away. If it
+    has taken over the data of a visitor or of the session that it replaces, `source_data` is what
+    those had.
     """
 
     session: Session
     row: Row
     token: Token | None
-    had: dict[str, Any] | None = None
+    source_data: dict[str, Any] | None = None
 
 
 class Core:
@@ -147,14 +148,14 @@ class Core:
         new_device = await self._is_new(keys, known=known)
         if announce is not None:
             announce(token.sid)
-        row, ended, crowded, had = await self.store.insert(
+        row, ended, crowded, source_data = await self.store.insert(
             values, replaces=replaces, now=now, source=source
         )
         session = self.session(row)
         self._started(session, ended, new_device=new_device)
         if crowded:
             await self._report_batches(self.store.trim(row, now=now))
-        return Started(session, row, token, had)
+        return Started(session, row, token, source_data)
 
     async def find_or_start(
         self,
@@ -211,7 +212,7 @@ class Core:
         """
         own, shared = keys
         values, token, _ = self._new_rows.make(device, person, "scope", now, remember=True)
-        row, ended, _, had = await self.store.insert_once(
+        row, ended, _, source_data = await self.store.insert_once(
             values, own, {**values, **of_other_devices(shared)}, shared, now=now, source=source
         )
         session, mine = self.session(row), row.id == token.sid
@@ -226,7 +227,7 @@ class Core:
         # The cookie of a session that many devices share would be good on each of them.
         alone = mine and row.live_device_key == values["live_device_key"]
         if (data := self.store.data) is not None:
-            row = data.shown(row, had) if mine else await self.store.by_sid(row.id) or row
+            row = data.shown(row, source_data) if mine else await self.store.by_sid(row.id) or row
         return Then.START, Started(session, row, token if alone else None), None
 
     async def _cutoffs(self, person: Person) -> list[Cutoff]:

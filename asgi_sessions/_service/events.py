@@ -247,12 +247,12 @@ class Events:
     # --- data ---------------------------------------------------------------------------------
 
     def data_dropped(self) -> None:
-        """Data were not saved, since their session had ended: counted, and no more."""
+        """Data were not saved, since their session had ended: usual, so it is only counted."""
         if self._metrics is not None:
             self._metrics.data_dropped(1)
 
     def data_lost(self, why: str) -> None:
-        """Data were not saved that the app believes to be: for a reason that it should know."""
+        """Data were not saved, and the app would not notice by itself. `why` says the reason."""
         if count := self._lost.due(self.now(), 1):
             facts = {"event": "data_lost", "count": count}
             _data.warning("session data were not saved, %d times: %s", count, why, extra=facts)

@@ -100,8 +100,9 @@ def _all_without_index(element: _Aside, compiler: SQLCompiler, **options: Any) -
 
 
 class Sorted(FunctionElement[str]):
-    """A column to sort by when the rows have been found: on PostgreSQL no index has it, along which
-    it would go through the whole table where it takes a few rows for many.
+    """A column to sort by after the rows have been found. On PostgreSQL it is an expression that no
+    index has: along the primary key PostgreSQL would go through the whole table, where it expects
+    many rows of a person who has few.
     """
 
     inherit_cache = True

@@ -43,7 +43,7 @@ from .tables import data_table, visitors_table
 
 
 class Owner(NamedTuple):
-    """Whose data: those of a session, or of a visitor, who is known by a secret as well."""
+    """Whose data are meant: a session's, or a visitor's, who is found by a secret as well."""
 
     sid: str
     secret_hash: bytes | None = None
@@ -70,8 +70,9 @@ class Save(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """Changes that depend on what is there. `apply` makes them, and the answer, from the data as
-    they are; the error that it raises is the answer as well. `GONE` if the owner has ended.
+    """Changes that depend on what is there. `apply` makes them and the answer from the data, while
+    their owner is locked. An error that it raises is the answer as well. `GONE` if the owner has
+    ended.
     """
 
     owner: Owner
@@ -132,7 +133,7 @@ class Data:
     async def visitors_of(
         self, connection: RowConnection, sids: Collection[str]
     ) -> dict[str, Visitor]:
-        """The visitors of these sids, dead ones too."""
+        """The visitors of these sids, also those whose time is up."""
         mine = connection.driver.among(self.visitors.c.id, sids)
         records = await connection.gather(
             ("visitors", mine.shape),
@@ -179,6 +180,7 @@ class Data:
         return True if there else GONE
 
     def _hold(self) -> Update:
+        """A write of no row."""
         c = self.table.c
         return update(self.table).where(c.id == "").values(id=c.id)
 
@@ -189,12 +191,15 @@ class Data:
         edited: Collection[Owner],
         now: datetime,
     ) -> dict[Owner, dict[str, Any]]:
-        """Lock those of these who live; with the data of those that are to be edited."""
+        """Lock those owners that are live. With the data of sessions that are to be edited, and of
+        all visitors.
+        """
         sql, c = self._sql, self._sql.c
         there: dict[Owner, dict[str, Any]] = {}
         if sids := {owner.sid for owner in owners if owner.secret_hash is None}:
             mine = connection.driver.among(c.id, sids)
-            # An end waits, and removes what has been written; a use of the session is not noted.
+            # An end of the session waits for this and then removes what has been written. A touch
+            # passes over the session.
             live = await connection.ids(
                 ("lock for data", mine.shape),
                 lambda: (
@@ -329,8 +334,8 @@ class Data:
     async def take_over(
         self, connection: RowConnection, jobs: Sequence[TakeOver], now: datetime
     ) -> dict[str, dict[str, Any]]:
-        """Give new sessions the data of visitors, who are no longer then, or of the sessions that
-        they replace; by the new sids, what each source had.
+        """Give new sessions the data of visitors, whose rows are removed, or of the sessions that
+        they replace. By the sid of each that took some over, what its source had.
         """
         sources = {job.source for job in jobs}
         had = await self._lock(connection, sources, sources, now)
@@ -342,20 +347,17 @@ class Data:
         if new:
             await connection.insert(connection.driver.insertion(self.table, new))
         if gone := [job.source.sid for job in taken if job.source.secret_hash is not None]:
-            mine = connection.driver.among(self.visitors.c.id, gone)
-            await connection.execute(
-                ("remove visitors", mine.shape),
-                lambda: delete(self.visitors).where(mine.match()),
-                mine.values,
-            )
+            await self._remove_visitors(connection, gone)
         return {job.sid: had[job.source] for job in taken}
 
     def _kept(self, source: Owner, had: Mapping[str, Any]) -> Mapping[str, Any]:
         return had if source.secret_hash is None else self._options.kept(had)
 
-    def shown(self, row: Row, had: Mapping[str, Any] | None) -> Row:
-        """A new row with the data that it has taken over, as a look-up would show it."""
-        kept = self._options.kept(had or {})
+    def shown(self, row: Row, source_data: Mapping[str, Any] | None) -> Row:
+        """The row of a new session with the data that it has taken over from a visitor, as a
+        look-up would return it.
+        """
+        kept = self._options.kept(source_data or {})
         return row._replace(data=encode(kept)) if kept else row
 
     async def remove(self, connection: RowConnection, sids: Sequence[str]) -> None:
@@ -368,8 +370,8 @@ class Data:
         )
 
     async def forget_visitors(self, connection: RowConnection, limit: int, *, now: datetime) -> int:
-        """Remove so many visitors whose time is up; how many. By their ids, which begin with the
-        moment at which they came: what is merely idle is removed when it is that old.
+        """Remove up to `limit` visitors whose absolute lifetime is over; how many. They are found
+        by their ids, which begin with the moment of the first visit, so idle ones stay as long.
         """
         c = self.visitors.c
         before = new_sid(self._lifetimes.too_old_since(now), bytes)
@@ -380,9 +382,10 @@ class Data:
             ),
             {"p_id": before, "p_limit": limit},
         )
-        if not ids:
-            return 0
-        mine = connection.driver.among(c.id, ids)
+        return await self._remove_visitors(connection, ids) if ids else 0
+
+    async def _remove_visitors(self, connection: RowConnection, ids: Sequence[str]) -> int:
+        mine = connection.driver.among(self.visitors.c.id, ids)
         return await connection.execute(
             ("remove visitors", mine.shape),
             lambda: delete(self.visitors).where(mine.match()),
@@ -395,8 +398,8 @@ def _text(data: ColumnElement[Any]) -> ColumnElement[Any]:
     return cast(data, Text).label("data")
 
 
-def _change(job: Save | Edit, there: Mapping[Owner, dict[str, Any]]) -> tuple[Any, Changes | None]:
-    """The answer to a job, and what to write; and as it is then, for the jobs that follow."""
+def _change(job: Save | Edit, there: dict[Owner, dict[str, Any]]) -> tuple[Any, Changes | None]:
+    """The answer to a job, and what to write. The jobs that follow find its changes in `there`."""
     data = there.get(job.owner)
     if data is None:
         return GONE, None
@@ -407,7 +410,5 @@ def _change(job: Save | Edit, there: Mapping[Owner, dict[str, Any]]) -> tuple[An
             new, answer = job.apply(dict(data))
         except (TypeError, ValueError) as error:
             return error, None
-    for key in new.removed:
-        data.pop(key, None)
-    data.update(decode(document(new.written)))
+    there[job.owner] = new.made_in(data)
     return answer, new if new.written or new.removed else None

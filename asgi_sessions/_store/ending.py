@@ -29,7 +29,7 @@ class Ends:
         sql: what is said of the table.
         terms: when a row's time is up.
         channel: where ends are told to other processes, in the same statement; None for nowhere.
-        data: what ends with its session; None where sessions have no data.
+        data: removes the data of what ends; None where sessions have no data.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Ends:
     async def _with_data(
         self, connection: RowConnection, end: Callable[[], Awaitable[list[Row]]]
     ) -> list[Row]:
-        """End rows, and remove what is kept beside them, all of it or nothing."""
+        """End rows and remove their data, all of it or nothing."""
         if self._data is None:
             return await end()
         async with connection.transaction():

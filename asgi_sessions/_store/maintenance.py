@@ -106,7 +106,7 @@ class Maintenance:
         engines: where the database is reached.
         sql: what is said of the table.
         ends: how rows end.
-        data: what is removed with rows; None where sessions have no data.
+        data: removes the data of rows, and old visitors; None where sessions have no data.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Maintenance:
             if not ids:
                 return 0
             mine = connection.driver.among(c.id, ids)
-            if self._data is not None:  # of those that an app's own statement has ended
+            if self._data is not None:  # an app's own statement ends rows and leaves their data
                 await self._data.remove(connection, ids)
             return await connection.execute(
                 ("delete", mine.shape),

@@ -33,7 +33,7 @@ class Start:
         shared: the row and the keys to write in their place if the person has as many sessions of
             origin ``scope`` as they may: those of the row that their other devices share.
         source: whose data the session takes over, if it is a new one.
-        had: what those were; None if nothing was there.
+        source_data: what the source had; None if it was gone, or another login has taken it.
         ended: the rows that it has ended so far. Kept here, so that they are told of even if what
             comes after is tried again.
     """
@@ -44,20 +44,24 @@ class Start:
     now: datetime
     shared: tuple[dict[str, Any], Sequence[bytes]] | None = None
     source: Owner | None = None
-    had: dict[str, Any] | None = None
+    source_data: dict[str, Any] | None = None
     ended: list[Row] = field(default_factory=list)
 
 
 class Inserted(NamedTuple):
-    """The row that a device has now, its own or one that was there, the rows that ended, whether
-    so many are over the cap that their end is left to whoever asked for it, and the data of whom
-    it has taken them from.
+    """What a start has done.
+
+    Attributes:
+        row: the one that the device has now, its own or one that was there.
+        ended: the rows that it has ended.
+        crowded: whether so many are over the cap that their end is left to the caller.
+        source_data: the data of the source, if the new session has taken them over.
     """
 
     row: Row
     ended: list[Row]
     crowded: bool
-    had: dict[str, Any] | None
+    source_data: dict[str, Any] | None
 
 
 #: Live rows over the cap that are ended with a start at most; more are left to `Bulk`.
@@ -65,6 +69,7 @@ ROOM = 128
 #: People of whom one statement asks how many rows they have.
 _PEOPLE = 8
 
+#: A person in an app, by their ids.
 Account = tuple[str, str]
 
 #: The values of a row in the order of `Row`.
@@ -80,7 +85,7 @@ class Starts:
         cap: live rows of origin ``login`` that a person may have in an app; None for any number.
         scope_cap: those of origin ``scope``. Processes that start some at the same moment do not
             see one another's, and may pass it by those.
-        data: what sessions take over from whom; None where they have no data.
+        data: gives new sessions the data of their sources; None where sessions have no data.
     """
 
     def __init__(
@@ -125,7 +130,7 @@ class Starts:
                 crowded |= more
             _assign(jobs, rows, ended)
         return [
-            Inserted(row, job.ended, _owner(row) in crowded, job.had)
+            Inserted(row, job.ended, _account(row) in crowded, job.source_data)
             for row, job in zip(rows, jobs, strict=True)
         ]
 
@@ -138,7 +143,9 @@ class Starts:
     async def _take_over(
         self, connection: RowConnection, jobs: Sequence[Start], rows: Sequence[Row], now: datetime
     ) -> None:
-        """Before what is replaced ends, and its data with it."""
+        """Give new sessions the data of their sources. Before the sessions that they replace end,
+        whose data are removed then.
+        """
         taking = [
             (job, TakeOver(job.source, row.id))
             for job, row in zip(jobs, rows, strict=True)
@@ -146,9 +153,9 @@ class Starts:
         ]
         if self._data is None or not taking:
             return
-        had = await self._data.take_over(connection, [one for _, one in taking], now)
+        taken = await self._data.take_over(connection, [one for _, one in taking], now)
         for job, one in taking:
-            job.had = had.get(one.sid)
+            job.source_data = taken.get(one.sid)
 
     async def _by_device(
         self, connection: RowConnection, jobs: Sequence[Start], ended: list[Row], now: datetime
@@ -179,15 +186,15 @@ class Starts:
         made = [job for job in jobs if job.shared and _is(job, _of(job, theirs))]
         if self._scope_cap is None or not made:
             return []
-        owners = sorted({(job.row["person_id"], job.row["app_id"]) for job in made})
+        accounts = sorted({(job.row["person_id"], job.row["app_id"]) for job in made})
         most = self._scope_cap + len(made)
-        counts = await self._count(connection, owners, self._sql.vouched, most, now)
-        surplus = {owner: count - self._scope_cap for owner, count in counts.items()}
+        counts = await self._count(connection, accounts, self._sql.vouched, most, now)
+        surplus = {account: count - self._scope_cap for account, count in counts.items()}
         beyond: set[str] = set()
         for job in reversed(made):
-            owner = (job.row["person_id"], job.row["app_id"])
-            if surplus[owner] > 0:
-                surplus[owner] -= 1
+            account = (job.row["person_id"], job.row["app_id"])
+            if surplus[account] > 0:
+                surplus[account] -= 1
                 beyond.add(job.row["id"])
         return [job for job in jobs if (row := _of(job, theirs)) and row.id in beyond]
 
@@ -238,12 +245,12 @@ class Starts:
             return [], crowded
         kept = {row.id for row in spared}
         surplus: list[str] = []
-        owners = sorted({_owner(row) for row in new})
-        counts = await self._count(connection, owners, self._sql.logins, self._cap + 1, now)
-        for owner in (owner for owner, count in counts.items() if count > self._cap):
-            theirs = await self._lock(connection, owner, now)
+        accounts = sorted({_account(row) for row in new})
+        counts = await self._count(connection, accounts, self._sql.logins, self._cap + 1, now)
+        for account in (account for account, count in counts.items() if count > self._cap):
+            theirs = await self._lock(connection, account, now)
             if len(theirs) == self._cap + ROOM:
-                crowded.add(owner)
+                crowded.add(account)
             else:
                 theirs.sort(key=lambda row: (row.id in kept, row.last_seen_at, row.id))
                 surplus += [row.id for row in theirs[: -self._cap]]
@@ -252,7 +259,7 @@ class Starts:
     async def _count(
         self,
         connection: RowConnection,
-        owners: Sequence[Account],
+        accounts: Sequence[Account],
         kind: Condition,
         most: int,
         now: datetime,
@@ -270,7 +277,7 @@ class Starts:
             found = theirs.order_by(*newest).limit(LIMIT).subquery()
             return select(func.count()).select_from(found).scalar_subquery()
 
-        for some in (owners[i : i + _PEOPLE] for i in range(0, len(owners), _PEOPLE)):
+        for some in (accounts[i : i + _PEOPLE] for i in range(0, len(accounts), _PEOPLE)):
             asked = padded(some)
             given = {**sql.at(now), "p_limit": most}
             for number, (person_id, app_id) in enumerate(asked):
@@ -283,7 +290,7 @@ class Starts:
             counts |= zip(asked, numbers, strict=True)
         return counts
 
-    async def _lock(self, connection: RowConnection, owner: Account, now: datetime) -> list[Row]:
+    async def _lock(self, connection: RowConnection, account: Account, now: datetime) -> list[Row]:
         """Live rows of somebody in an app, all of them unless they are many."""
         sql = self._sql
         return await connection.select(
@@ -296,7 +303,7 @@ class Starts:
             ),
             {
                 **sql.at(now),
-                **values(person_id=owner[0], app_id=owner[1], limit=(self._cap or 0) + ROOM),
+                **values(person_id=account[0], app_id=account[1], limit=(self._cap or 0) + ROOM),
             },
         )
 
@@ -306,7 +313,7 @@ def _all(one: Callable[[int], ScalarSelect[int]], size: int) -> ClauseElement:
     return select(*columns)
 
 
-def _owner(row: Row) -> Account:
+def _account(row: Row) -> Account:
     return row.person_id, row.app_id
 
 
@@ -332,5 +339,5 @@ def _assign(jobs: Sequence[Start], rows: Sequence[Row], ended: Sequence[Row]) ->
     """Note each ended row with the job that ended it: the one that replaces it, or its person's."""
     for row in ended:
         by = [job.replaces == row.id for job in jobs]
-        by += [_owner(one) == _owner(row) for one in rows]
+        by += [_account(one) == _account(row) for one in rows]
         jobs[by.index(True) % len(jobs)].ended.append(row)

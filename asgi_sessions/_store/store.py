@@ -75,7 +75,7 @@ class Finding(NamedTuple):
 
 
 class _Visit(NamedTuple):
-    """What is asked about a visitor."""
+    """Asks for the visitor of a sid."""
 
     sid: str
 
@@ -229,7 +229,7 @@ class Store:
         return found
 
     def visitor(self, sid: str) -> Awaitable[Visitor | None]:
-        """The visitor of this sid, a dead one too."""
+        """The visitor of this sid, also one whose time is up."""
         return self.engines.here.lookups.submit("look-up", _Visit(sid))
 
     def find(self, finding: Finding) -> Awaitable[Known]:

@@ -46,9 +46,9 @@ class HasRaw(Protocol):
 Holder = TypeVar("Holder", bound=HasRaw)
 T = TypeVar("T")
 
-#: Keys of an object that one call of a function writes or removes: older releases of SQLite take
-#: 100 arguments, and writing a key takes two.
-_AT_ONCE = 32
+#: Keys that one call of a JSON function writes or removes: older releases of SQLite take 100
+#: arguments, and writing a key takes two.
+_KEYS_IN_A_CALL = 32
 
 
 class InClause(NamedTuple):
@@ -98,7 +98,7 @@ class Merge(NamedTuple):
 
     Attributes:
         shape: what tells one expression from another.
-        make: of the column, the object as it is then.
+        make: makes of the column the expression of the changed object.
         values: the values of its parameters.
     """
 
@@ -212,12 +212,12 @@ class Driver(ABC):
 
     @abstractmethod
     def upsert(self, table: Table, rows: Select[Any], changes: Mapping[str, Any]) -> Insert:
-        """An INSERT of some rows, in the order of the table's columns, that changes those that are
-        there.
+        """An INSERT of some rows, in the order of the table's columns. Rows that are there already
+        get the `changes`.
         """
 
     def merge(self, written: Mapping[str, str], removed: Sequence[str]) -> Merge:
-        """Change keys of a JSON object, whatever the others are by then.
+        """Change some keys of a JSON object, and leave the others as they are at that moment.
 
         Args:
             written: by the key, the JSON text of its value.
@@ -247,7 +247,7 @@ class Driver(ABC):
         return func.json(text)
 
     def path(self, key: str) -> str:
-        """Where a key of an object is, in SQL; a key has neither `"` nor a backslash."""
+        """The JSON path of a key, which has neither `"` nor a backslash."""
         return f'$."{key}"'
 
     @abstractmethod
@@ -383,8 +383,8 @@ class Driver(ABC):
 
 
 def _batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """As many at a time as are changed in one call of a function."""
-    return (items[i : i + _AT_ONCE] for i in range(0, len(items), _AT_ONCE))
+    """As many at a time as one call of a JSON function takes."""
+    return (items[i : i + _KEYS_IN_A_CALL] for i in range(0, len(items), _KEYS_IN_A_CALL))
 
 
 @cache  # one entry for each power of two

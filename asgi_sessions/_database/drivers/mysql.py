@@ -171,8 +171,8 @@ class MySQLDriver(Driver):
         return rows.with_only_columns(func.json_array(*values))
 
     def one_of(self, column: ColumnElement[Any], found: Select[Any]) -> ColumnElement[bool]:
-        # Joined, and kept apart by a limit, however high: MariaDB 11.8 merges what it can into the
-        # UPDATE, which then skips no locked row.
+        # MariaDB 11.8 would merge the subquery into the UPDATE, which then skips no locked row. A
+        # LIMIT, however high, keeps it apart.
         apart = found.limit(literal_column("18446744073709551615")).subquery()
         return column == apart.c[str(column.key)]
 
@@ -185,10 +185,10 @@ class MySQLDriver(Driver):
         return new.on_duplicate_key_update(dict(changes))
 
     def json_of(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
-        return func.json_extract(text, literal_column("'$'"))  # MariaDB knows no CAST for it
+        return func.json_extract(text, literal_column("'$'"))  # MariaDB has no CAST(... AS JSON)
 
     def path(self, key: str) -> str:
-        # MariaDB takes a hyphen in front for a range of numbers, even in quotes.
+        # MariaDB takes a leading hyphen for a range of numbers, even in quotes.
         return super().path(rf"\u002d{key[1:]}" if key.startswith("-") else key)
 
     def is_transient(self, error: Exception) -> bool:
@@ -219,7 +219,7 @@ def _found(row: Record) -> Found:
     return Found(
         name,
         shown,
-        # JSON, as MariaDB shows it.
+        # MariaDB shows JSON as LONGTEXT.
         frozenset(({kind} if kind else set()) | ({dict} if word == "longtext" else set())),
         int(length) if kind in {bytes, str} and length else None,
         collation,

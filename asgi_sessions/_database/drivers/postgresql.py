@@ -116,10 +116,10 @@ class PostgreSQLDriver(Driver):
         await self.simple(raw, "ROLLBACK")
 
     async def by_index(self, raw: Raw) -> bool:
-        """A statement that was planned while the table was empty would read all of it ever after,
-        until somebody has the table looked at. And where it takes a person's rows for few, though
-        they are many, it would find and sort all of them, rather than read some in order. Behind a
-        pooler nothing is set, which others would find so.
+        """Have PostgreSQL go along indexes. A statement that was planned while the table was empty
+        would read the whole table until the next ANALYZE. And where PostgreSQL expects few rows of
+        a person who has many, it would find and sort all of them, rather than read some in order.
+        Behind a pooler nothing is set, because other clients would get the connection so.
         """
         off = ", ".join(f"set_config('{name}', 'off', false)" for name in _OTHER_WAYS)
         return await self.simple(raw, f"SELECT {off} WHERE pg_backend_pid() = {self.pid(raw)}") == 1
@@ -221,7 +221,7 @@ class PostgreSQLDriver(Driver):
         return getattr(error, "sqlstate", None) in {"23505", "42P07"}
 
 
-#: To find rows, but to go along an index.
+#: The ways to find rows other than along an index.
 _OTHER_WAYS = ("enable_seqscan", "enable_bitmapscan")
 
 

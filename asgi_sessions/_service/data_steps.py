@@ -1,4 +1,4 @@
-"""The steps of session data: visitors come, data are saved, changed, given back."""
+"""The steps of session data: a visitor starts, data are saved, changed, given back."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .options import Settings
 
 
 class DataSteps:
-    """Carries out what happens to data.
+    """Saves and changes data, and starts and renews visitors: what `Core` does for sessions.
 
     Args:
         settings: the options.
         store: the tables.
-        events: where it is told that something was not saved.
+        events: where data that were not saved are reported.
         background: what runs beside requests.
         random: returns so many random bytes.
 
@@ -50,7 +50,7 @@ class DataSteps:
 
     # --- visitors -----------------------------------------------------------------------------
 
-    async def visitor(self, cookies: Iterable[Presented]) -> Visitor | None:
+    async def find_visitor(self, cookies: Iterable[Presented]) -> Visitor | None:
         """The live visitor of these cookies, if there is one."""
         for presented in cookies:
             visitor = await self._store.visitor(presented.sid)
@@ -62,7 +62,7 @@ class DataSteps:
                 return visitor
         return None
 
-    async def welcome(self, data: str) -> tuple[Visitor, Token]:
+    async def start_visitor(self, data: str) -> tuple[Visitor, Token]:
         """A new visitor with these data, and the token of the cookie."""
         now = self._now()
         token = self._token(now)
@@ -70,27 +70,31 @@ class DataSteps:
         await self._store.insert_visitor(visitor)
         return visitor, token
 
-    async def rename(self, visitor: Visitor) -> tuple[Visitor, Token] | None:
+    async def rename_visitor(self, visitor: Visitor) -> tuple[Visitor, Token] | None:
         """Another sid and secret for a visitor; None if there is no such visitor any more."""
-        token = self._token(visitor.started_at)  # by which it is found when its time is up
+        # The new sid begins with the same time: `Data.forget_visitors` finds old ones by it.
+        token = self._token(visitor.started_at)
         renamed = visitor._replace(id=token.sid, secret_hash=digest(token.secret))
         old, new = owner_of(visitor), owner_of(renamed)
         return (renamed, token) if await self._store.rename_visitor(old, new) else None
 
-    async def give_back(self, visitor: Visitor) -> None:
-        """Undo that a login has taken over the data of a visitor: it was not delivered."""
+    async def restore_visitor(self, visitor: Visitor) -> None:
+        """Write the row of a visitor again, whose data a login has taken over that was not
+        delivered.
+        """
         try:
             await self._store.insert_visitor(visitor)
         except SessionsError as error:
             self.events.data_lost(f"a login was not delivered, and then: {error}")
 
     def touch(self, visitor: Visitor, interval: timedelta) -> None:
-        """Note that a visitor was there, unless that was done a short while ago. Nobody waits."""
+        """Note that a visitor was there, once in `interval`. No request waits for it."""
         if self._now() - visitor.last_seen_at >= interval:
-            self._background.run(self._note(visitor))
+            self._background.run(self._note_visit(visitor))
 
-    async def _note(self, visitor: Visitor) -> None:
+    async def _note_visit(self, visitor: Visitor) -> None:
         try:
+            # A save writes `last_seen_at`, whatever has changed.
             await self.save(owner_of(visitor), Changes({}, []))
         except SessionsError as error:
             self.events.touch_failed(error)
@@ -114,7 +118,7 @@ class DataSteps:
     async def edit(
         self, owner: Owner, apply: Callable[[dict[str, Any]], tuple[Changes, Any]]
     ) -> Any:  # noqa: ANN401 -- whatever `apply` says
-        """Change what is there; the answer of `apply`, or `GONE`.
+        """Change data by what is in the database at that moment; the answer of `apply`, or `GONE`.
 
         Raises:
             Exception: what `apply` raises.
@@ -127,5 +131,5 @@ class DataSteps:
 
 
 def owner_of(visitor: Visitor) -> Owner:
-    """By what the data of a visitor are found."""
+    """The key by which the data of a visitor are found."""
     return Owner(visitor.id, visitor.secret_hash)
