@@ -146,7 +146,7 @@ class Data:
             owners = {job.owner for job in jobs}
             edited = {job.owner for job in jobs if isinstance(job, Edit)}
             there = await self._lock(connection, owners, edited, now)
-            answers = [_change(job, there) for job in jobs]
+            answers = [_change(job, there, edited) for job in jobs]
             await self._write(
                 connection,
                 [
@@ -377,8 +377,10 @@ class Data:
         )
 
 
-def _change(job: Save | Edit, there: Mapping[Owner, dict[str, Any]]) -> tuple[Any, Changes | None]:
-    """The answer to a job, and what to write; and as it is then, for the jobs that follow."""
+def _change(
+    job: Save | Edit, there: Mapping[Owner, dict[str, Any]], edited: Collection[Owner]
+) -> tuple[Any, Changes | None]:
+    """The answer to a job, and what to write; and as it is then, for the edits that follow."""
     data = there.get(job.owner)
     if data is None:
         return GONE, None
@@ -389,7 +391,8 @@ def _change(job: Save | Edit, there: Mapping[Owner, dict[str, Any]]) -> tuple[An
             new, answer = job.apply(dict(data))
         except (TypeError, ValueError) as error:
             return error, None
-    for key in new.removed:
-        data.pop(key, None)
-    data.update(decode(document(new.written)))
+    if job.owner in edited:
+        for key in new.removed:
+            data.pop(key, None)
+        data.update(decode(document(new.written)))
     return answer, new if new.written or new.removed else None
