@@ -18,6 +18,7 @@ from rich.console import Console
 
 from . import (
     figures_cost,
+    figures_data,
     figures_growth,
     figures_load,
     figures_peers,
@@ -101,6 +102,8 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
         ("mn", figures_person.one_person, some),
         ("o", figures_load.locked, some),
         ("q", figures_cost.engines, every),
+        ("r", figures_data.reads, some),
+        ("s", figures_data.writes, some),
         ("q", figures_cost.psycopg, [place for place in every if place.kind == "postgresql"]),
     ]
     return [

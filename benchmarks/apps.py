@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import count
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -25,7 +26,8 @@ Change = Callable[[Request], Awaitable[object]]
 
 
 def make(who: Who, login: Change, logout: Change, *middleware: Middleware) -> Starlette:
-    """An app. ``/`` does nothing; ``/me`` reads whose session it is, and ``/who`` says it.
+    """An app. ``/`` does nothing; ``/me`` reads whose session it is, and ``/who`` says it;
+    ``/read`` reads a key of its data, and ``/write`` writes one.
 
     Args:
         who: reads the person's id.
@@ -43,6 +45,15 @@ def make(who: Who, login: Change, logout: Change, *middleware: Middleware) -> St
     async def tell(request: Request) -> Response:
         return PlainTextResponse(who(request) or "")
 
+    async def read(request: Request) -> Response:
+        return OK if "count" in request.session else DENIED
+
+    numbers = count(1)
+
+    async def write(request: Request) -> Response:
+        request.session["count"] = next(numbers)
+        return OK
+
     async def log_in(request: Request) -> Response:
         await login(request)
         return OK
@@ -56,6 +67,8 @@ def make(who: Who, login: Change, logout: Change, *middleware: Middleware) -> St
             Route("/", nothing),
             Route("/me", me),
             Route("/who", tell),
+            Route("/read", read),
+            Route("/write", write),
             Route("/login", log_in, methods=["POST"]),
             Route("/logout", log_out, methods=["POST"]),
         ],

@@ -1,10 +1,10 @@
-"""One query by primary key through the bare driver: what ours is measured against."""
+"""One statement by primary key through the bare driver: what ours is measured against."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
 from typing import Any
 
@@ -19,41 +19,63 @@ from .places import Place
 
 #: Asks for the row of this sid.
 Query = Callable[[str], Awaitable[object]]
+#: Runs a statement with these values.
+Ask = Callable[..., Awaitable[object]]
 #: As many connections as our own pool has at most.
 POOL = 5
+
+_MARKS = {"sqlite": ("?", "?"), "postgresql": ("$1", "$2"), "mysql": ("%s", "%s")}
 
 #: What a request does not need of a row.
 _UNREAD = {"device_key", "live_device_key"}
 
 
-def _select(table: Table, mark: str) -> str:
+def _select(place: Place, table: Table) -> str:
+    mark, _ = _MARKS[place.kind]
     columns = ", ".join(name for name in table.columns.keys() if name not in _UNREAD)  # noqa: SIM118 -- no dict
     return f"SELECT {columns} FROM {table.name} WHERE id = {mark}"  # noqa: S608 -- our own names
 
 
+def pooled(place: Place, table: Table) -> AbstractAsyncContextManager[Query]:
+    """The row of a sid, through the driver's pool."""
+    return _pooled(place, _select(place, table))
+
+
+def held(place: Place, table: Table) -> AbstractAsyncContextManager[Query]:
+    """The row of a sid, through one connection, kept open; one query after the other."""
+    return _held(place, _select(place, table))
+
+
+def updating(place: Place, table: Table) -> AbstractAsyncContextManager[Ask]:
+    """One UPDATE of a session's data, committed by itself, through the driver's pool; it is given
+    the data and the sid.
+    """
+    data, sid = _MARKS[place.kind]
+    sql = f"UPDATE {table.name}_data SET data = {data} WHERE id = {sid}"  # noqa: S608 -- our own names
+    return _pooled(place, sql)
+
+
 @asynccontextmanager
-async def pooled(place: Place, table: Table) -> AsyncIterator[Query]:
+async def _pooled(place: Place, sql: str) -> AsyncIterator[Ask]:
     """Through the driver's pool; SQLite has none, so there it is the held connection."""
     if place.kind == "sqlite":
-        async with held(place, table) as query:
+        async with _held(place, sql) as query:
             yield query
     elif place.kind == "postgresql":
-        sql = _select(table, "$1")
         async with asyncpg.create_pool(place.url, min_size=POOL, max_size=POOL) as pool:
 
-            async def ask(sid: str) -> object:
-                return await pool.fetchrow(sql, sid)
+            async def ask(*values: str) -> object:
+                return await pool.fetchrow(sql, *values)
 
             yield ask
     else:
-        sql = _select(table, "%s")
         async with _module(place).create_pool(
             minsize=POOL, maxsize=POOL, autocommit=True, **_options(place)
         ) as pool:
 
-            async def ask(sid: str) -> object:
+            async def ask(*values: str) -> object:
                 async with pool.acquire() as connection, connection.cursor() as cursor:
-                    await cursor.execute(sql, (sid,))
+                    await cursor.execute(sql, values)
                     return await cursor.fetchone()
 
             yield ask
@@ -62,7 +84,7 @@ async def pooled(place: Place, table: Table) -> AsyncIterator[Query]:
 @asynccontextmanager
 async def held_by_psycopg(place: Place, table: Table) -> AsyncIterator[Query]:
     """As `held`, by PostgreSQL's other driver, in the way that costs it least."""
-    sql, turn = _select(table, "$1"), asyncio.Lock()
+    sql, turn = _select(place, table), asyncio.Lock()
     async with await psycopg.AsyncConnection.connect(place.url, autocommit=True) as connection:
 
         async def ask(sid: str) -> object:
@@ -75,36 +97,33 @@ async def held_by_psycopg(place: Place, table: Table) -> AsyncIterator[Query]:
 
 
 @asynccontextmanager
-async def held(place: Place, table: Table) -> AsyncIterator[Query]:
-    """Through one connection, kept open; one query after the other."""
+async def _held(place: Place, sql: str) -> AsyncIterator[Ask]:
     turn = asyncio.Lock()
     if place.kind == "sqlite":
-        sql = _select(table, "?")
-        async with aiosqlite.connect(DatabaseURL(place.url).database) as connection:
+        file = DatabaseURL(place.url).database
+        async with aiosqlite.connect(file, isolation_level=None) as connection:
 
-            async def ask(sid: str) -> object:
-                return await connection.execute_fetchall(sql, (sid,))
+            async def ask(*values: str) -> object:
+                return await connection.execute_fetchall(sql, values)
 
             yield ask
     elif place.kind == "postgresql":
-        sql = _select(table, "$1")
         opened = await asyncpg.connect(place.url)
 
-        async def ask(sid: str) -> object:
+        async def ask(*values: str) -> object:
             async with turn:
-                return await opened.fetchrow(sql, sid)
+                return await opened.fetchrow(sql, *values)
 
         try:
             yield ask
         finally:
             await opened.close()
     else:
-        sql = _select(table, "%s")
         async with _module(place).connect(autocommit=True, **_options(place)) as connection:
 
-            async def ask(sid: str) -> object:
+            async def ask(*values: str) -> object:
                 async with turn, connection.cursor() as cursor:
-                    await cursor.execute(sql, (sid,))
+                    await cursor.execute(sql, values)
                     return await cursor.fetchone()
 
             yield ask
@@ -131,15 +150,15 @@ class QueryFirst:
     Args:
         app: the app.
         query: asks the database.
-        draw: a sid.
+        draw: what it is asked with.
     """
 
-    def __init__(self, app: App, query: Query, draw: Callable[[], str]) -> None:
+    def __init__(self, app: App, query: Ask, draw: Callable[[], tuple[str, ...]]) -> None:
         self.app = app
         self._query = query
         self._draw = draw
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 -- as App
         """Serve one connection."""
-        await self._query(self._draw())
+        await self._query(*self._draw())
         await self.app(scope, receive, send)

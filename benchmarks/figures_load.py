@@ -53,7 +53,7 @@ async def tail(lab: Lab, place: Place) -> list[Figure]:
         pooled(place, sessions.table) as query,
     ):
         draw, sids = Random(4).choice, lab.sample.ids
-        one_each = QueryFirst(bare(), query, lambda: draw(sids))
+        one_each = QueryFirst(bare(), query, lambda: (draw(sids),))
         mine, theirs = Spread(), Spread()
         await lab.contest(
             f"the slowest of 64 at once, {place.name}",

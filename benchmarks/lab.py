@@ -16,7 +16,7 @@ from .apps import KEY, cookie, ours
 from .effort import Effort
 from .load import App, Contender, Rounds, ask, contest
 from .places import Place
-from .rows import Sample, cookies, fill, freshen, make_sample
+from .rows import Sample, cookies, fill, fill_data, freshen, make_sample
 
 TABLE = "sessions"
 #: Touches fall due after it, by default.
@@ -64,6 +64,7 @@ class Lab:
     #: Tables of many rows that are there.
     grown: set[tuple[str, int]] = field(default_factory=set)
     _filled: set[str] = field(default_factory=set)
+    _with_data: set[str] = field(default_factory=set)
 
     async def prepare(self) -> None:
         """Make the sample."""
@@ -113,6 +114,10 @@ class Lab:
                 self._filled.add(place.engine_url)
                 await sessions.create_tables()
                 fill(place, sessions.table, self.sample)
+            if "data" in options and place.engine_url not in self._with_data:
+                self._with_data.add(place.engine_url)
+                await sessions.create_tables()
+                fill_data(place, sessions.table)
             freshen(place, sessions.table, TOUCH)
             app = ours(sessions)
             await check(app, self.sample.cookies[0], self.sample.rows[0]["person_id"])

@@ -90,6 +90,18 @@ def fill(place: Place, table: Table, sample: Sample, *, in_use: bool = False) ->
             settle(place, table, connection)
 
 
+def fill_data(place: Place, table: Table) -> None:
+    """Give every session in a table data of one key."""
+    kind = "JSONB" if place.kind == "postgresql" else "CHAR"
+    data = f"""CAST('{{"count":0}}' AS {kind})"""
+    with engine(place.url) as made, made.connect() as connection:
+        connection.exec_driver_sql(
+            f"INSERT INTO {table.name}_data (id, data) SELECT id, {data} FROM {table.name}"  # noqa: S608 -- our own names
+        )
+        if place.kind == "postgresql":
+            connection.exec_driver_sql(f"VACUUM ANALYZE {table.name}_data")
+
+
 def begin(connection: Connection) -> None:
     """Many statements, one commit."""
     connection.exec_driver_sql("BEGIN")

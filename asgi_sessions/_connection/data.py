@@ -21,6 +21,7 @@ from asgi_sessions._model.session_data import (
     Snapshot,
     Visitor,
     check,
+    decode,
     encode,
     is_blank,
     limit,
@@ -82,8 +83,8 @@ class RequestData:
                 self._visitor, self._owner = visitor, owner_of(visitor)
                 text = visitor.data
         if text is not None:
-            self._before = Snapshot(text)
-            self.dict = SessionDict(self._before.data)
+            self.dict = SessionDict(decode(text))
+            self._before = Snapshot(text, self.dict)
         if self._steps.options.starlette_cookie is not None and not context.foreign:
             self._take_starlettes(scope, self._steps.options.starlette_cookie)
 
@@ -166,16 +167,17 @@ class RequestData:
             SessionsUnavailable: if the database does not answer.
         """
         data, before = self._current(scope), self._before
-        after = encode(data)  # the app may go on while this waits
+        text = encode(data)  # the app may go on while this waits
         if self._owner is None:
-            return is_blank(data) or await self._start_visitor(context, after)
+            return is_blank(data) or await self._start_visitor(context, text)
+        after = Snapshot(text, data)
         if not self._over and not await self._steps.save(self._owner, changes):
             self._over = not await self._save_after_rollback(context, changes)
         if self._over:
             return False
         if self._before is not before:  # another call of the same request has written meanwhile
-            after = encode(changes.made_in(self._before.read()))
-        self._before = Snapshot(after)
+            after = Snapshot(encode(changes.made_in(self._before.read())))
+        self._before = after
         context.private = self._seen = True
         return True
 

@@ -29,6 +29,8 @@ _NOT_IN_KEYS = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _MANY_DIGITS = re.compile(r"\d{19}")
 _STRING_OR_POWER = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+e\+[0-9]+')
+#: Types whose values differ in JSON if they differ, or if their types do.
+_PLAIN = {str, int, bool, type(None)}
 #: Whole numbers that every database gives back as they were.
 _WHOLE = range(-(2**63), 2**63)
 
@@ -289,17 +291,14 @@ class Snapshot:
 
     Args:
         text: their JSON text; None for none.
-
-    Attributes:
-        data: a dict of them, which may be changed.
+        data: the same as a dict, which is not kept; it is made of the text if there is none.
     """
 
-    __slots__ = ("_mark", "_text", "data")
+    __slots__ = ("_mark", "_text")
 
-    def __init__(self, text: str | None = None) -> None:
+    def __init__(self, text: str | None = None, data: Mapping[str, Any] | None = None) -> None:
         self._text = text
-        self.data = decode(text)
-        self._mark = _fingerprint(self.data)
+        self._mark = _fingerprint(decode(text) if data is None else data)
 
     def read(self) -> dict[str, Any]:
         """Another dict of them."""
@@ -377,6 +376,8 @@ def _whole_numbers(value: object) -> Iterable[int]:
 
 
 def _differ(one: object, other: object) -> bool:
+    if type(one) in _PLAIN and type(other) in _PLAIN:
+        return type(one) is not type(other) or one != other
     try:
         return encode(one) != encode(other)
     except (TypeError, ValueError, RecursionError):

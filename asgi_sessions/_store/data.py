@@ -159,7 +159,7 @@ class Data:
             owners = {job.owner for job in jobs}
             edited = {job.owner for job in jobs if isinstance(job, Edit)}
             there = await self._lock(connection, owners, edited, now)
-            answers = [_change(job, there) for job in jobs]
+            answers = [_change(job, there, edited) for job in jobs]
             await self._write(
                 connection,
                 [
@@ -398,8 +398,10 @@ def _text(data: ColumnElement[Any]) -> ColumnElement[Any]:
     return cast(data, Text).label("data")
 
 
-def _change(job: Save | Edit, there: dict[Owner, dict[str, Any]]) -> tuple[Any, Changes | None]:
-    """The answer to a job, and what to write. The jobs that follow find its changes in `there`."""
+def _change(
+    job: Save | Edit, there: dict[Owner, dict[str, Any]], edited: Collection[Owner]
+) -> tuple[Any, Changes | None]:
+    """The answer to a job, and what to write. The edits that follow find its changes in `there`."""
     data = there.get(job.owner)
     if data is None:
         return GONE, None
@@ -410,5 +412,6 @@ def _change(job: Save | Edit, there: dict[Owner, dict[str, Any]]) -> tuple[Any, 
             new, answer = job.apply(dict(data))
         except (TypeError, ValueError) as error:
             return error, None
-    there[job.owner] = new.made_in(data)
+    if job.owner in edited:
+        there[job.owner] = new.made_in(data)
     return answer, new if new.written or new.removed else None

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import apps, figures_cost, figures_growth, figures_load, figures_person
+from benchmarks import (
+    apps,
+    figures_cost,
+    figures_data,
+    figures_growth,
+    figures_load,
+    figures_person,
+)
 from benchmarks.effort import Effort
 from benchmarks.figure import Figure, Side, ratio
 from benchmarks.lab import Lab, check
@@ -54,10 +61,12 @@ async def test_every_figure_in_process_is_measured_and_told(lab: Lab) -> None:
         figures_person.one_person,
         figures_load.locked,
         figures_cost.engines,
+        figures_data.reads,
+        figures_data.writes,
     ]
     for measure in each:
         figures += await measure(lab, lab.places[0])
-    assert [*dict.fromkeys(figure.letter for figure in figures)] == [*"abcdefghilmnoq"]
+    assert [*dict.fromkeys(figure.letter for figure in figures)] == [*"abcdefghilmnoqrs"]
     # What is counted, not timed, holds on any machine.
     counted = [figure for figure in figures if figure.sign == "statements"]
     assert len(counted) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from asyncio.tasks import _unregister_task
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from threading import Thread, main_thread
@@ -29,7 +29,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 
 from asgi_sessions._database.statement import Record, packing
 
-from .base import Driver, Found, Holder, Raw
+from .base import Driver, Found, Holder, Raw, T
 
 
 class AiosqliteDriver(Driver):
@@ -53,8 +53,17 @@ class AiosqliteDriver(Driver):
         return rows
 
     async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
-        async with raw.execute(sql, params) as cursor:
-            return int(cursor.rowcount)
+        return await self._do(raw, lambda connection: connection.execute(sql, params).rowcount)
+
+    async def run(self, raw: Raw, sql: str, params: Sequence[Sequence[Any]]) -> None:
+        await self._do(raw, lambda connection: connection.executemany(sql, params))
+
+    async def _do(self, raw: Raw, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something in the connection's thread. To change to it and back costs more than most
+        statements, and aiosqlite's own cursors do so once more to be closed.
+        """
+        done: T = await raw._execute(work, raw._conn)  # noqa: SLF001 -- there is no other way
+        return done
 
     def pack(self, rows: Select[Any], *, many: bool) -> Select[Any] | None:
         # For each row Python's module waits for the interpreter's lock, which a busy event loop
@@ -152,10 +161,7 @@ class SharedAiosqliteDriver(AiosqliteDriver):
         self._nested = False
 
     async def fetch(self, raw: Raw, sql: str, params: Sequence[Any]) -> Sequence[Record]:
-        return (await self._do(raw, sql, params))[0]
-
-    async def execute(self, raw: Raw, sql: str, params: Sequence[Any]) -> int:
-        return (await self._do(raw, sql, params))[1]
+        return await self._do(raw, lambda connection: connection.execute(sql, params).fetchall())
 
     async def prepare(self, raw: Raw, *, owned: bool, timeout: float) -> None:  # noqa: ASYNC109 -- as Driver
         """Change nothing: it is the app's."""
@@ -189,22 +195,20 @@ class SharedAiosqliteDriver(AiosqliteDriver):
     def leave(self, raw: Raw) -> None:
         """Keep it: there is no other."""
 
-    async def _do(self, raw: Raw, sql: str, params: Sequence[Any]) -> tuple[Sequence[Record], int]:
-        """Run a statement in one go, so that no statement of the app comes between it and its
+    async def _do(self, raw: Raw, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something in one go, so that no statement of the app comes between it and its
         commit.
         """
 
-        def run(connection: sqlite3.Connection) -> tuple[Sequence[Record], int]:
+        def run(connection: sqlite3.Connection) -> T:
             before = connection.in_transaction
             try:
-                cursor = connection.execute(sql, params)
-                return cursor.fetchall(), cursor.rowcount
+                return work(connection)
             finally:
                 if connection.in_transaction and not before:
                     connection.commit()
 
-        found: tuple[Sequence[Record], int] = await raw._execute(run, raw._conn)  # noqa: SLF001 -- there is no other way
-        return found
+        return await super()._do(raw, run)
 
 
 #: SQLite has one number for what it cannot make sense of.
