@@ -136,10 +136,10 @@ class Sessions:
         connection_max_idle: how long a connection to a database server may rest before another is
             opened in its place: firewalls and load balancers forget them without a word.
             ``?pool_recycle=`` (seconds) of a URL may say less.
-        data: True gives each session ``request.session``, a dict that is kept in the database, and
-            visitors without a login as well; `SessionData` says how much, and what of a visitor's a
-            login takes over. False leaves ``scope["session"]`` to others.
-        visitor_lifetimes: how long the data of visitors are kept who do not log in.
+        data: True gives each request ``request.session``, a dict that is kept in the database, for
+            visitors without a login, too; `SessionData` says how large it may be, and what a login
+            takes over of a visitor's. False leaves ``scope["session"]`` to others.
+        visitor_lifetimes: how long data are kept of visitors who do not log in.
 
     Raises:
         ConfigurationError: for options that cannot work, all errors in one message.

@@ -34,7 +34,8 @@ from .rows import MANY_PERSON, Sample, fill, sizes_of
 CONCURRENT = 16
 #: Requests between two looks whether it is over.
 _BATCH = 10 * CONCURRENT
-#: So that the database learns nothing of a table by itself, and how it is told.
+#: Statements that keep a database from gathering statistics of a table by itself, and those that
+#: have it gather them.
 _LEFT_ALONE = {
     "postgresql": "ALTER TABLE {table} SET (autovacuum_enabled = off)",
     "mysql": "ALTER TABLE {table} STATS_PERSISTENT = 1, STATS_AUTO_RECALC = 0",
@@ -44,7 +45,7 @@ _TOLD = {
     "sqlite": "ANALYZE {table}",
     "mysql": "ANALYZE TABLE {table}",
 }
-#: Runs of a statement after which every driver and server has made up its mind about it.
+#: Runs of a statement after which every driver has prepared it and every server has planned it.
 _PREPARED = 20
 
 

@@ -161,7 +161,8 @@ class RequestData:
     async def save(
         self, context: RequestContext, scope: Mapping[str, Any], changes: Changes
     ) -> bool:
-        """Write what has changed; whether it is written.
+        """Write what has changed. False if it is lost, because the session has ended, or there is
+        no row and none can be made (`_start_visitor` says why).
 
         Raises:
             SessionsUnavailable: if the database does not answer.
@@ -219,13 +220,15 @@ class RequestData:
     # --- logins and logouts -------------------------------------------------------------------
 
     def source(self, row: Row | None, person: Person) -> Owner | None:
-        """Where a login of somebody over a session, if there is one, takes its data from."""
+        """Whose data a login takes over: those of the visitor or session of this request, unless
+        the session (`row`) is somebody else's.
+        """
         if row is not None and (row.person_id, row.app_id) != (person.id, person.app_id):
             return None
         return self._owner
 
     def log_in(self, scope: Scope, started: Started, source: Owner | None) -> None:
-        """Somebody has logged in: what they have now is theirs."""
+        """Go on with the data of the session that a login has started."""
         current, before = dict(self._current(scope)), self._before.read()
         if self._owner is None or self._visitor is not None:
             kept = self._steps.options.kept
@@ -239,7 +242,7 @@ class RequestData:
         self._visitor, self._owner = None, Owner(started.row.id)
 
     async def log_out(self, scope: Scope, store: Store) -> None:
-        """Nothing is left of the data.
+        """Remove the visitor, if there is one, and empty the dict: nothing is left of the data.
 
         Raises:
             SessionsUnavailable: if the database does not answer.
@@ -250,7 +253,9 @@ class RequestData:
         self._visitor = self._owner = None
 
     async def give_back(self) -> None:
-        """The login was not delivered: the visitor has what it had."""
+        """Give the visitor its data back, since the login that has taken them over was not
+        delivered.
+        """
         if self._taken is not None:
             await self._steps.restore_visitor(self._taken)
 

@@ -5,43 +5,20 @@ database session of its own at ``request.state.session``.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import String
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
 from asgi_sessions import SessionMiddleware, Sessions
+from tests.libraries.fruit import Fruit
 from tests.support import Browser, set_cookies
 from tests.support.libraries import need
 
 need("starlette_admin")
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Fruit(Base):
-    __tablename__ = "fruit"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(20))
-
-
-@pytest.fixture
-async def engine(anyio_backend: str, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/fruit.db")
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
-    yield engine
-    await engine.dispose()
 
 
 def make_app(sessions: Sessions, engine: AsyncEngine, *, ours: bool) -> Starlette:

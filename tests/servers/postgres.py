@@ -30,7 +30,7 @@ _SETTINGS = {
     "unix_socket_directories": "",
     "fsync": "off",
     "full_page_writes": "off",
-    "autovacuum": "off",  # a test of plans says itself when tables are looked at
+    "autovacuum": "off",  # tests of plans run ANALYZE themselves
     "shared_buffers": "32MB",
     "max_connections": "200",
     "dynamic_shared_memory_type": "mmap",  # in the data directory, so that it goes with it
