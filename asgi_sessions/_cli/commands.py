@@ -315,7 +315,9 @@ def show(target: Target, sid: str, *, data: bool) -> None:
 
     async def work(sessions: Sessions) -> tuple[Session | None, str | None]:
         session = await sessions.get_by_id(sid)
-        row = None if session is None else await sessions._core.store.by_sid(session.id)
+        if session is None or session.ended_at is not None:
+            return session, None
+        row = await sessions._core.store.by_sid(session.id)
         return session, None if row is None else row.data
 
     session, text = target.run(work)

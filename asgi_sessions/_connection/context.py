@@ -187,7 +187,7 @@ class RequestContext:
         """Have the response clear the cookie of this session, if there is one."""
         self.clear = self.tells = True
         self.cleared_sid = sid
-        self.visits, self.visitor = (), None
+        self.visits, self.visitor, self.brought = (), None, ()
 
     def visit(self, token: Token) -> None:
         """Have the response set the cookie of a visitor, who has no session."""

@@ -34,6 +34,8 @@ from asgi_sessions._store.store import Store
 
 from .context import RequestContext
 
+_COMMIT_FIRST = "commit the app's transaction (connection=) before"
+
 #: Makes of the value of a key, or `MISSING`, its new value and the answer of the method.
 Change = Callable[[Any], tuple[Any, Any]]
 
@@ -48,14 +50,20 @@ class RequestData:
     Attributes:
         dict: what the app has as ``request.session``.
         clearing: the header that clears Starlette's cookie, sent once its data have been saved.
+        refused: whether they could not be saved as they are, which the app has been told.
     """
 
     clearing: bytes | None = None
+    refused = False
     #: Whose the data are; None for somebody who has no row.
     _owner: Owner | None = None
     _visitor: Visitor | None = None
     #: A visitor whose data a login of this request has taken over.
     _taken: Visitor | None = None
+    #: A visitor who has got another sid and secret, as it was before.
+    _renamed: Visitor | None = None
+    #: Whether the browser has another cookie by now, or will have, so that it must not get one.
+    _superseded = False
     #: What is in the database.
     _before = Snapshot()
     #: Whether a save has found that the owner has ended, so that this is reported once.
@@ -78,7 +86,7 @@ class RequestData:
             self._owner, text = Owner(context.row.id), context.row.data
         elif context.visits:
             context.private = True
-            visitor = await self._steps.find_visitor(context.visits)
+            visitor, self._superseded = await self._steps.find_visitor(context.visits)
             if visitor is not None:
                 self._visitor, self._owner = visitor, owner_of(visitor)
                 text = visitor.data
@@ -139,7 +147,11 @@ class RequestData:
             InvalidSession: if there is too much.
             TypeError: for what is no JSON.
         """
-        return self._before.changes(self._current(scope), self._steps.options.max_bytes)
+        try:
+            return self._before.changes(self._current(scope), self._steps.options.max_bytes)
+        except (TypeError, ValueError):
+            self.refused = True  # the app may answer this, without them
+            raise
 
     async def begin(
         self, context: RequestContext, scope: Mapping[str, Any], changes: Changes | None
@@ -167,6 +179,9 @@ class RequestData:
         Raises:
             SessionsUnavailable: if the database does not answer.
         """
+        if _is_open(context):
+            self._steps.events.data_lost(_COMMIT_FIRST)
+            return False
         data, before = self._current(scope), self._before
         text = encode(data)  # the app may go on while this waits
         if self._owner is None:
@@ -195,7 +210,12 @@ class RequestData:
             why = "nobody knows whether there is a session, for the database did not answer"
         elif context.responding:
             why = "they were written after the response had begun, too late for a cookie"
-        elif context.kept is not None or context.foreign:
+        elif (
+            self._superseded
+            or context.foreign
+            or context.kept is not None
+            or self._steps.have_cookies(context.brought)
+        ):
             why = "the browser has the cookie of a session that is not in use here"
         else:
             visitor, token = await self._steps.start_visitor(data)
@@ -232,7 +252,8 @@ class RequestData:
         current, before = dict(self._current(scope)), self._before.read()
         if self._owner is None or self._visitor is not None:
             kept = self._steps.options.kept
-            current, before = kept(current), kept(before)
+            # Where another login of the moment has taken them over, they are written once more.
+            current, before = kept(current), kept(before if started.source_data else {})
         elif source is None:
             # They were somebody else's, but for what the app has written since it cleared them.
             current, before = current if self.dict.cleared else {}, {}
@@ -251,6 +272,7 @@ class RequestData:
             await store.remove_visitor(owner_of(self._visitor))
         self._replace(scope, {}, {})
         self._visitor = self._owner = None
+        self._superseded = False
 
     async def give_back(self) -> None:
         """Give the visitor its data back, since the login that has taken them over was not
@@ -258,6 +280,11 @@ class RequestData:
         """
         if self._taken is not None:
             await self._steps.restore_visitor(self._taken)
+
+    def give_up(self) -> None:
+        """The app has failed before the response began: a new cookie is not on its way."""
+        if self._renamed is not None and self._visitor is not None:
+            self._steps.undo_rename(self._visitor, self._renamed)
 
     async def regenerate(self, context: RequestContext) -> None:
         """Another sid and secret for a visitor.
@@ -274,6 +301,7 @@ class RequestData:
             )
         renamed = await self._steps.rename_visitor(self._visitor)
         if renamed is not None:
+            self._renamed = self._renamed or self._visitor
             self._visitor, token = renamed
             self._owner = owner_of(self._visitor)
             context.visit(token)
@@ -288,17 +316,22 @@ class RequestData:
 
     # --- one key ------------------------------------------------------------------------------
 
-    async def change(self, scope: Mapping[str, Any], key: str, change: Change) -> Any:  # noqa: ANN401 -- whatever `change` says
+    async def change(
+        self, context: RequestContext, scope: Mapping[str, Any], key: str, change: Change
+    ) -> Any:  # noqa: ANN401 -- whatever `change` says
         """Change the value of a key as it is in the database at that moment; the answer of
         `change`, or `GONE`. What the app has assigned to the key before counts.
 
         Raises:
+            ConfigurationError: in a transaction of the app in which the session was changed.
             InvalidSession: if there is too much.
             SessionsUnavailable: if the database does not answer.
             TypeError: if `change` cannot work with the value, or for what is no JSON.
             ValueError: as for an assignment.
         """
         check(key, None)
+        if _is_open(context):
+            raise ConfigurationError(f"the data of the session cannot be changed: {_COMMIT_FIRST}")
         current = self._current(scope)
         here = current.get(key, MISSING)
         assigned = _text(here) != _text(self._before.read().get(key, MISSING))
@@ -311,7 +344,7 @@ class RequestData:
             if result is MISSING:
                 return Changes({}, [key] if key in data else []), answer
             text = check(key, result)
-            limit({**data, key: result}, self._steps.options.max_bytes)
+            limit({**data, key: result}, max(self._steps.options.max_bytes, len(encode(data))))
             return Changes({key: text}, []), answer
 
         if self._owner is None:
@@ -327,6 +360,13 @@ class RequestData:
         if isinstance(current, dict):
             _put(current, key, result)
         return answer
+
+
+def _is_open(context: RequestContext) -> bool:
+    """Whether the session was changed in a transaction of the app that is not over, so that nobody
+    else sees it yet.
+    """
+    return context.transaction is not None and context.transaction.is_open
 
 
 def _is_litestars(scope: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -58,19 +59,13 @@ class DataLayer:
         data = await self._load(context, scope)
         session = scope["session"] = data.dict
 
-        async def regenerate() -> None:
-            if context.row is not None:
-                await self._regenerate(scope)
-            else:
-                await data.regenerate(context)
-
-        session._regenerate = regenerate  # noqa: SLF001 -- of this package
+        session._regenerate = partial(self._renew, scope, context, data)  # noqa: SLF001 -- of this package
         failed = False
 
         async def save_and_send(message: Message) -> None:
             nonlocal failed
             if message["type"] in _STARTS and not context.responding:
-                failed = message.get("status", 0) >= _SERVER_ERROR
+                failed = data.refused or message.get("status", 0) >= _SERVER_ERROR
                 if not failed:
                     changes = data.changes(scope)
                     if changes is not None or data.clearing is not None:
@@ -81,6 +76,12 @@ class DataLayer:
             await self._app(scope, receive, save_and_send)
             if not failed:
                 await data.finish(context, scope, self._touch_interval)
+        except BaseException as error:
+            if not context.responding:
+                data.give_up()
+            elif _ends_a_socket(error):
+                await data.finish(context, scope, self._touch_interval)
+            raise
         finally:
             if data.is_hidden(scope):
                 self._notices.give("session_hidden")
@@ -108,3 +109,15 @@ class DataLayer:
             context.error, context.affected = error, True
             self._steps.events.unavailable(error)
         return data
+
+    async def _renew(self, scope: Scope, context: RequestContext, data: RequestData) -> None:
+        """A new secret for a login, or a visitor."""
+        if context.row is not None:
+            await self._regenerate(scope)
+        else:
+            await data.regenerate(context)
+
+
+def _ends_a_socket(error: BaseException) -> bool:
+    """Whether this is how the end of a socket is told: Starlette and Litestar each have one."""
+    return type(error).__name__ == "WebSocketDisconnect"

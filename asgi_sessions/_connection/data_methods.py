@@ -112,8 +112,8 @@ class DataMethods:
         return changes is None or await data.save(context, scope, changes)
 
     async def _change(self, conn: Conn, key: str, change: Change) -> Any:  # noqa: ANN401 -- JSON
-        _, scope, data = self._of(conn)
-        return await data.change(scope, key, change)
+        context, scope, data = self._of(conn)
+        return await data.change(context, scope, key, change)
 
 
 def _canonical(value: object) -> str | None:

@@ -42,7 +42,8 @@ class Delivery:
         context.responding = True
         failed = message.get("status", 0) >= _SERVER_ERROR
         if _undecided(context) is not None:
-            context.token, context.clear = None, False  # the browser keeps what it has
+            # The browser keeps what it has.
+            context.token, context.clear, context.visitor = None, False, None
         # A late answer must not bring back the cookie of what has ended meanwhile.
         if context.token is not None and (failed or not await self._holds(context, context.token)):
             context.token = None

@@ -97,19 +97,16 @@ class Engine:
             last="touch" if serial else None,
         )
         by_index = self._acquire_by_index
-        self.touches = (
+        # Neither of them waits for a lock. A request waits for a save.
+        held = hold and (bool(save) or not pool.frugal)
+        self.touches = self.saves = (
             self.writes
             if serial
-            else batcher(by_index, kinds=touch, last="touch", hold=hold and not pool.frugal)
+            else batcher(by_index, kinds={**touch, **save}, last="touch", hold=held)
         )
         self.queries = batcher(by_index, kinds={"other": other})
-        self.saves = (
-            self.writes
-            if serial or not save
-            else batcher(by_index, kinds=save, hold=hold and not pool.frugal)
-        )
         self.bulk = self.writes if serial else batcher(by_index, kinds=bulk, hold=False, keep=hold)
-        batchers = (self.lookups, self.writes, self.touches, self.queries, self.saves, self.bulk)
+        batchers = (self.lookups, self.writes, self.touches, self.queries, self.bulk)
         self._batchers = tuple(dict.fromkeys(batchers))
         pool.on_replaced(self._wake)
 

@@ -22,7 +22,7 @@ KEY_LENGTH = 128
 DEPTH = 30
 #: The most keys that one statement writes, and the most that it removes. The calls for them are
 #: nested in one another (`Driver.merge`), and the parser of SQLite has a stack of limited depth.
-KEYS_AT_ONCE = 256
+KEYS_AT_ONCE = 64
 
 # Keys are part of JSON paths in SQL, where some databases take a backslash for an escape.
 _NOT_IN_KEYS = re.compile(r'[\x00-\x1f\x7f-\x9f"\\]')
@@ -323,8 +323,8 @@ class Snapshot:
         removed = [key for key in old if key not in data]
         if not written and not removed:
             return None  # only the order of the keys differs
-        if written:
-            limit(data, max_bytes)
+        if written:  # what was too large before may be written if that makes it no larger
+            limit(data, max(max_bytes, len((self._text or "").encode())))
         return Changes(written, removed)
 
 

@@ -78,6 +78,11 @@ def new_sid(now: datetime, random: RandomBytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def started_at(sid: str) -> datetime:
+    """When a sid was made, to the millisecond."""
+    return _EPOCH + timedelta(milliseconds=int(sid[:8] + sid[9:13], 16))
+
+
 def new_secret(random: RandomBytes) -> str:
     """256 bits as text."""
     return urlsafe_b64encode(random(SECRET_BYTES)).rstrip(b"=").decode("ascii")

@@ -150,8 +150,12 @@ def settings(
             **{field.name: given[f"cookie_{field.name}"] for field in fields(CookieSettings)}
         )
     )
-    for name in ("lifetimes", "browser_lifetimes"):
+    names = ["lifetimes", "browser_lifetimes"]
+    if given["data"] is not False:
+        names.append("visitor_lifetimes")
+    for name in names:
         attempt(partial(_touch_often, given["touch_interval"], given[name], name))
+    attempt(partial(_apart, cookie, given["data"]))
     place = attempt(source)
     for check in more:
         attempt(check)
@@ -164,6 +168,15 @@ def settings(
 def _app_id(value: object) -> str:
     app_id: str = checked(app_id="" if value is None else value)["app_id"]
     return app_id
+
+
+def _apart(cookie: CookieSettings | None, data: object) -> None:
+    starlettes = data.starlette_cookie if isinstance(data, SessionData) else None
+    if cookie is not None and starlettes is not None and starlettes.name == cookie.wire_name:
+        raise ConfigurationError(
+            f"SessionData(starlette_cookie=...) has the name {starlettes.name!r} of our own cookie, "
+            "which would be cleared with it: give Sessions another cookie_name"
+        )
 
 
 def _touch_often(interval: object, lifetimes: object, name: str) -> None:

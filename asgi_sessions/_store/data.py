@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     Text,
     Update,
+    and_,
     bindparam,
     cast,
     delete,
@@ -53,12 +54,15 @@ class Owner(NamedTuple):
         return f"Owner(sid={self.sid!r})"
 
 
-class _Gone(Enum):
+class _Unchanged(Enum):
     GONE = "gone"
+    LOCKED = "locked"
 
 
 #: The answer to a change of data whose owner has ended.
-GONE: Final = _Gone.GONE
+GONE: Final = _Unchanged.GONE
+#: The answer if another transaction has locked it: nobody else shall wait for that.
+LOCKED: Final = _Unchanged.LOCKED
 
 
 class Save(NamedTuple):
@@ -147,10 +151,23 @@ class Data:
 
     async def change(self, connection: RowConnection, jobs: list[Save | Edit]) -> list[Any]:
         """Make changes: a single one in one statement; several, and those that depend on what is
-        there, in one transaction that locks their owners, all in the same order.
+        there, in one transaction that locks their owners. It waits for no lock of another
+        transaction, so that the others are not held up.
         """
-        if len(jobs) == 1 and isinstance(jobs[0], Save) and len(jobs[0].changes.parts()) == 1:
-            return [await self._save(connection, jobs[0])]
+        try:
+            return await self._change(connection, jobs)
+        except Exception as error:
+            if not (connection.driver.skips and connection.driver.unknown(error)):
+                raise
+            connection.driver.skips = False
+            return await self._change(connection, jobs)
+
+    async def _change(self, connection: RowConnection, jobs: list[Save | Edit]) -> list[Any]:
+        if len(jobs) == 1 and isinstance(job := jobs[0], Save) and len(job.changes.parts()) == 1:
+            statement = self._merge(connection, job.owner, job.changes, job.now)
+            if await connection.execute(*statement):
+                return [True]
+            # It has ended, or is locked; and MySQL does not count a row that stays as it was.
         now = max(job.now for job in jobs)
         async with connection.transaction():
             if connection.driver.serial:
@@ -158,8 +175,12 @@ class Data:
                 await connection.execute("hold data", self._hold, {})
             owners = {job.owner for job in jobs}
             edited = {job.owner for job in jobs if isinstance(job, Edit)}
-            there = await self._lock(connection, owners, edited, now)
-            answers = [_change(job, there, edited) for job in jobs]
+            there = await self._lock(connection, owners, edited, now, wait=False)
+            locked = await self._live(connection, owners - there.keys(), now)
+            answers = [
+                (LOCKED, None) if job.owner in locked else _change(job, there, edited)
+                for job in jobs
+            ]
             await self._write(
                 connection,
                 [
@@ -171,13 +192,30 @@ class Data:
             )
         return [answer for answer, _ in answers]
 
-    async def _save(self, connection: RowConnection, job: Save) -> object:
-        statement = self._merge(connection, job.owner, job.changes, job.now)
-        if await connection.execute(*statement):
-            return True
-        # MySQL does not count a row that stays as it was.
-        there = await self._lock(connection, {job.owner}, (), job.now)
-        return True if there else GONE
+    async def _live(
+        self, connection: RowConnection, owners: Collection[Owner], now: datetime
+    ) -> set[Owner]:
+        """Those that are live, of owners that could not be locked."""
+        sql, found = self._sql, set[Owner]()
+        if not connection.driver.skips:
+            return found
+        if sids := [owner.sid for owner in owners if owner.secret_hash is None]:
+            mine = connection.driver.among(sql.c.id, sids)
+            live = await connection.ids(
+                ("live for data", mine.shape),
+                lambda: sql.ids.where(mine.match(), sql.live),
+                {**mine.values, **sql.at(now)},
+            )
+            found |= {Owner(sid) for sid in live}
+        if sids := [owner.sid for owner in owners if owner.secret_hash is not None]:
+            mine = connection.driver.among(self.visitors.c.id, sids)
+            records = await connection.records(
+                ("live visitors", mine.shape),
+                lambda: self._visitors.where(mine.match(), self._alive),
+                {**mine.values, **self._at(now)},
+            )
+            found |= {Owner(record[0], record[1]) for record in records}
+        return found & {*owners}
 
     def _hold(self) -> Update:
         """A write of no row."""
@@ -190,22 +228,25 @@ class Data:
         owners: Collection[Owner],
         edited: Collection[Owner],
         now: datetime,
+        *,
+        wait: bool,
     ) -> dict[Owner, dict[str, Any]]:
-        """Lock those owners that are live. With the data of sessions that are to be edited, and of
-        all visitors.
+        """Lock those owners that are live, all in the same order; without waiting, those that
+        nobody else has locked. With the data of sessions that are to be edited, and of all
+        visitors.
         """
-        sql, c = self._sql, self._sql.c
+        sql, c, skip = self._sql, self._sql.c, connection.driver.skips and not wait
         there: dict[Owner, dict[str, Any]] = {}
         if sids := {owner.sid for owner in owners if owner.secret_hash is None}:
             mine = connection.driver.among(c.id, sids)
             # An end of the session waits for this and then removes what has been written. A touch
             # passes over the session.
             live = await connection.ids(
-                ("lock for data", mine.shape),
+                ("lock for data", mine.shape, skip),
                 lambda: (
                     sql.ids.where(mine.match(), sql.live)
                     .order_by(c.id)
-                    .with_for_update(key_share=True)
+                    .with_for_update(key_share=True, skip_locked=skip)
                 ),
                 {**mine.values, **sql.at(now)},
             )
@@ -216,7 +257,7 @@ class Data:
                 for sid, text in await self._read(connection, wanted):
                     there[Owner(sid)] = decode(text)
         if sids := {owner.sid for owner in owners if owner.secret_hash is not None}:
-            rows = await self._lock_visitors(connection, sids, now)
+            rows = await self._lock_visitors(connection, sids, now, skip=skip)
             there |= {Owner(row.id, row.secret_hash): decode(row.data) for row in rows}
         return there
 
@@ -229,14 +270,16 @@ class Data:
         )
 
     async def _lock_visitors(
-        self, connection: RowConnection, sids: Collection[str], now: datetime
+        self, connection: RowConnection, sids: Collection[str], now: datetime, *, skip: bool
     ) -> list[Visitor]:
         c = self.visitors.c
         mine = connection.driver.among(c.id, sids)
         records = await connection.records(
-            ("lock visitors", mine.shape),
+            ("lock visitors", mine.shape, skip),
             lambda: (
-                self._visitors.where(mine.match(), self._alive).order_by(c.id).with_for_update()
+                self._visitors.where(mine.match(), self._alive)
+                .order_by(c.id)
+                .with_for_update(skip_locked=skip)
             ),
             {**mine.values, **self._at(now)},
         )
@@ -259,19 +302,22 @@ class Data:
     ) -> tuple[Any, Callable[[], ClauseElement], Mapping[str, Any]]:
         """The statement that writes some changes: its key, what makes it, its values."""
         driver, (written, removed) = connection.driver, changes
+        skip = driver.skips
         merge = driver.merge(written, removed)
         given = {**merge.values, **values(id=owner.sid)}
         if owner.secret_hash is not None:
             c = self.visitors.c
+            mine = and_(
+                equals(self.visitors, "id"), equals(self.visitors, "secret_hash"), self._alive
+            )
+            if skip:
+                free = select(c.id).where(mine).with_for_update(skip_locked=True)
+                mine = driver.one_of(c.id, free)
             return (
-                ("save of visitor", merge.shape),
+                ("save of visitor", merge.shape, skip),
                 lambda: (
                     update(self.visitors)
-                    .where(
-                        equals(self.visitors, "id"),
-                        equals(self.visitors, "secret_hash"),
-                        self._alive,
-                    )
+                    .where(mine)
                     .values(
                         data=merge.make(c.data),
                         last_seen_at=bindparam("p_now", type_=c.last_seen_at.type),
@@ -284,11 +330,11 @@ class Data:
         def make() -> ClauseElement:
             new = driver.json_of(bindparam("p_document", type_=Text()))
             guarded: Any = select(sql.c.id, new).where(sql.sid, sql.live)
-            rows = guarded.with_for_update(key_share=True)
+            rows = guarded.with_for_update(key_share=True, skip_locked=skip)
             return driver.upsert(self.table, rows, {"data": merge.make(self.table.c.data)})
 
         return (
-            ("save", merge.shape),
+            ("save", merge.shape, skip),
             make,
             {**given, **sql.at(now), "p_document": document(written)},
         )
@@ -338,7 +384,7 @@ class Data:
         they replace. By the sid of each that took some over, what its source had.
         """
         sources = {job.source for job in jobs}
-        had = await self._lock(connection, sources, sources, now)
+        had = await self._lock(connection, sources, sources, now, wait=True)
         # The first of several that log in at the same moment, as where one comes after the other.
         first = {job.source: job for job in reversed(jobs)}
         taken = [job for source, job in first.items() if source in had]

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asgi_sessions import (
     MISSING,
@@ -45,7 +45,7 @@ from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, Clock, make_app
 from tests.support.asgi import Peer, call, cookies, echo, field, http, respond, websocket
 from tests.support.data import Step, Visit, broken, data_of, rows, statements
-from tests.support.engines import run
+from tests.support.engines import Onlooker, app_engine, kind, run
 from tests.support.inside import settled, touched
 
 IDLE = timedelta(days=3)
@@ -999,16 +999,13 @@ async def test_a_login_takes_what_others_have_written_meanwhile(
     assert await guest.has() == {"cart": ["a"], "late": 1, "mine": 2}
 
 
-async def test_of_two_logins_at_once_one_has_the_data(guest: Visit, data: Sessions) -> None:
+async def test_logins_at_once_each_have_the_data(guest: Visit, data: Sessions) -> None:
+    """Of somebody who has clicked twice: the browser keeps one of the cookies."""
     visits = [guest, *(Visit(data, guest.cookie) for _ in range(3))]
 
-    async def step(request: Request) -> Any:
-        await data.start_session(request, {"id": "ann"})
-        return await data.data.pop(request, "theme")
-
-    themes = await asyncio.gather(*(visit.does(step) for visit in visits))
-    assert sorted(map(str, themes)) == ["None", "None", "None", "dark"]
-    assert [*(await data_of(data)).values()] == [{"cart": ["a"]}]
+    await asyncio.gather(*(visit.login() for visit in visits))
+    assert [*(await data_of(data)).values()] == [{"cart": ["a"], "theme": "dark"}] * 4
+    assert await data_of(data, "visitors") == {}
 
 
 @pytest.mark.parametrize("how", ["500", "raises", "gone", "cannot send"])
@@ -1632,3 +1629,164 @@ async def test_nobody_else_is_told_of_them(
         for cookie in secrets:
             assert cookie is not None
             assert cookie.split(".")[1] not in text
+
+
+# --- what is in one another's way -----------------------------------------------------------------
+
+
+async def test_a_session_that_is_locked_holds_up_no_other(
+    ann: Visit, data: Sessions, onlooker: Onlooker, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("one transaction writes at a time")
+    bob, guest = await somebody("ann", data), await somebody("guest", data)
+    assert ann.cookie is not None
+    sid = ann.cookie.partition("=")[2][:36]
+    with onlooker.engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql(
+            f"SELECT id FROM {onlooker.table} WHERE id = '{sid}' FOR UPDATE"  # noqa: S608 -- a test's
+        )
+        waiting = asyncio.create_task(ann.has(put("a", 1)))
+        await asyncio.sleep(0)
+        for other in (bob, guest):  # alone, and beside the one that waits
+            await other.has(put("a", 2))
+            assert other.status == 200
+        assert not waiting.done()
+        connection.exec_driver_sql("ROLLBACK")
+    await waiting
+    assert (await ann.has(), await bob.has()) == ({"a": 1}, {"a": 2})
+
+
+async def test_a_session_that_stays_locked_is_an_outage(
+    make_sessions: MakeSessions, onlooker: Onlooker, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("one transaction writes at a time")
+    sessions = await make_sessions(data=True, timeout=timedelta(seconds=0.5))
+    ann = await somebody("ann", sessions)
+    with onlooker.locked():
+        await ann.has(put("a", 1))
+        assert ann.status == 503
+    assert await ann.has() == {}
+
+
+async def test_a_late_request_of_a_visitor_sets_no_cookie_beside_that_of_the_login(
+    guest: Visit, data: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = Visit(data, guest.cookie)
+    await guest.login()
+    await late.has(put("flash", "hello"))
+    assert late.set_cookies == []
+    assert "not in use here" in caplog.text
+    assert await data_of(data, "visitors") == {}
+
+
+async def test_a_late_request_of_a_session_that_was_replaced_sets_no_cookie(
+    ann: Visit, data: Sessions
+) -> None:
+    late = Visit(data, ann.cookie)
+    await ann.login()
+    await late.has(put("flash", "hello"))
+    assert late.set_cookies == []
+    late.cookie = ann.cookie
+    await ann.logout()
+    await late.has(put("flash", "hello"))  # nobody has another cookie now
+    assert len(late.set_cookies) == 1
+
+
+async def test_all_keys_can_be_removed_at_once(ann: Visit) -> None:
+    await ann.has(putting({"cart": 1, "user": 2, "größe": "XL", "farbe": 3, "ö": 4}))
+    await ann.has(dict.clear)
+    assert await ann.has() == {}
+
+
+async def test_what_is_too_large_may_become_smaller(make_sessions: MakeSessions) -> None:
+    roomy = await make_sessions(data=True)
+    ann = await somebody("ann", roomy)
+    await ann.has(putting({"a": "x" * 900, "b": "x" * 900}))
+    ann.sessions = await make_sessions(data=SessionData(max_bytes=1000))
+    with pytest.raises(InvalidSession, match="allows no more"):
+        await ann.has(put("c", "x"))
+    await ann.has(put("a", "y"))
+    assert await ann.has() == {"a": "y", "b": "x" * 900}
+
+
+async def test_an_app_may_answer_that_there_is_too_much(make_sessions: MakeSessions) -> None:
+    sessions = await make_sessions(data=SessionData(max_bytes=1000))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["session"]["a"] = "x" * 1000
+        try:
+            await respond(send)
+        except InvalidSession:
+            await respond(send, 413)
+
+    sent = await call(SessionMiddleware(app, sessions=sessions), http())
+    assert (sent[0]["status"], field(sent[0], "set-cookie")) == (413, [])
+    assert await data_of(sessions, "visitors") == {}
+
+
+async def test_a_visitors_new_id_is_taken_back_if_the_app_fails(guest: Visit) -> None:
+    async def fails(request: Request) -> None:
+        await regenerate(request)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await guest.does(fails)
+    await settled(guest.sessions)
+    assert await guest.has() == {"cart": ["a"], "theme": "dark"}
+
+
+async def test_what_a_socket_has_written_is_saved_when_its_client_goes(ann: Visit) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        scope["session"]["draft"] = (await receive())["text"]
+        assert (await receive())["type"] == "websocket.disconnect"
+        raise WebSocketDisconnect
+
+    async def quietly(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(WebSocketDisconnect):  # as frameworks do
+            await SessionMiddleware(app, sessions=ann.sessions)(scope, receive, send)
+
+    async with Peer(quietly, websocket(cookie=ann.cookie)) as peer:
+        await peer.gets()
+        peer.says({"type": "websocket.receive", "text": "hello"})
+        peer.says({"type": "websocket.disconnect", "code": 1001})
+    assert await ann.has() == {"draft": "hello"}
+
+
+async def test_a_visitor_who_comes_often_is_never_idle(make_sessions: MakeSessions) -> None:
+    lifetimes = Lifetimes(idle=timedelta(minutes=1), absolute=timedelta(days=1))
+    with pytest.raises(ConfigurationError, match="half of the idle timeout of visitor_lifetimes"):
+        await make_sessions(data=True, visitor_lifetimes=lifetimes)
+    await make_sessions(visitor_lifetimes=lifetimes)  # nobody is one
+
+
+async def test_starlettes_cookie_has_another_name_than_ours(make_sessions: MakeSessions) -> None:
+    same = SessionData(starlette_cookie=StarletteCookie(KEY, name="__Host-sid"))
+    with pytest.raises(ConfigurationError, match="has the name '__Host-sid' of our own"):
+        await make_sessions(data=same)
+
+
+async def test_inside_of_an_apps_transaction_the_data_wait_for_its_end(
+    guest: Visit, database_url: str
+) -> None:
+    driver = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}.get(kind(database_url), "aiomysql")
+    engine = app_engine(database_url, f"{kind(database_url)}+{driver}")
+    sessions, saved = guest.sessions, []
+
+    async def step(request: Request) -> None:
+        async with engine.begin() as connection:
+            await sessions.start_session(request, {"id": "ann"}, connection=connection)
+            request.session["x"] = 1
+            saved.append(await sessions.data.save(request))
+            with pytest.raises(ConfigurationError, match="commit the app's transaction"):
+                await sessions.data.pop(request, "x")
+        saved.append(await sessions.data.save(request))
+
+    await guest.does(step)
+    await engine.dispose()
+    assert saved == [False, True]
+    assert await guest.has() == {"cart": ["a"], "theme": "dark", "x": 1}

@@ -76,6 +76,20 @@ class Race(NamedTuple):
         with self.others.engine.connect() as connection:
             return set(fill(connection, table, Clock(), count=count))
 
+    async def meet(self, words: tuple[str, str], *commands: dict[str, Any]) -> list[Any]:
+        """Stop both processes before a statement with their word, then let both go; their answers.
+        For those that wait for no lock.
+        """
+        under_way = []
+        for process, word, command in zip((self.a, self.b), words, commands, strict=True):
+            await process.do("shut", word=word)
+            under_way.append(process.begin(**command))
+            await process.stopped()
+        for process in (self.a, self.b):
+            await process.do("go")
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.gather(*under_way)
+
     async def as_far_as_possible(self, command: asyncio.Future[Any]) -> None:
         """Wait until a command has its answer, or waits for a lock; SQLite tells of none."""
         if self.others.engine.dialect.name == "sqlite":
@@ -1015,8 +1029,8 @@ SAVE = "_data (id"
 async def test_r17_changes_of_different_keys_that_meet_are_both_kept(shop: Race) -> None:
     _, cookie = await shop.login()
     for value in (1, 2):  # the row of the data is made, and then changed
-        await shop.collide(
-            SAVE,
+        await shop.meet(
+            (SAVE, SAVE),
             {"do": "change", "cookie": cookie, "steps": [["set", "a", value], ["set", "b", value]]},
             {"do": "change", "cookie": cookie, "steps": [["set", "c", value]]},
         )
@@ -1141,8 +1155,8 @@ async def test_r18_a_save_under_way_leaves_no_data_of_an_ended_session(shop: Rac
 
 async def test_r18_a_save_and_an_end_that_meet_leave_no_data(shop: Race) -> None:
     sid, cookie = await shop.login()
-    answer, reason = await shop.collide(
-        "ended_at IS NULL",
+    answer, reason = await shop.meet(
+        (SAVE, "ended_at IS NULL"),
         {"do": "change", "cookie": cookie, "steps": [["set", "a", 1]]},
         {"do": "end", "sid": sid},
     )
@@ -1193,15 +1207,17 @@ async def test_r18_a_login_takes_what_was_saved_before_it(shop: Race) -> None:
         await shop.b.do("end_all", person=person)
 
 
-async def test_r18_of_two_logins_of_a_visitor_one_has_the_data(shop: Race) -> None:
+async def test_r18_two_logins_of_a_visitor_leave_no_visitor(shop: Race) -> None:
     cookie = (await shop.a.do("change", steps=[["set", "nonce", 1]]))["cookie"]
     await shop.a.do("shut", word="DELETE")
     first = shop.a.begin("change", cookie=cookie, steps=[["login", "ann"]])
     await shop.a.stopped()  # the data are those of the session, in its transaction
-    second = shop.b.begin("change", cookie=cookie, steps=[["login", "eve"], ["pop", "nonce"]])
+    second = shop.b.begin("change", cookie=cookie, steps=[["login", "ann"]])
     await shop.as_far_as_possible(second)
     await shop.a.do("go")
     assert (await asyncio.wait_for(first, PATIENCE))["data"] == {"nonce": 1}
-    assert (await asyncio.wait_for(second, PATIENCE))["answers"] == [None]
-    assert await shop.b.do("data") == [{"nonce": 1}]
+    # On SQLite the second one comes when the first is over, and the visitor is no more.
+    each = [{"nonce": 1}, {} if shop.others.engine.dialect.name == "sqlite" else {"nonce": 1}]
+    assert (await asyncio.wait_for(second, PATIENCE))["data"] == each[1]
+    assert await shop.b.do("data") == [*filter(None, each)]
     assert await shop.b.do("data", kind="visitors") == []

@@ -175,6 +175,8 @@ class Driver(ABC):
     few: ClassVar[int] = 1
     #: Whether an INSERT writes one row, and is run for each; else one writes all.
     row_by_row: ClassVar[bool] = False
+    #: Keys of an object that one call of a function removes.
+    removals: ClassVar[int] = _KEYS_IN_A_CALL
     #: Whether the app uses the same connection at the same time.
     shared: ClassVar[bool] = False
     #: Seconds to wait after a failed connect, so that the driver can clean up.
@@ -232,10 +234,10 @@ class Driver(ABC):
             return [bindparam(f"p_{name}_{i}", type_=Text()) for i in range(len(names[name]))]
 
         def make(column: ColumnElement[Any]) -> ColumnElement[Any]:
-            for keys in _batched(each("gone")):
+            for keys in _batched(each("gone"), self.removals):
                 column = func.json_remove(column, *keys)
             pairs = [*zip(each("path"), map(self.json_of, each("text")), strict=True)]
-            for some in _batched(pairs):
+            for some in _batched(pairs, _KEYS_IN_A_CALL):
                 column = func.json_set(column, *chain.from_iterable(some))
             return column
 
@@ -382,9 +384,9 @@ class Driver(ABC):
         self.abandon(raw)
 
 
-def _batched(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def _batched(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
     """As many at a time as one call of a JSON function takes."""
-    return (items[i : i + _KEYS_IN_A_CALL] for i in range(0, len(items), _KEYS_IN_A_CALL))
+    return (items[i : i + most] for i in range(0, len(items), most))
 
 
 @cache  # one entry for each power of two

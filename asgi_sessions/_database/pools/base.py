@@ -16,6 +16,9 @@ from contextlib import AbstractAsyncContextManager
 from asgi_sessions._database.drivers.base import Driver, Raw
 from asgi_sessions._errors import SessionsError
 
+#: Connections that are in use at the same moment at most, so that a smaller pool is not held.
+MOST = 5
+
 
 class Lease(ABC):
     """A connection that a pool has lent to us, in autocommit mode, until it is given back.

@@ -25,7 +25,7 @@ from asgi_sessions._database.url import read, refuse_unread
 from asgi_sessions._database.url_options import rules_for
 from asgi_sessions._errors import ConfigurationError
 
-from .base import Lease, Pool, Source
+from .base import MOST, Lease, Pool, Source
 
 
 class _Kind(NamedTuple):
@@ -168,7 +168,8 @@ class DatabasesPool(Pool):
         self.owned = owned
         # For SQLite `databases` opens a connection, and a thread, whenever one is borrowed, so no
         # pool waits for those that are held. The connections of an app's own pool it needs itself.
-        self.hold = owned or isinstance(self.driver, AiosqliteDriver)
+        roomy = owned and database.options.get("max_size", MOST) >= MOST
+        self.hold = roomy or isinstance(self.driver, AiosqliteDriver)
 
     @property
     def database(self) -> Database:

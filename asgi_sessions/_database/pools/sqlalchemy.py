@@ -38,7 +38,7 @@ from asgi_sessions._database.url import read
 from asgi_sessions._database.url_options import rules_for
 from asgi_sessions._errors import ConfigurationError, SessionsError, SessionsUnavailable
 
-from .base import Lease, Pool, Source
+from .base import MOST, Lease, Pool, Source
 
 #: Connections in a pool of our own.
 _MOST_OF_OURS = 8
@@ -48,8 +48,6 @@ _KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_cou
 _PROOF = 0.5
 #: Seconds for a new one: whoever waits for it has less.
 _AS_LONG_AS_IT_TAKES = 3600.0
-#: Connections that are in use at the same moment at most, so that a smaller pool is not held.
-MOST = 5
 
 
 class EngineSource(Source):
