@@ -174,8 +174,8 @@ def _apart(cookie: CookieSettings | None, data: object) -> None:
     starlettes = data.starlette_cookie if isinstance(data, SessionData) else None
     if cookie is not None and starlettes is not None and starlettes.name == cookie.wire_name:
         raise ConfigurationError(
-            f"SessionData(starlette_cookie=...) has the name {starlettes.name!r} of our own cookie, "
-            "which would be cleared with it: give Sessions another cookie_name"
+            f"SessionData(starlette_cookie=...) has the name {starlettes.name!r} of our own cookie,"
+            " which would be cleared with it: give Sessions another cookie_name"
         )
 
 
