@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .client import tool
 from .effort import Effort
-from .figure import Figure, Side
+from .figure import Figure, Keeping, Side
 
 PACKAGES = (
     "asgi-login-sessions",
@@ -59,6 +59,11 @@ system to acknowledge their first half, whoever made them."""
 _SIDE_BY_SIDE = """\
 Costs at 64 at once unless it says otherwise. *session's share*: without what the same framework
 costs when nobody asks for a session."""
+
+
+_KEEPING = """\
+A request that reads one key of the session's data, and one that writes another value to one. Ours
+with `data=True`; the look-up of the session is a part of each."""
 
 
 def machine() -> list[str]:
@@ -152,10 +157,34 @@ def peers_table(sides: Sequence[Side]) -> list[str]:
     return lines
 
 
+_OF_DATA = ("1 at a time", "64 at once", "p99 of these")
+
+
+def data_table(keeping: Sequence[Keeping]) -> list[str]:
+    """One line for each side; costs as multiples of ours on PostgreSQL, or what is there."""
+    measure = next((x for x in keeping if x.name == "ours, PostgreSQL"), keeping[0])
+    heads = [f"× *{measure.name}*"]
+    heads += [f"{what}, {how}" for what in ("read", "write") for how in _OF_DATA]
+    heads += [*(f"{what}, {how}" for what in ("read", "write") for how in _OF_DATA), "kept in"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for one in keeping:
+        costs = [*one.read, *one.write]
+        times = [a / b for a, b in zip(costs, (*measure.read, *measure.write), strict=True)]
+        cells = [
+            f"**{one.name}**" if one.ours else one.name,
+            *(f"{number(value)} ×" for value in times),
+            *(f"{number(cost)} µs" for cost in costs),
+            one.store,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def results(
     effort: Effort,
     figures: Sequence[Figure],
     sides: Sequence[Side],
+    keeping: Sequence[Keeping] = (),
     *,
     servers: Sequence[tuple[str, str]],
     plots: Sequence[tuple[str, str]],
@@ -167,6 +196,7 @@ def results(
         effort: how much was measured.
         figures: the lines of the first table.
         sides: those of the second.
+        keeping: those of the third.
         servers: their names and versions.
         plots: titles and file names.
         skipped: what was not there to be measured.
@@ -186,6 +216,8 @@ def results(
             "### Who does more, who does less",
             "\n".join(f"- **{name}**: {remark}" for name, remark in _remarks(sides)),
         ]
+    if keeping:
+        parts += ["## Session data, side by side", _KEEPING, "\n".join(data_table(keeping))]
     if plots:
         parts += ["## Plots", *(f"![{title}]({file})" for title, file in plots)]
     parts += ["## How it was measured", METHOD, "\n".join(f"- {line}" for line in machine())]

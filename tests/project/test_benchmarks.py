@@ -16,7 +16,7 @@ from benchmarks import (
     figures_person,
 )
 from benchmarks.effort import Effort
-from benchmarks.figure import Figure, Side, ratio
+from benchmarks.figure import Figure, Keeping, Side, ratio
 from benchmarks.lab import Lab, check
 from benchmarks.load import Contender, Spread, ask, contest, log_in, requests
 from benchmarks.places import Place, places
@@ -132,3 +132,23 @@ def test_the_page_tells_who_was_measured_and_what_was_not() -> None:
     assert "Not measured: Redis." in page
     assert "![Cost](a.svg)" in page
     assert "Looks at the row." in page
+
+
+def test_the_page_tells_what_data_cost_as_multiples_of_ours() -> None:
+    ours = Keeping(
+        name="ours, PostgreSQL",
+        store="PostgreSQL",
+        ours=True,
+        read=(200, 50, 4000),
+        write=(500, 100, 8000),
+    )
+    other = Keeping(
+        name="starsessions",
+        store="Redis",
+        ours=False,
+        read=(300, 200, 16000),
+        write=(500, 250, 16000),
+    )
+    page = results(EFFORT, [], [], [other, ours], servers=[], plots=[], skipped=[])
+    assert "| starsessions | 1.50 × | 4 × | 4 × | 1 × | 2.50 × | 2 × | 300 µs |" in page
+    assert "| **ours, PostgreSQL** | 1 × |" in page
