@@ -106,6 +106,7 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
         ("q", figures_cost.engines, every),
         ("r", figures_data.reads, some),
         ("s", figures_data.writes, some),
+        ("u", figures_data.visitors, but_mariadb if lab.effort.visitors else []),
         ("q", figures_cost.psycopg, [place for place in every if place.kind == "postgresql"]),
     ]
     return [
