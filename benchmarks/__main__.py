@@ -27,7 +27,7 @@ from . import (
 )
 from .bar import RichBar
 from .effort import FULL, QUICK, Effort
-from .figure import Figure, Side
+from .figure import Figure, Keeping, Side
 from .lab import Lab
 from .places import places, version
 from .plots import draw
@@ -47,7 +47,9 @@ def arguments() -> argparse.Namespace:
         " is.",
     )
     parser.add_argument("--quick", action="store_true", help="in less than two minutes")
-    parser.add_argument("--only", default="", help="letters of figures, and p for the peers: cdp")
+    parser.add_argument(
+        "--only", default="", help="letters of figures, and p and t for the peers: cdp"
+    )
     parser.add_argument("--rows", type=int, help="of the largest table")
     parser.add_argument(
         "--large",
@@ -104,6 +106,7 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
         ("q", figures_cost.engines, every),
         ("r", figures_data.reads, some),
         ("s", figures_data.writes, some),
+        ("u", figures_data.visitors, but_mariadb if lab.effort.visitors else []),
         ("q", figures_cost.psycopg, [place for place in every if place.kind == "postgresql"]),
     ]
     return [
@@ -117,11 +120,12 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
 
 
 async def measure(
-    lab: Lab, todo: list[tuple[str, str, Part]], bar: RichBar, *, peers: bool
-) -> tuple[list[Figure], list[Side]]:
+    lab: Lab, todo: list[tuple[str, str, Part]], bar: RichBar, *, peers: str
+) -> tuple[list[Figure], list[Side], list[Keeping]]:
     """Run the parts, and the peers."""
     figures: list[Figure] = []
     sides: list[Side] = []
+    keeping: list[Keeping] = []
     with bar.part("sessions to draw from"):
         await lab.prepare()
     for _, what, run in todo:
@@ -129,8 +133,8 @@ async def measure(
             figures += await run()
     if peers:
         with bar.part("side by side"):
-            sides = await figures_peers.side_by_side(lab)
-    return figures, sides
+            sides, keeping = await figures_peers.side_by_side(lab, peers)
+    return figures, sides, keeping
 
 
 async def servers(lab: Lab) -> list[tuple[str, str]]:
@@ -156,21 +160,26 @@ async def run(options: argparse.Namespace, directory: Path) -> None:
         lab = Lab(effort, found, redis, directory)
         every = parts(lab, options.large)
         todo = [part for part in every if not only or only & set(part[0])]
-        peers = not only or "p" in only
-        with RichBar(1 + len(todo) + peers) as bar:
+        peers = "".join(letter for letter in "pt" if not only or letter in only)
+        with RichBar(1 + len(todo) + bool(peers)) as bar:
             lab.bar = bar
-            figures, sides = await measure(lab, todo, bar, peers=peers)
+            figures, sides, keeping = await measure(lab, todo, bar, peers=peers)
         plots = draw(lab.series, sides, output)
         page = results(
             effort,
             figures,
             sides,
+            keeping,
             servers=await servers(lab),
             plots=plots,
             skipped=skipped(lab, options.large),
         )
     (output / "RESULTS.md").write_text(page)
-    raw = {"figures": [asdict(x) for x in figures], "sides": [asdict(x) for x in sides]}
+    raw = {
+        "figures": [asdict(x) for x in figures],
+        "sides": [asdict(x) for x in sides],
+        "keeping": [asdict(x) for x in keeping],
+    }
     (out / "results.json").write_text(json.dumps({**raw, "series": lab.series}, indent=1))
     Console().print(page, markup=False, highlight=False, soft_wrap=True)
 

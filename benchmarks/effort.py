@@ -21,6 +21,7 @@ class Effort:
         many: rows of one person, and of a table that grows while it is in use.
         requests: while the memory is watched.
         socket_seconds: for each server in each round.
+        visitors: beside the sessions; none if they are not measured.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Effort:
     many: int
     requests: int
     socket_seconds: int
+    visitors: int
 
 
 FULL = Effort(
@@ -48,6 +50,7 @@ FULL = Effort(
     many=100_000,
     requests=1_000_000,
     socket_seconds=2,
+    visitors=1_000_000,
 )
 QUICK = Effort(
     name="quick",
@@ -61,4 +64,5 @@ QUICK = Effort(
     many=2_000,
     requests=20_000,
     socket_seconds=1,
+    visitors=0,
 )

@@ -99,3 +99,23 @@ class Side:
     login: float
     logout: float
     remark: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """A line of the third table: microseconds, medians, of a request that reads or writes one key
+    of a session's data.
+
+    Args:
+        name: of the library.
+        store: where it keeps sessions.
+        ours: whether it is this package.
+        read: 1 at a time, 64 at once, and the latency that 99 of 100 of these stay below.
+        write: the same.
+    """
+
+    name: str
+    store: str
+    ours: bool
+    read: tuple[float, float, float]
+    write: tuple[float, float, float]

@@ -1,16 +1,24 @@
-"""Figures r and s: what the data of a session cost, to be read and to be written."""
+"""Figures r, s and u: what the data of a session cost, to be read and to be written, and what
+visitors cost everybody else.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 from random import Random
 
-from .apps import bare
+from asgi_sessions import AAL1, Sessions
+
+from .apps import KEY, bare, ours
 from .drivers import QueryFirst, updating
 from .figure import Figure, ratio
-from .lab import Lab
-from .load import App, Contender, Spread, ask, requests
+from .figures_load import NEVER
+from .filler import grow_visitors
+from .lab import Lab, check
+from .load import App, Contender, RequestContext, Spread, ask, p50, requests
 from .places import Place
+from .rows import MANY, MANY_PERSON, fill, fill_data
 
 _AT_ONCE = {1: "1 at a time", 64: "64 at once"}
 #: Requests at once, and times of one UPDATE for each request that a write takes at most.
@@ -91,6 +99,65 @@ async def writes(lab: Lab, place: Place) -> list[Figure]:
         ),
         ratio("s", f"its p99, 64 at once, {what}", p99, ("write", "update")),
     ]
+
+
+async def visitors(lab: Lab, place: Place) -> list[Figure]:
+    """u: what is asked of a table beside many visitors, against one beside none."""
+    if place.kind == "sqlite":  # two files: one alone is read from memory sooner
+        alone = Place(place.name, f"sqlite:///{lab.directory}/alone.db")
+        place = Place(place.name, f"sqlite:///{lab.directory}/visited.db")
+    else:
+        alone = place
+    size, sample = lab.effort.visitors, lab.sample
+
+    def opened(where: Place, name: str) -> Sessions:
+        return Sessions(
+            where.url,
+            secret_key=KEY,
+            table_name=name,
+            data=True,
+            visitor_lifetimes=AAL1,  # half of its idle timeout is NEVER
+            touch_interval=NEVER,
+        )
+
+    async with opened(place, "visited") as visited, opened(alone, "alone") as by_itself:
+        calls = {}
+        for name, where, sessions in (("beside", place, visited), ("alone", alone, by_itself)):
+            await sessions.create_tables()
+            await asyncio.to_thread(fill, where, sessions.table, sample)
+            await asyncio.to_thread(fill_data, where, sessions.table)
+            if sessions is visited:
+                with lab.bar.step(f"{size:,} visitors, {place.name}", 1):
+                    await asyncio.to_thread(grow_visitors, where, sessions.table, size)
+            app = ours(sessions)
+            await check(app, sample.cookies[0], sample.rows[0]["person_id"])
+            resume = requests(app, "/read", sample.cookies)
+            calls[name] = [
+                Contender(f"p50 {name}", resume, measure=p50),
+                Contender(f"64 {name}", resume, 64),
+                Contender(f"list {name}", _listing(sessions), measure=p50),
+            ]
+        rounds = await lab.contest(
+            f"beside visitors, {place.name}", [*calls["beside"], *calls["alone"]]
+        )
+    against = f"{place.name}, beside {size:,} visitors, against none"
+    return [
+        ratio("u", f"{what}, {against}", rounds, (f"{name} beside", f"{name} alone"), bound=1.15)
+        for name, what in (
+            ("p50", "resume with data, p50, 1 at a time"),
+            ("64", "resume with data, 64 at once"),
+            ("list", f"list of {MANY}, p50"),
+        )
+    ]
+
+
+def _listing(sessions: Sessions) -> RequestContext:
+    async def call() -> None:
+        found = await sessions.list_sessions(MANY_PERSON, limit=MANY)
+        if len(found) != MANY:
+            raise RuntimeError(f"{len(found)} sessions")
+
+    return call
 
 
 async def _expect(app: App, path: str, cookie: bytes) -> None:

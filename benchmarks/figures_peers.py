@@ -1,4 +1,6 @@
-"""Side by side: one logged-in request, one login and one logout, ours and the peers'."""
+"""Side by side, ours and the peers': one logged-in request, one login and one logout; and one
+request that reads data of a session, and one that writes some.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from random import Random
 from statistics import median
+from typing import Any
 
 from redis.asyncio import Redis
 
 from .apps import bare
-from .figure import Side
+from .figure import Keeping, Side
 from .lab import Lab, check
 from .load import App, Contender, RequestContext, Rounds, Spread, ask, log_in, requests
 from .peers.everyone import OURS, PEERS
@@ -40,6 +43,7 @@ class Stand:
     bare: App
     remark: str
     cookies: list[bytes]
+    keeps: bool = True
 
     @property
     def ours(self) -> bool:
@@ -47,11 +51,53 @@ class Stand:
         return self.remark == OURS
 
 
-async def side_by_side(lab: Lab) -> list[Side]:
-    """Measure all of them in the same rounds."""
+async def side_by_side(lab: Lab, letters: str) -> tuple[list[Side], list[Keeping]]:
+    """Measure all of them in the same rounds: p, sessions; t, data."""
     async with AsyncExitStack() as stack:
-        stands = [stand async for stand in _ours(lab, stack)]
-        stands += [stand async for stand in _peers(lab, stack)]
+        peers = [stand async for stand in _peers(lab, stack)]
+        keeping = await _data(lab, peers) if "t" in letters else []
+        return await _sessions(lab, peers) if "p" in letters else [], keeping
+
+
+async def _data(lab: Lab, peers: list[Stand]) -> list[Keeping]:
+    async with AsyncExitStack() as stack:
+        stands = [stand async for stand in _ours(lab, stack, data=True)]
+        stands += [stand for stand in peers if stand.keeps]
+        spreads = {(stand.name, how): Spread() for stand in stands for how in ("read", "write")}
+        contenders = []
+        for stand in stands:
+            # The peers have the person among their data.
+            for how, path in (("read", "/read" if stand.ours else "/me"), ("write", "/write")):
+                answer = await ask(stand.app, path, stand.cookies[0])
+                if answer.status != 200:
+                    raise RuntimeError(f"{stand.name}, {path}: {answer}")
+                call = requests(stand.app, path, stand.cookies, body=True)
+                name, spread = f"{stand.name} {how}", spreads[stand.name, how]
+                contenders += [
+                    Contender(f"{name} 1", call),
+                    Contender(f"{name} {CONCURRENT}", call, CONCURRENT, spread),
+                ]
+        rounds = await lab.contest("data of sessions", contenders)
+
+        def costs(stand: Stand, how: str) -> tuple[float, float, float]:
+            one, many = (rounds[f"{stand.name} {how} {level}"] for level in (1, CONCURRENT))
+            return median(one), median(many), median(spreads[stand.name, how].p99)
+
+        return [
+            Keeping(
+                name=stand.name,
+                store=stand.store,
+                ours=stand.ours,
+                read=costs(stand, "read"),
+                write=costs(stand, "write"),
+            )
+            for stand in stands
+        ]
+
+
+async def _sessions(lab: Lab, peers: list[Stand]) -> list[Side]:
+    async with AsyncExitStack() as stack:
+        stands = [*[stand async for stand in _ours(lab, stack)], *peers]
         ins, outs = await _logins(lab, stands)
         levels, spreads = await _levels(lab, stands)
         frameworks = await _frameworks(lab, stands)
@@ -77,10 +123,14 @@ async def side_by_side(lab: Lab) -> list[Side]:
         ]
 
 
-async def _ours(lab: Lab, stack: AsyncExitStack) -> AsyncIterator[Stand]:
+async def _ours(
+    lab: Lab,
+    stack: AsyncExitStack,
+    **options: Any,  # noqa: ANN401 -- handed on
+) -> AsyncIterator[Stand]:
     app_alone = bare()
     for place in lab.places:
-        _, app = await stack.enter_async_context(lab.opened(place))
+        _, app = await stack.enter_async_context(lab.opened(place, **options))
         yield Stand(f"ours, {place.name}", place.name, app, app_alone, OURS, lab.sample.cookies)
 
 
@@ -103,7 +153,8 @@ async def _peers(lab: Lab, stack: AsyncExitStack) -> AsyncIterator[Stand]:
                 tick(len(found))
         await _check(app, found[0], persons[0])
         store = STORES[peer.store]
-        yield Stand(peer.name, store, app, frameworks[peer.bare], peer.remark, found)
+        bare_app = frameworks[peer.bare]
+        yield Stand(peer.name, store, app, bare_app, peer.remark, found, peer.keeps)
 
 
 async def _check(app: App, cookie: bytes, person: str) -> None:

@@ -66,6 +66,47 @@ def _insert(connection: Connection, place: Place, table: Table, facts: dict[str,
     connection.execute(text(_INSERT[place.kind].format_map(words)), facts)
 
 
+def grow_visitors(place: Place, table: Table, size: int) -> None:
+    """Insert so many visitors with data beside a table."""
+    at = now()
+    facts = {
+        "size": size,
+        "begin": (at - SPAN).timestamp() * 1000,
+        "span": SPAN.total_seconds() * 1000,
+        "seen": moment(place, at - timedelta(minutes=1)),
+    }
+    with engine(place.url) as made, made.connect() as connection:
+        statement = _VISITORS[place.kind].format(table=table.name)
+        connection.execute(text(statement), facts)
+        if place.kind == "postgresql":
+            connection.exec_driver_sql(f"VACUUM ANALYZE {table.name}_visitors")
+
+
+_VISITORS = {
+    "postgresql": """
+        INSERT INTO {table}_visitors (id, secret_hash, started_at, last_seen_at, data)
+        SELECT substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-7' || substr(m, 1, 3) || '-8'
+            || substr(m, 4, 3) || '-' || substr(m, 7, 12),
+          sha256(convert_to('s' || i, 'UTF8')), to_timestamp(ms / 1000.0), :seen,
+          jsonb_build_object('cart', jsonb_build_array(i, i + 1), 'token', m)
+        FROM (SELECT i, ms, lpad(to_hex(ms), 12, '0') AS h, md5('v' || i) AS m
+          FROM (SELECT i, CAST(CAST(:begin AS float8) + CAST(:span AS float8) * i / :size AS bigint)
+              AS ms FROM generate_series(1, CAST(:size AS bigint)) AS i) AS a) AS b
+    """,
+    "sqlite": """
+        INSERT INTO {table}_visitors (id, secret_hash, started_at, last_seen_at, data)
+        WITH RECURSIVE a(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM a WHERE i < :size),
+          b AS MATERIALIZED (SELECT i, CAST(:begin + :span * i / :size AS INTEGER) AS ms,
+            lower(hex(randomblob(16))) AS m FROM a)
+        SELECT substr(printf('%012x', ms), 1, 8) || '-' || substr(printf('%012x', ms), 9, 4)
+            || '-7' || substr(m, 1, 3) || '-8' || substr(m, 4, 3) || '-' || substr(m, 7, 12),
+          randomblob(32), strftime('%Y-%m-%d %H:%M:%f', ms / 1000.0, 'unixepoch') || '000', :seen,
+          json_object('cart', json_array(i, i + 1), 'token', m)
+        FROM b
+    """,
+}
+
+
 _COLUMNS = (
     "id, person_id, app_id, origin, user_agent, ip_address, device_key, secret_hash, started_at,"
     " last_seen_at, expires_at, ended_at, end_reason, remember"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .client import tool
 from .effort import Effort
-from .figure import Figure, Side
+from .figure import Figure, Keeping, Side
 
 PACKAGES = (
     "asgi-login-sessions",
@@ -53,12 +53,19 @@ requests of *n* run until the end is over, and undisturbed for the seconds of a 
 after it. For *k* each worker has a socket of its own and half of the connections, because of one
 that they share a worker takes as many as luck has it, up to all; and the listening sockets have
 TCP_NODELAY, which the workers of uvicorn do not set: without it answers wait 40 ms for the client's
-system to acknowledge their first half, whoever made them."""
+system to acknowledge their first half, whoever made them. The sessions of *r* to *u* have data of
+one key; *r* is measured against `/me` of an app without data, *s* against the app alone that waits
+for one UPDATE of the same row through the driver's pool, which looks no session up."""
 
 
 _SIDE_BY_SIDE = """\
 Costs at 64 at once unless it says otherwise. *session's share*: without what the same framework
 costs when nobody asks for a session."""
+
+
+_KEEPING = """\
+A request that reads one key of the session's data, and one that writes another value to one. Ours
+with `data=True`; the look-up of the session is a part of each."""
 
 
 def machine() -> list[str]:
@@ -152,10 +159,34 @@ def peers_table(sides: Sequence[Side]) -> list[str]:
     return lines
 
 
+_OF_DATA = ("1 at a time", "64 at once", "p99 of these")
+
+
+def data_table(keeping: Sequence[Keeping]) -> list[str]:
+    """One line for each side; costs as multiples of ours on PostgreSQL, or what is there."""
+    measure = next((x for x in keeping if x.name == "ours, PostgreSQL"), keeping[0])
+    heads = [f"× *{measure.name}*"]
+    heads += [f"{what}, {how}" for what in ("read", "write") for how in _OF_DATA]
+    heads += [*(f"{what}, {how}" for what in ("read", "write") for how in _OF_DATA), "kept in"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for one in keeping:
+        costs = [*one.read, *one.write]
+        times = [a / b for a, b in zip(costs, (*measure.read, *measure.write), strict=True)]
+        cells = [
+            f"**{one.name}**" if one.ours else one.name,
+            *(f"{number(value)} ×" for value in times),
+            *(f"{number(cost)} µs" for cost in costs),
+            one.store,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def results(
     effort: Effort,
     figures: Sequence[Figure],
     sides: Sequence[Side],
+    keeping: Sequence[Keeping] = (),
     *,
     servers: Sequence[tuple[str, str]],
     plots: Sequence[tuple[str, str]],
@@ -167,6 +198,7 @@ def results(
         effort: how much was measured.
         figures: the lines of the first table.
         sides: those of the second.
+        keeping: those of the third.
         servers: their names and versions.
         plots: titles and file names.
         skipped: what was not there to be measured.
@@ -186,6 +218,8 @@ def results(
             "### Who does more, who does less",
             "\n".join(f"- **{name}**: {remark}" for name, remark in _remarks(sides)),
         ]
+    if keeping:
+        parts += ["## Session data, side by side", _KEEPING, "\n".join(data_table(keeping))]
     if plots:
         parts += ["## Plots", *(f"![{title}]({file})" for title, file in plots)]
     parts += ["## How it was measured", METHOD, "\n".join(f"- {line}" for line in machine())]
@@ -206,5 +240,6 @@ def _amount(effort: Effort) -> str:
         f" {effort.sessions:,} sessions in the table, drawn at random ({effort.peer_sessions:,}"
         f" at each peer); tables of {rows} rows for *h*, one row of {effort.dead} ended long ago"
         f" for *i*; {effort.requests:,} requests for *j*; {effort.socket_seconds} s for each round"
-        f" of *k*; {effort.many:,} rows for *l*, and of one person for *m* and *n*."
+        f" of *k*; {effort.many:,} rows for *l*, and of one person for *m* and *n*;"
+        f" {effort.visitors:,} visitors for *u*."
     )

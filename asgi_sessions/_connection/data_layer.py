@@ -62,15 +62,16 @@ class DataLayer:
         session._regenerate = partial(self._renew, scope, context, data)  # noqa: SLF001 -- of this package
         failed = False
 
-        async def save_and_send(message: Message) -> None:
+        # No coroutine of its own: nearly every message is only handed on.
+        def save_and_send(message: Message) -> Awaitable[None]:
             nonlocal failed
             if message["type"] in _STARTS and not context.responding:
                 failed = data.refused or message.get("status", 0) >= _SERVER_ERROR
                 if not failed:
                     changes = data.changes(scope)
                     if changes is not None or data.clearing is not None:
-                        await data.begin(context, scope, changes)
-            await send(message)
+                        return _send_after(data.begin(context, scope, changes), send, message)
+            return send(message)
 
         try:
             await self._app(scope, receive, save_and_send)
@@ -121,3 +122,8 @@ class DataLayer:
 def _ends_a_socket(error: BaseException) -> bool:
     """Whether this is how the end of a socket is told: Starlette and Litestar each have one."""
     return type(error).__name__ == "WebSocketDisconnect"
+
+
+async def _send_after(step: Awaitable[None], send: Send, message: Message) -> None:
+    await step
+    await send(message)

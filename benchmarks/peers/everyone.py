@@ -48,6 +48,7 @@ PEERS = [
         "Loads the person as well: a second query, which other apps make in their handler. Its"
         " login here neither looks the person up nor checks a password. The token lies in the"
         " table as it is. No idle timeout.",
+        keeps=False,
     ),
     Peer(
         "Django db",

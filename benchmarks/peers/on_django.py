@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from types import ModuleType
 from typing import Any
 
@@ -43,6 +44,14 @@ async def _logout(request: HttpRequest) -> HttpResponse:
     return HttpResponse(b"ok")
 
 
+_numbers = count(1)
+
+
+async def _write(request: HttpRequest) -> HttpResponse:
+    await request.session.aset("count", next(_numbers))
+    return HttpResponse(b"ok")
+
+
 async def _nobody(request: HttpRequest) -> HttpResponse:
     return HttpResponse(b"ok")
 
@@ -54,6 +63,7 @@ setattr(  # noqa: B010 -- a module made here
     [
         path("me", _me),
         path("who", _who),
+        path("write", _write),
         path("login", _login),
         path("logout", _logout),
         path("bare", _nobody),

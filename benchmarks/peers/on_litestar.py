@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig
@@ -44,6 +45,15 @@ async def _who(request: Connection) -> str:
     return str(request.session.get("person", ""))
 
 
+_numbers = count(1)
+
+
+@get("/write", media_type=MediaType.TEXT)
+async def _write(request: Connection) -> str:
+    request.session["count"] = next(_numbers)
+    return "ok"
+
+
 @post("/login", status_code=200, media_type=MediaType.TEXT)
 async def _login(request: Connection) -> str:
     request.set_session({"person": request.query_params["person"]})
@@ -61,7 +71,7 @@ async def _nobody(request: Connection) -> Response[str]:
     return Response("ok", status_code=200)
 
 
-_HANDLERS = [_me, _who, _login, _logout]
+_HANDLERS = [_me, _who, _write, _login, _logout]
 
 
 def bare() -> App:

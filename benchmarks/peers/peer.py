@@ -47,6 +47,7 @@ class Peer:
         open: gives its app.
         bare: gives an app of the same framework without sessions.
         remark: what it does more, or less, than ours.
+        keeps: whether apps keep data of their own in its sessions.
     """
 
     name: str
@@ -54,3 +55,4 @@ class Peer:
     open: Callable[[Stores], Opened]
     bare: Callable[[], App]
     remark: str
+    keeps: bool = True

@@ -16,7 +16,7 @@ from benchmarks import (
     figures_person,
 )
 from benchmarks.effort import Effort
-from benchmarks.figure import Figure, Side, ratio
+from benchmarks.figure import Figure, Keeping, Side, ratio
 from benchmarks.lab import Lab, check
 from benchmarks.load import Contender, Spread, ask, contest, log_in, requests
 from benchmarks.places import Place, places
@@ -34,6 +34,7 @@ EFFORT = Effort(
     many=200,
     requests=10,
     socket_seconds=1,
+    visitors=200,
 )
 
 Measure = Callable[[Lab, Place], Awaitable[list[Figure]]]
@@ -63,10 +64,11 @@ async def test_every_figure_in_process_is_measured_and_told(lab: Lab) -> None:
         figures_cost.engines,
         figures_data.reads,
         figures_data.writes,
+        figures_data.visitors,
     ]
     for measure in each:
         figures += await measure(lab, lab.places[0])
-    assert [*dict.fromkeys(figure.letter for figure in figures)] == [*"abcdefghilmnoqrs"]
+    assert [*dict.fromkeys(figure.letter for figure in figures)] == [*"abcdefghilmnoqrsu"]
     # What is counted, not timed, holds on any machine.
     counted = [figure for figure in figures if figure.sign == "statements"]
     assert len(counted) == 3
@@ -132,3 +134,23 @@ def test_the_page_tells_who_was_measured_and_what_was_not() -> None:
     assert "Not measured: Redis." in page
     assert "![Cost](a.svg)" in page
     assert "Looks at the row." in page
+
+
+def test_the_page_tells_what_data_cost_as_multiples_of_ours() -> None:
+    ours = Keeping(
+        name="ours, PostgreSQL",
+        store="PostgreSQL",
+        ours=True,
+        read=(200, 50, 4000),
+        write=(500, 100, 8000),
+    )
+    other = Keeping(
+        name="starsessions",
+        store="Redis",
+        ours=False,
+        read=(300, 200, 16000),
+        write=(500, 250, 16000),
+    )
+    page = results(EFFORT, [], [], [other, ours], servers=[], plots=[], skipped=[])
+    assert "| starsessions | 1.50 × | 4 × | 4 × | 1 × | 2.50 × | 2 × | 300 µs |" in page
+    assert "| **ours, PostgreSQL** | 1 × |" in page

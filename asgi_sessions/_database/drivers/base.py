@@ -228,20 +228,21 @@ class Driver(ABC):
         gone = padded([self.path(key) for key in removed]) if removed else []
         paths = padded([self.path(key) for key in written]) if written else []
         texts = padded([*written.values()]) if written else []
-        names = {"gone": gone, "path": paths, "text": texts}
+        places = (("gone", gone), ("path", paths), ("text", texts))
+        names = [_places((name,), len(these)) for name, these in places]
 
-        def each(name: str) -> list[ColumnElement[Any]]:
-            return [bindparam(f"p_{name}_{i}", type_=Text()) for i in range(len(names[name]))]
+        def each(name: int) -> list[ColumnElement[Any]]:
+            return [bindparam(one, type_=Text()) for one in names[name]]
 
         def make(column: ColumnElement[Any]) -> ColumnElement[Any]:
-            for keys in _batched(each("gone"), self.removals):
+            for keys in _batched(each(0), self.removals):
                 column = func.json_remove(column, *keys)
-            pairs = [*zip(each("path"), map(self.json_of, each("text")), strict=True)]
+            pairs = [*zip(each(1), map(self.json_of, each(2)), strict=True)]
             for some in _batched(pairs, _KEYS_IN_A_CALL):
                 column = func.json_set(column, *chain.from_iterable(some))
             return column
 
-        given = {f"p_{name}_{i}": one for name, all_ in names.items() for i, one in enumerate(all_)}
+        given = dict(zip(chain(*names), chain(gone, paths, texts), strict=True))
         return Merge((len(gone), len(paths)), make, given)
 
     def json_of(self, text: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from json import dumps
+from json import JSONEncoder
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -32,6 +32,7 @@ from asgi_sessions._errors import ConfigurationError
 
 from .base import Driver, Found, InClause, Merge, Raw
 
+_encode = JSONEncoder(ensure_ascii=False).encode
 _COLUMNS = """
 SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname::text,
     nullif(a.atttypmod, -1) - 4, a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
@@ -187,7 +188,7 @@ class PostgreSQLDriver(Driver):
             new = self.json_of(bindparam("p_object", type_=Text()))
             return column.op("-")(gone).op("||")(new)
 
-        pairs = (f"{dumps(key, ensure_ascii=False)}:{text}" for key, text in written.items())
+        pairs = [f"{_encode(key)}:{text}" for key, text in written.items()]
         return Merge((), make, {"p_gone": [*removed], "p_object": f"{{{','.join(pairs)}}}"})
 
     def json_of(self, text: ColumnElement[Any]) -> ColumnElement[Any]:
