@@ -316,9 +316,7 @@ class RequestData:
 
     # --- one key ------------------------------------------------------------------------------
 
-    async def change(
-        self, context: RequestContext, scope: Mapping[str, Any], key: str, change: Change
-    ) -> Any:  # noqa: ANN401 -- whatever `change` says
+    async def change(self, context: RequestContext, scope: Scope, key: str, change: Change) -> Any:  # noqa: ANN401 -- whatever `change` says
         """Change the value of a key as it is in the database at that moment; the answer of
         `change`, or `GONE`. What the app has assigned to the key before counts.
 
@@ -357,8 +355,11 @@ class RequestData:
             before = self._before.read()
             _put(before, key, result)
             self._before = Snapshot(encode(before))
-        if isinstance(current, dict):
-            _put(current, key, result)
+        if not isinstance(current, dict):
+            current = {**current}
+        _put(current, key, result)
+        if current is not self.dict:  # Litestar's
+            scope["session"] = current
         return answer
 
 

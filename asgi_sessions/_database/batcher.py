@@ -76,7 +76,7 @@ class Batcher(Generic[Held]):
         halve: bool = False,
         last: str | None = None,
         max_idle: float | None = None,
-        stale: Callable[[Held], bool] | None = None,
+        stale: Callable[[Held], bool],
         shortage: Callable[[], SessionsError | None] = lambda: None,
     ) -> None:
         self._acquire = acquire
@@ -170,7 +170,7 @@ class Batcher(Generic[Held]):
                 if not any(self._waiting.values()):
                     if not self._hold and not (self._keep and self._keepers):
                         await self._drop(broken=False)
-                    elif self._stale is not None:
+                    else:
                         await self._drop_stale()
                     await self._sleep()
         except asyncio.CancelledError:
@@ -252,8 +252,7 @@ class Batcher(Generic[Held]):
         remote = self._max_idle is not None
         if remote:
             await self._drop_forgotten()
-        if self._stale is not None:
-            await self._drop_stale()
+        await self._drop_stale()
         while True:
             try:
                 async with Deadline(self._half(until) if remote and first is None else until):
@@ -301,7 +300,7 @@ class Batcher(Generic[Held]):
 
     async def _drop_stale(self) -> None:
         """Let go of a connection whose pool the app has replaced."""
-        if self._stale is not None and self._held is not None and self._stale(self._held):
+        if self._held is not None and self._stale(self._held):
             await self._drop(broken=False)
 
     async def _drop(self, *, broken: bool) -> None:

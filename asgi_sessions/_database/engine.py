@@ -76,7 +76,7 @@ class Engine:
             timeout=timeout,
             halve=self.driver.elsewhere,
             max_idle=max_idle if self.driver.elsewhere else None,
-            stale=_is_stale if pool.replaceable else None,
+            stale=_is_stale,
             shortage=pool.shortage,
         )
         # Apart, so that neither a slow list nor a write delays the look-up of a request; and a

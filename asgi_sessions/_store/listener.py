@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from asgi_sessions._database.deadline import Deadline
 from asgi_sessions._database.drivers.base import Driver, Listening
-from asgi_sessions._database.pools.base import Lease
+from asgi_sessions._database.pools.base import Line
 from asgi_sessions._database.tasks import own_task
 from asgi_sessions._errors import ConfigurationError
 
@@ -39,7 +39,7 @@ class Listener:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Lease]],
+        connect: Callable[[], Awaitable[Line]],
         driver: Driver,
         channel: str,
         *,
@@ -56,7 +56,7 @@ class Listener:
         self._ready = ready
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._lease: Lease | None = None
+        self._line: Line | None = None
         #: Whether it is listening now.
         self.hears = False
         self._task = own_task(self._serve())
@@ -94,11 +94,11 @@ class Listener:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         except GeneratorExit:  # the event loop was closed without a word
-            lease, self._lease = self._lease, None
-            if lease is not None:
-                lease.leave()
+            line, self._line = self._line, None
+            if line is not None:
+                line.leave()
                 with suppress(Exception):
-                    self._driver.leave(lease.raw)
+                    self._driver.leave(line.raw)
             raise
         finally:
             await self._close()
@@ -116,8 +116,8 @@ class Listener:
                 self._heard(payload)
 
         async with self._deadline():
-            self._lease = await self._connect()
-            listening = await self._driver.listen(self._lease.raw, self._channel, hear)
+            self._line = await self._connect()
+            listening = await self._driver.listen(self._line.raw, self._channel, hear)
         await self._tell(word)
         until = self._loop.time() + self._timeout
         while not echoed and (left := until - self._loop.time()) > 0:
@@ -142,14 +142,14 @@ class Listener:
 
     async def _close(self) -> None:
         self.hears = False
-        lease, self._lease = self._lease, None
-        if lease is not None:
+        line, self._line = self._line, None
+        if line is not None:
             try:
                 async with self._deadline():
-                    await lease.give_back(broken=False)
+                    await line.give_back(broken=False)
             except Exception:  # noqa: BLE001 -- each driver has its own
                 with suppress(Exception):
-                    self._driver.abandon(lease.raw)
+                    self._driver.abandon(line.raw)
 
     def _deadline(self) -> Deadline:
         return Deadline(self._loop.time() + self._timeout)

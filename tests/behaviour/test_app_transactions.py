@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, make_url, text
+from sqlalchemy import NullPool, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -183,6 +183,41 @@ async def test_the_rollback_of_a_savepoint_undoes_what_was_done_in_it(world: Wor
     assert world.events == []
 
 
+async def test_a_second_transaction_right_after_the_first_is_not_ours(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asgi_sessions._service.joining._PAUSE", 0.1)  # within which both commit
+
+    async def step(request: Request, transaction: Open) -> None:
+        await then(log_in(world), commit=True)(request, transaction)
+        await transaction.connection.execute(text("SELECT 1"))
+        await transaction.commit()
+
+    await world.take(Browser(world.app), step)
+    assert world.events == ["started"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_commit_that_fails_is_a_rollback(world: World) -> None:
+    async def step(request: Request, transaction: Open) -> None:
+        connection = transaction.connection
+        await world.sessions.insert(request, "ann", connection=connection)
+        if isinstance(connection, AsyncSession):
+            connection = await connection.connection()
+
+        def fail(_: object) -> None:
+            raise RuntimeError("a constraint that is deferred")
+
+        event.listen(connection.sync_connection, "commit", fail)
+        with pytest.raises(RuntimeError):
+            await transaction.commit()
+        await transaction.rollback()
+
+    response = await world.take(Browser(world.app), step)
+    assert (response.status_code, set_cookies(response)) == (200, [])
+    assert (await world.live(), world.events) == ([], [])
+
+
 async def test_an_exception_in_the_handler_undoes_the_login(world: World) -> None:
     async def step(request: Request, transaction: Open) -> None:
         await log_in(world)(request, transaction)
@@ -344,6 +379,25 @@ async def test_what_is_open_is_closed_after_the_commit_and_not_before(world: Wor
 async def test_what_is_no_connection_of_sqlalchemy_is_refused_by_name(sessions: Sessions) -> None:
     with pytest.raises(ConfigurationError, match="pass an AsyncConnection or an AsyncSession"):
         await sessions.insert({"headers": []}, "ann", connection="sqlite://")  # type: ignore[arg-type]
+
+
+async def test_a_connection_in_autocommit_mode_is_refused(
+    sessions: Sessions, database_url: str
+) -> None:
+    async with engine_beside(sessions, database_url) as engine, engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(ConfigurationError, match="pass one that is not in autocommit"):
+            await sessions.insert({"headers": []}, "ann", connection=connection)
+    assert await sessions.list_sessions("ann") == []
+
+
+async def test_what_the_database_cannot_do_is_an_outage(
+    sessions: Sessions, database_url: str, table_name: str
+) -> None:
+    async with engine_beside(sessions, database_url) as engine, engine.connect() as connection:
+        away = Sessions(engine, secret_key=KEY, table_name=f"{table_name}_away")
+        with pytest.raises(SessionsUnavailable):  # there is no table
+            await away.insert({"headers": []}, "ann", connection=connection)
 
 
 async def test_a_connection_to_another_kind_of_database_is_refused(

@@ -166,7 +166,7 @@ def test_an_operator_has_what_they_need(shell: Shell, database_url: str, table_n
 
 
 @pytest.mark.usefixtures("empty_table")
-def test_what_an_operator_ends_takes_its_data_along(shell: Shell) -> None:
+def test_an_operator_sees_data_on_request_and_ends_them_with_their_session(shell: Shell) -> None:
     shell.options["data"] = True
 
     async def visits(sessions: Sessions) -> list[str | None]:
@@ -186,6 +186,9 @@ def test_what_an_operator_ends_takes_its_data_along(shell: Shell) -> None:
     cookies = shell.prepare(visits)
     sids = [str(cookie).partition("=")[2].partition(".")[0] for cookie in cookies]
     assert left() == (3, 1)
+    assert '{"a": 1}' in shell("show", sids[0], "--data")
+    assert shell.json("show", sids[0], "--data")["session"]["data"] == {"a": 1}
+    assert "data" not in shell.json("show", sids[0])["session"]
     shell("end", sids[0])
     assert left() == (2, 1)
     shell("end-all", "--person", "p1")

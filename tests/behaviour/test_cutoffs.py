@@ -232,3 +232,24 @@ async def test_all_sessions_end_while_one_is_started(
     seen = await device(sessions).see_as("ann")
     assert seen == {"sid": None, "person_id": None, "reason": "revoked", "user": False}
     assert await sessions.list_sessions("ann") == []
+
+
+async def test_an_old_proof_that_finds_the_session_of_a_new_one_does_not_end_it(
+    sessions: Sessions, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is looked at, all sessions end, and the same device comes with a new one."""
+    store, browser = store_of(sessions), device(sessions)
+    insert_once, old = store.insert_once, clock.now.timestamp()
+    new: dict[str, Any] = {}
+
+    async def late(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(store, "insert_once", insert_once)
+        await sessions.end_all_sessions("ann")
+        clock.turn(timedelta(minutes=1))
+        new.update(await browser.see_as("ann", iat=clock.now.timestamp()))
+        return await insert_once(*args, **options)
+
+    monkeypatch.setattr(store, "insert_once", late)
+    seen = await browser.see_as("ann", iat=old)
+    assert seen == {"sid": None, "person_id": None, "reason": "revoked", "user": False}
+    assert [session.id for session in await sessions.list_sessions("ann")] == [new["sid"]]

@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from json import dumps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -277,6 +278,14 @@ async def test_an_app_that_fails_saves_nothing(ann: Visit, data: Sessions) -> No
     assert await ann.has() == {"a": 1}
     await ann.has(put("a", 4), status=404)
     assert await ann.has() == {"a": 4}
+
+
+async def test_an_app_that_answers_nothing_saves_nothing(ann: Visit, data: Sessions) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["session"]["a"] = 1
+
+    await call(SessionMiddleware(app, sessions=data), http(cookie=ann.cookie))
+    assert await ann.has() == {}
 
 
 async def test_an_app_that_fails_behind_a_framework_saves_nothing(data: Sessions) -> None:
@@ -643,6 +652,22 @@ async def test_litestars_replacements_of_the_dict_are_understood(ann: Visit) -> 
     assert await ann.has() == {}
 
 
+@pytest.mark.parametrize("value", [{"n": 2}, MappingProxyType({"n": 2}), None])
+async def test_one_key_changes_in_what_litestar_was_given(
+    ann: Visit, data: Sessions, value: object
+) -> None:
+    await ann.has(put("n", 5))
+
+    async def step(request: Request) -> Any:
+        request.scope.update(litestar_app=request.scope.get("app"), session=value)
+        await data.data.increment(request, "n")
+        return await data.data.increment(request, "n")
+
+    n = 2 if value is None else 4
+    assert await ann.does(step) == n
+    assert await ann.has() == {"n": n}
+
+
 async def test_starlettes_middleware_inside_keeps_its_own(ann: Visit) -> None:
     """Admins bring it along."""
     await ann.has(put("a", 1))
@@ -952,6 +977,14 @@ async def test_a_login_takes_what_carry_says(make_sessions: MakeSessions) -> Non
     assert await guest.has() == {"cart": [1], "new": 1, "theme": "light"}
 
 
+async def test_a_login_may_take_nothing(make_sessions: MakeSessions) -> None:
+    sessions = await make_sessions(data=SessionData(carry=[]))
+    guest = await somebody("guest", sessions)
+    await guest.login()
+    assert await guest.has() == {}
+    assert await data_of(sessions) == await data_of(sessions, "visitors") == {}
+
+
 async def test_a_login_takes_what_was_never_saved(data: Sessions) -> None:
     async def step(request: Request) -> None:
         request.session["cart"] = 1
@@ -1038,6 +1071,21 @@ async def test_a_login_that_is_not_delivered_leaves_the_cart_with_the_visitor(
     assert await data.list_sessions("ann") == []
     await guest.login()
     assert await guest.has() == {"cart": ["a"], "theme": "dark"}
+
+
+async def test_a_login_that_is_not_delivered_gives_nothing_back_where_nothing_was(
+    data: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def step(request: Request) -> None:
+        request.session["lost"] = 1
+        await data.start_session(request, {"id": "ann"})
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await Visit(data).does(step)
+    assert await data.list_sessions("ann") == []
+    assert await data_of(data) == await data_of(data, "visitors") == {}
+    assert warnings(caplog) == []
 
 
 async def test_a_cart_that_cannot_be_given_back_is_told(

@@ -16,10 +16,12 @@ import pytest
 from anyio import create_task_group
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from starlette.requests import Request
 
 from asgi_sessions import Sessions, SessionsUnavailable, _metrics
 from asgi_sessions._metrics import Metrics
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.data import Visit
 from tests.support.inside import store_of, touched
 from tests.support.repository import DOCS
 
@@ -224,6 +226,23 @@ async def test_without_opentelemetry_nothing_stands_between_a_lane_and_its_work(
         await browser.post("/logout")
         await Browser(make_app(sessions)).get("/", headers={"cookie": f"__Host-sid={'a' * 30}"})
         await mishaps(sessions, clock, monkeypatch)
+
+
+async def test_without_opentelemetry_data_are_dropped_in_silence(
+    anyio_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_metrics, "METRICS", None)
+    async with Sessions(f"sqlite:///{tmp_path}/sessions.db", secret_key=KEY, data=True) as sessions:
+        await sessions.create_tables()
+        visit = Visit(sessions)
+        await visit.login("ann")
+
+        async def step(request: Request) -> None:
+            await sessions.end_all_sessions("ann")
+            request.session["a"] = 1
+            assert not await sessions.data.save(request)
+
+        await visit.does(step)
 
 
 def test_without_the_extra_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ class Bench:
             keep=keep,
             timeout=5,
             halve=halve,
+            stale=lambda _: False,
         )
 
     def put(self, job: Any) -> asyncio.Future[Any]:
@@ -445,6 +446,27 @@ async def test_a_sqlite_connection_of_another_loop_is_stopped_from_a_thread_with
     raw = Stoppable()
     AiosqliteDriver().leave(raw)
     assert await asyncio.to_thread(raw.stopped.wait, 5)
+
+
+async def test_an_opening_that_fails_after_it_was_given_up_is_forgotten(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun, full = asyncio.Event(), asyncio.Event()
+
+    async def opening() -> Any:
+        begun.set()
+        await full.wait()
+        raise OSError("the disk is full")
+
+    task = asyncio.create_task(AiosqliteDriver().opened(opening()))
+    await begun.wait()
+    task.cancel()
+    full.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del task
+    gc.collect()  # else nobody would say that the failure was overlooked
+    assert caplog.records == []
 
 
 def test_what_is_open_when_the_interpreter_ends_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,11 @@ async def test_the_database_is_what_was_passed(apps: Any) -> None:
     assert app.sessions.database is app.engine
 
 
+def test_the_database_is_what_was_passed_where_no_loop_runs(database_url: EngineURL) -> None:
+    engine = app_engine(database_url, database_url.driver)
+    assert Sessions(engine, secret_key=KEY).database is engine
+
+
 async def test_connections_come_back_as_they_went(apps: Any, database_url: EngineURL) -> None:
     # MariaDB has MySQL's name for it since 11.1.
     level = "transaction_isolation" if "mysql" in database_url.driver else "tx_isolation"
@@ -579,6 +584,8 @@ async def test_a_connection_that_is_always_in_a_transaction_is_refused(
 def test_an_engine_is_shown_without_its_password() -> None:
     engine = create_async_engine("mysql+aiomysql://root:hush@localhost/app")
     assert "hush" not in repr(Sessions(engine, secret_key=KEY))
+    shown = repr(Sessions("postgresql+psycopg://root:hush@localhost/app", secret_key=KEY))
+    assert "postgresql+psycopg://root:***@localhost/app" in shown
 
 
 # --- the edges ------------------------------------------------------------------------------------

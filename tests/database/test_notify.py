@@ -20,7 +20,7 @@ from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
 from asgi_sessions._cli.commands import run
 from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions._database.drivers.postgresql import PostgreSQLDriver
-from asgi_sessions._database.pools.base import Lease, Pool
+from asgi_sessions._database.pools.base import Line, Pool
 from asgi_sessions._database.pools.databases import DatabasesPool
 from asgi_sessions._service.options import system_clock
 from asgi_sessions._store.connection import RowConnection
@@ -231,15 +231,15 @@ async def listener(sessions: Sessions) -> Listener:
     return ears
 
 
-def lease_of(listener: Listener) -> Lease:
-    assert listener._lease is not None
-    return listener._lease
+def line_of(listener: Listener) -> Line:
+    assert listener._line is not None
+    return listener._line
 
 
 def pid(listener: Listener) -> int:
     """The server's number for its connection."""
     assert isinstance(listener._driver, PostgreSQLDriver)
-    return listener._driver.pid(lease_of(listener).raw)
+    return listener._driver.pid(line_of(listener).raw)
 
 
 def connected(onlooker: Onlooker, number: int) -> bool:
@@ -357,7 +357,7 @@ async def test_what_ends_while_nobody_listens_is_noticed_when_it_does_again(
     ears = await listener(here)
     connect, free = ears._connect, asyncio.Event()
 
-    async def later() -> Lease:
+    async def later() -> Line:
         await free.wait()
         return await connect()
 
@@ -406,6 +406,36 @@ async def test_there_is_a_connection_while_something_is_open(
     leave()
 
 
+async def test_it_gives_signs_of_life(
+    here: Sessions, onlooker: Onlooker, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if behind_pgbouncer(database_url):
+        return
+    monkeypatch.setattr("asgi_sessions._store.listener.PULSE", 0.01)
+    leave = opened(here, (await here.insert(http(), "ann")).id, lambda: None)
+    number = pid(await listener(here))
+    last = text("SELECT query FROM pg_stat_activity WHERE pid = :number")  # at first the LISTEN
+    with onlooker.engine.connect() as connection:
+        await until(lambda: connection.scalar(last, {"number": number}) == "SELECT 1")
+    leave()
+
+
+async def test_who_stops_to_listen_hears_nothing_more(here: Sessions, database_url: str) -> None:
+    """Behind PgBouncer the connection that has listened would serve others."""
+    if behind_pgbouncer(database_url):
+        return
+    session = await here.insert(http(), "ann")
+    leave = opened(here, session.id, lambda: None)
+    ears = await listener(here)
+    driver, raw = ears._driver, line_of(ears).raw
+    listening = await driver.listen(raw, "news", print)
+    channels = "SELECT count(*) FROM pg_listening_channels() AS name WHERE name = 'news'"
+    assert [*map(tuple, await driver.fetch(raw, channels, ()))] == [(1,)]
+    await listening.stop()
+    assert [*map(tuple, await driver.fetch(raw, channels, ()))] == [(0,)]
+    leave()
+
+
 async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
     make_sessions: MakeSessions, onlooker: Onlooker, database_url: str
 ) -> None:
@@ -421,7 +451,7 @@ async def test_a_database_of_the_apps_own_lends_none_of_its_connections(
         ended = asyncio.Event()
         leave = opened(here, session.id, ended.set)
         ears = await listener(here)
-        name = await lease_of(ears).raw.fetchval("SHOW application_name")
+        name = await line_of(ears).raw.fetchval("SHOW application_name")
         assert name == "of the app"
         await there.end_session_by_id(session.id)
         async with asyncio.timeout(SECONDS):

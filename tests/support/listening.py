@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from asgi_sessions._database.drivers.asyncpg import AsyncpgDriver
-from asgi_sessions._database.pools.base import Lease
+from asgi_sessions._database.pools.base import Line
 from asgi_sessions._store.listener import Listener
 
 
-class Connection(Lease):
+class Connection(Line):
     """What the listener asks of asyncpg's, lent by itself."""
 
     def __init__(self) -> None:
@@ -34,8 +33,6 @@ class Connection(Lease):
         self.log.append(sql)
         if self.dead:
             raise OSError("no answer")
-
-    def transaction(self) -> Any: ...
 
     async def give_back(self, *, broken: bool) -> None:
         self.log.append("close")

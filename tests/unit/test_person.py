@@ -57,6 +57,15 @@ def test_a_person_stays_as_they_are() -> None:
     assert Person.of(person) == person
 
 
+def test_a_person_of_a_class_of_the_apps_is_one_of_ours() -> None:
+    class Member(Person):
+        """Who is in the club."""
+
+    person = Person.of(Member("ada", "shop", issuer="https://id.example", subject="7"))
+    assert type(person) is Person
+    assert person == Person("ada", "shop", issuer="https://id.example", subject="7")
+
+
 @pytest.mark.parametrize(
     ("person", "expected"),
     [

@@ -40,6 +40,7 @@ from asgi_sessions._model.session_data import (
     is_blank,
     limit,
 )
+from asgi_sessions._store.data import Owner
 from tests.support import KEY
 
 NOON = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -294,6 +295,7 @@ def test_it_shows_nothing_of_what_is_in_it() -> None:
     visitor = Visitor("0190-sid", b"a-hash", NOON, NOON, '{"a-key":1}')
     assert "a-key" not in repr(visitor)
     assert "a-hash" not in repr(visitor)
+    assert repr(Owner("0190-sid", b"a-hash")) == "Owner(sid='0190-sid')"
 
 
 def test_a_copy_is_a_plain_dict() -> None:

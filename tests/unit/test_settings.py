@@ -323,6 +323,7 @@ def test_an_in_memory_database_is_refused_with_a_file_to_use(url: str) -> None:
     [
         ("postgresql://host/name", "asyncpg", "asgi-login-sessions[postgresql]"),
         ("mysql://host/name", "aiomysql", "asgi-login-sessions[mysql]"),
+        ("postgresql+psycopg://host/name", "psycopg", "asgi-login-sessions[psycopg]"),
     ],
 )
 def test_a_missing_driver_is_named_with_what_to_install(

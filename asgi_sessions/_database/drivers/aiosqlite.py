@@ -230,10 +230,9 @@ def _holds(declared: str) -> frozenset[type]:
 
 def _stop(task: asyncio.Task[Holder]) -> None:
     """Close what nobody waits for any more."""
-    if not task.cancelled() and task.exception() is None:
-        with suppress(Exception):
-            task.result().leave()
-            task.result().raw.stop()
+    with suppress(Exception, asyncio.CancelledError):  # it may have failed meanwhile
+        task.result().leave()
+        task.result().raw.stop()
 
 
 def _digits(column: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import make_url
@@ -81,8 +80,7 @@ class _Listening(Listening):
         self._raw = raw
         self._channel = channel
         self._heard = heard
-        loop = asyncio.get_running_loop()
-        self._lost: asyncio.Future[None] = loop.create_future()
+        self._lost = False
         self._news = asyncio.Event()
         raw.add_termination_listener(self._lose)
 
@@ -92,17 +90,17 @@ class _Listening(Listening):
         self._news.set()
 
     def _lose(self, _: object) -> None:
-        if not self._lost.done():
-            self._lost.set_result(None)
+        self._lost = True
         self._news.set()
 
     async def wait(self, seconds: float) -> None:
+        timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            timer.cancel()
         self._news.clear()
-        if not self._lost.done():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
-        if self._lost.done():
+        if self._lost:
             raise ConnectionError("the connection that listens was lost")
 
     async def pulse(self) -> None:

@@ -97,7 +97,8 @@ async def _join(connection: AsyncConnection) -> Joined:
     raw = (await connection.get_raw_connection()).driver_connection
     sync = connection.sync_connection
     root = None if sync is None else sync.get_transaction()
-    if sync is None or root is None:
+    # No public one; and SQLAlchemy begins a transaction in autocommit mode as well.
+    if sync is None or root is None or sync._is_autocommit_isolation():  # noqa: SLF001
         raise ConfigurationError(
             "connection= has no transaction: pass one that is not in autocommit"
         )

@@ -20,23 +20,14 @@ from asgi_sessions._errors import SessionsError
 MOST = 5
 
 
-class Lease(ABC):
-    """A connection that a pool has lent to us, in autocommit mode, until it is given back.
+class Line(ABC):
+    """A connection that is ours until it is given back, if only to listen on it.
 
     Attributes:
         raw: the driver's own connection, to which statements go without a detour.
-        by_index: whether `Driver.by_index` has changed a setting of it.
     """
 
     raw: Raw
-    by_index: bool = False
-
-    @abstractmethod
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        """What runs inside is committed together, or rolled back if an exception leaves the block.
-
-        It is never nested.
-        """
 
     @abstractmethod
     async def give_back(self, *, broken: bool) -> None:
@@ -48,13 +39,30 @@ class Lease(ABC):
                 it again.
         """
 
+    def leave(self) -> None:  # noqa: B027 -- not all have to
+        """Let go of the connection without waiting: its event loop is gone."""
+
+
+class Lease(Line):
+    """A connection that a pool has lent to us, in autocommit mode.
+
+    Attributes:
+        by_index: whether `Driver.by_index` has changed a setting of it.
+    """
+
+    by_index: bool = False
+
+    @abstractmethod
+    def transaction(self) -> AbstractAsyncContextManager[object]:
+        """What runs inside is committed together, or rolled back if an exception leaves the block.
+
+        It is never nested.
+        """
+
     @property
     def stale(self) -> bool:
         """Whether the app has replaced its pool since, so that another one is to be borrowed."""
         return False
-
-    def leave(self) -> None:  # noqa: B027 -- not all have to
-        """Let go of the connection without waiting: its event loop is gone."""
 
 
 class Pool(ABC):
@@ -66,14 +74,12 @@ class Pool(ABC):
             are left as they are.
         hold: whether connections may be kept while there is nothing to do.
         frugal: whether no more of them are kept than requests wait for.
-        replaceable: whether the app may replace the pool, so that leases become stale.
     """
 
     driver: Driver
     owned: bool
     hold: bool
     frugal: bool = False
-    replaceable: bool = False
 
     @property
     @abstractmethod
@@ -97,14 +103,14 @@ class Pool(ABC):
     async def borrow(self) -> Lease:
         """A connection, as soon as there is one."""
 
-    async def connect(self) -> Lease:
+    async def connect(self) -> Line:
         """A connection on which to listen, which is closed when it is given back.
 
         It is asked for only where the driver `notifies`.
         """
         raise NotImplementedError
 
-    def on_replaced(self, then: Callable[[], None]) -> None:  # noqa: B027 -- as `replaceable`
+    def on_replaced(self, then: Callable[[], None]) -> None:  # noqa: B027 -- not all can be
         """Have something called in the event loop when the app has replaced the pool."""
 
     def shortage(self) -> SessionsError | None:

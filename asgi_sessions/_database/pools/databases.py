@@ -25,7 +25,7 @@ from asgi_sessions._database.url import read, refuse_unread
 from asgi_sessions._database.url_options import rules_for
 from asgi_sessions._errors import ConfigurationError
 
-from .base import MOST, Lease, Pool, Source
+from .base import MOST, Lease, Line, Pool, Source
 
 
 class _Kind(NamedTuple):
@@ -192,7 +192,7 @@ class DatabasesPool(Pool):
         await borrowed.__aenter__()
         return DatabasesLease(borrowed)
 
-    async def connect(self) -> Lease:
+    async def connect(self) -> Line:
         """A connection of asyncpg that its pool does not count."""
         url, given = self.database.url, self.database.options
         options = {name: given[name] for name in {*given} - _OF_POOLS}
@@ -207,7 +207,7 @@ class DatabasesPool(Pool):
             "database": url.database,
         }
         connect = given.get("connect", self.driver.connect)
-        return ApartLease(await connect(**{**place, **options}), self.driver)
+        return ApartLine(await connect(**{**place, **options}), self.driver)
 
 
 class DatabasesLease(Lease):
@@ -233,21 +233,15 @@ class DatabasesLease(Lease):
         await self._borrowed.__aexit__()
 
 
-class ApartLease(Lease):
+class ApartLine(Line):
     """A connection that was opened beside the pool, to do nothing but listen."""
 
     def __init__(self, raw: Raw, driver: Driver) -> None:
         self.raw = raw
         self._driver = driver
 
-    def transaction(self) -> AbstractAsyncContextManager[object]:
-        raise NotImplementedError
-
-    async def give_back(self, *, broken: bool) -> None:
-        if broken:
-            await self._driver.discard(self.raw)
-        else:
-            await self._driver.close(self.raw)
+    async def give_back(self, *, broken: bool) -> None:  # noqa: ARG002 -- no pool is to know
+        await self._driver.close(self.raw)
 
 
 def _lowered(max_idle: float, url: str) -> float:

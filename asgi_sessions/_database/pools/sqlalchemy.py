@@ -38,7 +38,7 @@ from asgi_sessions._database.url import read
 from asgi_sessions._database.url_options import rules_for
 from asgi_sessions._errors import ConfigurationError, SessionsError, SessionsUnavailable
 
-from .base import MOST, Lease, Pool, Source
+from .base import MOST, Lease, Line, Pool, Source
 
 #: Connections in a pool of our own.
 _MOST_OF_OURS = 8
@@ -180,8 +180,6 @@ class EnginePool(Pool):
         owned: whether the engine was made from a URL.
     """
 
-    replaceable = True
-
     def __init__(
         self,
         engine: AsyncEngine,
@@ -291,7 +289,7 @@ class EnginePool(Pool):
             else:
                 return lease
 
-    async def connect(self) -> Lease:
+    async def connect(self) -> Line:
         """A connection of the pool that does not come back to it: nobody else shall hear what it
         listens to.
         """
