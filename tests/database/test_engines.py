@@ -144,7 +144,7 @@ def test_the_database_is_what_was_passed_where_no_loop_runs(database_url: Engine
 
 async def test_connections_come_back_as_they_went(apps: Any, database_url: EngineURL) -> None:
     # MariaDB has MySQL's name for it since 11.1.
-    level = "transaction_isolation" if "mysql" in database_url.driver else "tx_isolation"
+    level = "tx_isolation" if database_url.driver.startswith("mariadb") else "transaction_isolation"
     settings = {
         "sqlite": ("PRAGMA busy_timeout",),
         "postgresql": (
