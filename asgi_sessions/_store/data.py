@@ -21,10 +21,12 @@ from sqlalchemy import (
     cast,
     delete,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.sql import ClauseElement
 
+from asgi_sessions._database.statement import padded
 from asgi_sessions._model.lifetimes import Lifetimes
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.session_data import (
@@ -174,22 +176,27 @@ class Data:
                 # First a write: SQLite refuses one after a read if others wrote in between.
                 await connection.execute("hold data", self._hold, {})
             owners = {job.owner for job in jobs}
-            edited = {job.owner for job in jobs if isinstance(job, Edit)}
+            # Where each merge would be a trip of its own, whole objects are written in one.
+            whole = not connection.driver.pipelines
+            edited = owners if whole else {job.owner for job in jobs if isinstance(job, Edit)}
             there = await self._lock(connection, owners, edited, now, wait=False)
             locked = await self._live(connection, owners - there.keys(), now)
             answers = [
                 (LOCKED, None) if job.owner in locked else _change(job, there, edited)
                 for job in jobs
             ]
-            await self._write(
-                connection,
-                [
-                    (job.owner, changes)
-                    for job, (_, changes) in zip(jobs, answers, strict=True)
-                    if changes is not None
-                ],
-                now,
-            )
+            new = [
+                (job.owner, changes)
+                for job, (_, changes) in zip(jobs, answers, strict=True)
+                if changes is not None
+            ]
+            if whole:
+                await self._write_whole(
+                    connection,
+                    {o.sid: there[o] for o, _ in new if o.secret_hash is None},
+                )
+                new = [one for one in new if one[0].secret_hash is not None]
+            await self._write(connection, new, now)
         return [answer for answer, _ in answers]
 
     async def _live(
@@ -296,6 +303,37 @@ class Data:
         for key, alike in groupby(statements, key=lambda statement: statement[0]):
             (_, make, given), *others = alike
             await connection.execute_each(key, make, [given, *(one[2] for one in others)])
+
+    async def _write_whole(
+        self, connection: RowConnection, data: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Write the data of sessions that are locked, as they are now."""
+        if not data:
+            return
+        given = padded([(sid, written_out(encode(one))) for sid, one in data.items()])
+
+        def make() -> ClauseElement:
+            rows: list[Any] = [
+                select(
+                    bindparam(f"p_id_{i}", type_=self.table.c.id.type).label("id"),
+                    bindparam(f"p_data_{i}", type_=Text()).label("data"),
+                )
+                for i in range(len(given))
+            ]
+            new = union_all(*rows).subquery("new")
+            return connection.driver.upsert(
+                self.table, select(new.c.id, new.c.data), {"data": new.c.data}
+            )
+
+        await connection.execute(
+            ("write whole", len(given)),
+            make,
+            {
+                f"p_{name}_{i}": value
+                for i, row in enumerate(given)
+                for name, value in zip(("id", "data"), row, strict=True)
+            },
+        )
 
     def _merge(
         self, connection: RowConnection, owner: Owner, changes: Changes, now: datetime

@@ -175,6 +175,8 @@ class Driver(ABC):
     few: ClassVar[int] = 1
     #: Whether an INSERT writes one row, and is run for each; else one writes all.
     row_by_row: ClassVar[bool] = False
+    #: Whether statements that are alike are sent together.
+    pipelines: ClassVar[bool] = True
     #: Keys of an object that one call of a function removes.
     removals: ClassVar[int] = _KEYS_IN_A_CALL
     #: Whether the app uses the same connection at the same time.

@@ -88,6 +88,7 @@ class MySQLDriver(Driver):
     system = "MariaDB or MySQL"
     returning = False
     skips = True  # MariaDB 10.6, MySQL 8.0.1
+    pipelines = False
     removals = 1  # of several, MariaDB overlooks those behind one that is not ASCII
 
     def __init__(self, dialect: Dialect) -> None:
