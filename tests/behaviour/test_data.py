@@ -45,9 +45,9 @@ from asgi_sessions._metrics import Metrics
 from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, Clock, make_app
 from tests.support.asgi import Peer, call, cookies, echo, field, http, respond, websocket
-from tests.support.data import Step, Visit, broken, data_of, rows, statements
+from tests.support.data import Step, Visit, broken, data_of, rows, statements, watched
 from tests.support.engines import Onlooker, app_engine, kind, run
-from tests.support.inside import settled, touched
+from tests.support.inside import driver_of, settled, touched
 
 IDLE = timedelta(days=3)
 ABSOLUTE = timedelta(days=14)
@@ -1718,6 +1718,46 @@ async def test_a_session_that_stays_locked_is_an_outage(
         await ann.has(put("a", 1))
         assert ann.status == 503
     assert await ann.has() == {}
+
+
+class TooOld(Exception):
+    """A server's that knows no SKIP LOCKED."""
+
+
+async def test_a_server_that_leaves_out_no_locked_rows_is_asked_once(
+    ann: Visit, guest: Visit, data: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = driver_of(data)
+    if not driver.skips:
+        pytest.skip("one transaction writes at a time")
+    asked = 0
+
+    def look(sql: str) -> None:
+        nonlocal asked
+        if "SKIP LOCKED" in sql:
+            asked += 1
+            raise TooOld
+
+    monkeypatch.setattr(driver, "unknown", lambda error: isinstance(error, TooOld))
+    monkeypatch.setattr(driver, "skips", True)  # and as it was afterwards
+    with watched(data, look):
+        for visit in (ann, guest):
+            await visit.has(put("a", 1))
+            assert await visit.does(lambda request: data.data.increment(request, "a")) == 2
+    assert asked == 1
+    assert not driver.skips
+
+
+async def test_a_save_that_fails_otherwise_is_an_outage(
+    ann: Visit, data: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(sql: str) -> None:
+        if "_data" in sql and "INSERT" in sql:
+            raise TooOld
+
+    with watched(data, look):
+        await ann.has(put("a", 1))
+    assert ann.status == 503
 
 
 async def test_a_late_request_of_a_visitor_sets_no_cookie_beside_that_of_the_login(

@@ -72,6 +72,20 @@ async def used(sessions: Sessions) -> Browser:
 
 
 @each_server
+@pytest.mark.parametrize("most", [1, 3, 5])
+async def test_a_small_pool_is_enough_for_everything(make: Make, most: int) -> None:
+    """They take turns where there are too few for each kind of work to hold one."""
+    sessions = await make(query=f"max_size={most}", timeout=timedelta(seconds=2), data=True)
+    browser = await used(sessions)
+    await browser.login("ann")
+    for _ in range(2):
+        assert len(await sessions.list_sessions("ann", include_ended=True)) > 1
+        assert (await browser.see())["person_id"] == "ann"
+    assert await sessions.end_all_sessions("ann") == 1
+    assert await sessions.purge() == 0
+
+
+@each_server
 async def test_one_that_was_idle_for_long_is_replaced_before_it_is_used(
     make: Make, proxy: TcpProxy
 ) -> None:

@@ -168,8 +168,8 @@ class DatabasesPool(Pool):
         self.owned = owned
         # For SQLite `databases` opens a connection, and a thread, whenever one is borrowed, so no
         # pool waits for those that are held. The connections of an app's own pool it needs itself.
-        roomy = owned and database.options.get("max_size", MOST) >= MOST
-        self.hold = roomy or isinstance(self.driver, AiosqliteDriver)
+        said = {"max_size": MOST, **database.options, **database.url.options}["max_size"]
+        self.hold = isinstance(self.driver, AiosqliteDriver) or (owned and int(said) >= MOST)
 
     @property
     def database(self) -> Database:
