@@ -20,7 +20,7 @@ from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._store.clauses import Clauses
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.tables import sessions_table
-from tests.conftest import MakeSessions
+from tests.conftest import MakeSessions, name_of
 from tests.support import Browser, Clock, make_app, vouched
 from tests.support.engines import kind, sync_engine
 from tests.support.inside import driver_of
@@ -128,6 +128,8 @@ async def test_a_list_reads_no_more_sessions_than_it_shows(
     crowded: Sessions, database_url: str
 ) -> None:
     """One who has a hundred thousand would wait a hundred times as long."""
+    if "pgbouncer" in name_of(database_url):
+        pytest.skip("nothing is set on connections that others get next, so PostgreSQL may sort")
     engine = sync_engine(database_url)
     with engine.connect() as connection:
         connection.execute(update(crowded.table).values(person_id="polly"))

@@ -226,7 +226,7 @@ async def test_r1_a_renewal_and_an_end_that_meet_leave_the_session_ended(race: R
 async def test_r1_a_secret_that_arrives_does_not_revive_an_ended_session(race: Race) -> None:
     sid, cookie = await race.login()
     new = (await race.a.do(**RENEW, cookie=cookie))["cookie"]
-    await race.a.do("shut", word="SET secret_seen_at")
+    await race.a.do("shut", word="secret_seen_at=")
     request = race.a.begin("request", cookie=new)
     await race.a.stopped()
     await race.b.do("end", sid=sid)
@@ -259,7 +259,7 @@ async def test_r1_a_login_that_is_ended_before_it_is_answered_sends_no_cookie(ra
 async def test_r4_a_secret_that_arrives_late_leaves_its_successor_alone(race: Race) -> None:
     sid, first = await race.login()
     second = (await race.a.do(**RENEW, cookie=first))["cookie"]
-    await race.a.do("shut", word="SET secret_seen_at")
+    await race.a.do("shut", word="secret_seen_at=")
     slow = race.a.begin("request", cookie=second)
     await race.a.stopped()
     await race.turn(1)
