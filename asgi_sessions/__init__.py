@@ -13,6 +13,7 @@ from ._model.person import Person, person_from_scope, sign_out_of_scope
 from ._model.session import Session
 from ._model.session_data import MISSING, SessionData, SessionDict
 from ._model.starlette_cookie import StarletteCookie
+from ._pages.cross_origin import CrossOriginProtection
 from ._pages.html import DevicesPage
 from ._service.events import Incident, SessionEvent
 from ._sessions import ALL_APPS, ANYBODY, Sessions
@@ -27,6 +28,7 @@ __all__ = [
     "MISSING",
     "Changeset",
     "ConfigurationError",
+    "CrossOriginProtection",
     "DataMethods",
     "DevicesPage",
     "Incident",

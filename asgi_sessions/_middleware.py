@@ -27,7 +27,7 @@ from ._model.carrier import for_caches
 from ._model.device import device_from_scope, headers_of
 from ._model.person import Person, is_vouched_for, person_from_scope, sign_out_of_scope
 from ._model.tokens import Presented
-from ._pages.logout import foreign_origin
+from ._pages.cross_origin import foreign_origin
 from ._service.events import logger
 from ._service.identity import identify
 from ._sessions import Sessions

@@ -18,7 +18,7 @@ from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.decisions import Cookie, cookie_of
 from asgi_sessions._model.device import device_from_scope
 from asgi_sessions._model.row import Row, enforced_at
-from asgi_sessions._pages.logout import crosses_sites
+from asgi_sessions._pages.cross_origin import crosses_sites
 from asgi_sessions._service.core import Core
 
 from . import headers

@@ -16,8 +16,8 @@ from asgi_sessions._model.device_name import device_name
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import SID_PATTERN
 
+from .cross_origin import crosses_sites
 from .html import STYLE, DevicesPage, devices_page, message_page
-from .logout import crosses_sites
 from .negotiation import prefers_html
 from .options import PRIVATE, RouteOptions
 

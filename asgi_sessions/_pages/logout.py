@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -12,11 +12,11 @@ from starlette.types import Receive, Scope, Send
 from asgi_sessions._errors import ConfigurationError
 from asgi_sessions._model.device import headers_of
 
+from .cross_origin import crosses_sites
+
 # A path of this site, or an absolute URL that the developer wrote out.
 _TARGET = re.compile(r"(/(?![/\\])|https?://[!-.0-\[\]-~]+)[!-\[\]-~]*")
 
-#: What browsers leave out of an origin, and clients may leave out of a host.
-_PORTS = {"http": ":80", "https": ":443"}
 #: What `Clear-Site-Data` may name (W3C Clear Site Data, 3.1).
 CLEARED = ("cache", "cookies", "storage", "executionContexts", "clientHints", "*")
 
@@ -78,35 +78,3 @@ def target_fault(name: str, url: object) -> Iterator[str]:
     """What is wrong with an option that says where to lead; None is right."""
     if url is not None and not (isinstance(url, str) and _TARGET.fullmatch(url)):
         yield f"{name}={url!r}: use a path like '/' or a URL like 'https://...'"
-
-
-def crosses_sites(headers: Headers, *, same_site: bool, trusted: Sequence[str] = ()) -> bool:
-    """Whether a browser sent this on behalf of another site (ASVS 3.5.1): by Sec-Fetch-Site, or
-    by Origin where it is not sent. A client that sends neither is no browser. Origins that the app
-    trusts are its own front ends.
-    """
-    if headers.get("origin", "") in trusted:
-        return False
-    fetch_site = headers.get("sec-fetch-site")
-    if fetch_site is not None:
-        return fetch_site not in ({"same-origin", "none"} | ({"same-site"} if same_site else set()))
-    return foreign_origin(headers.raw, trusted)
-
-
-def foreign_origin(headers: Iterable[tuple[bytes, bytes]], trusted: Sequence[str]) -> bool:
-    """Whether a browser names an origin that is neither the host's nor trusted. One that names none
-    is no browser, or sends a plain request to its own site.
-    """
-    origins = [value for name, value in headers if name == b"origin"]
-    if not origins:
-        return False
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(origins) > 1 or len(hosts) != 1:
-        return True
-    origin = origins[0].decode("latin-1")
-    if origin in trusted:
-        return False
-    scheme, _, place = origin.lower().partition("://")
-    port = _PORTS.get(scheme, "")
-    host = hosts[0].decode("latin-1").lower()
-    return not place or place.removesuffix(port) != host.removesuffix(port)

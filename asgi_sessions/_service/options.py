@@ -17,6 +17,7 @@ from asgi_sessions._model.device import StoreIP
 from asgi_sessions._model.lifetimes import LONGEST_LIFETIME, Lifetimes, Terms, plain_utc
 from asgi_sessions._model.session_data import SessionData
 from asgi_sessions._model.tokens import Keys
+from asgi_sessions._pages.cross_origin import are_origins
 
 OnUnavailable = Literal["error", "anonymous"]
 AutoStart = bool | Callable[[Mapping[str, Any]], bool]
@@ -27,11 +28,6 @@ Made = TypeVar("Made")
 
 # PostgreSQL cuts names at 63 bytes, and indexes are named after the table.
 _TABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,62}\.)?[A-Za-z_][A-Za-z0-9_]{0,45}")
-
-# As browsers write it (RFC 6454, 6.2): lower case, no path, no default port.
-_ORIGIN = re.compile(
-    r"(https?|[a-z][a-z0-9+.-]*)://[a-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?"
-)
 
 
 def system_clock() -> datetime:
@@ -214,14 +210,6 @@ def _paths(value: object) -> bool:
     )
 
 
-def _origins(value: object) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str | bytes)
-        and all(isinstance(one, str) and _ORIGIN.fullmatch(one) for one in value)
-    )
-
-
 def _table_name(value: object) -> bool:
     return isinstance(value, str) and _TABLE_NAME.fullmatch(value) is not None
 
@@ -264,7 +252,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "touch": (lambda v: v is None or callable(v), "use a function of the scope, or None"),
     "trusted_origins": (
-        _origins,
+        are_origins,
         "use a list of origins as browsers write them, such as 'https://app.example.com'",
     ),
     "data": (

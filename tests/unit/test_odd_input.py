@@ -38,7 +38,7 @@ from asgi_sessions._model.tokens import (
     new_secret,
     new_sid,
 )
-from asgi_sessions._pages.logout import crosses_sites
+from asgi_sessions._pages.cross_origin import crosses_sites
 from asgi_sessions._store.tables import sessions_table
 from tests.support import KEY, OLD_KEY, Clock
 from tests.support.odd_input import (
