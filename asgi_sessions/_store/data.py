@@ -18,13 +18,15 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
-    cast,
     delete,
     select,
     union_all,
     update,
 )
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from asgi_sessions._database.statement import padded
 from asgi_sessions._model.lifetimes import Lifetimes
@@ -477,9 +479,27 @@ class Data:
         )
 
 
+class _AsText(FunctionElement[str]):
+    """JSON as text: the drivers of a database do not agree on what else it might be. On MariaDB and
+    MySQL with a collation: beside columns of other ones, that of the connection need not do.
+    """
+
+    inherit_cache = True
+    type = Text()
+
+
+@compiles(_AsText)
+def _as_text(element: _AsText, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    return f"CAST({compiler.process(element.clauses, **options)} AS TEXT)"
+
+
+@compiles(_AsText, "mysql", "mariadb")
+def _as_collated_text(element: _AsText, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    return f"CAST({compiler.process(element.clauses, **options)} AS CHAR) COLLATE utf8mb4_bin"
+
+
 def _text(data: ColumnElement[Any]) -> ColumnElement[Any]:
-    """JSON as text: the drivers of a database do not agree on what else it might be."""
-    return cast(data, Text).label("data")
+    return _AsText(data).label("data")
 
 
 def _change(
