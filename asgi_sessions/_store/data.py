@@ -323,9 +323,8 @@ class Data:
                 for i in range(len(given))
             ]
             new = union_all(*rows).subquery("new")
-            return connection.driver.upsert(
-                self.table, select(new.c.id, new.c.data), {"data": new.c.data}
-            )
+            given_rows: Any = select(new.c.id, new.c.data)
+            return connection.driver.upsert(self.table, given_rows, {"data": new.c.data})
 
         await connection.execute(
             ("write whole", len(given)),

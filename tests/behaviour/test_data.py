@@ -1707,6 +1707,26 @@ async def test_a_session_that_is_locked_holds_up_no_other(
     assert (await ann.has(), await bob.has()) == ({"a": 1}, {"a": 2})
 
 
+async def test_a_visitor_that_is_locked_holds_up_no_other(
+    ann: Visit, guest: Visit, onlooker: Onlooker, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("one transaction writes at a time")
+    with onlooker.engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql(
+            f"SELECT id FROM {onlooker.table}_visitors FOR UPDATE"  # noqa: S608 -- a test's
+        )
+        waiting = asyncio.create_task(guest.has(put("a", 1)))
+        await asyncio.sleep(0)
+        await ann.has(put("a", 2))
+        assert ann.status == 200
+        assert not waiting.done()
+        connection.exec_driver_sql("ROLLBACK")
+    await waiting
+    assert (await guest.has())["a"] == 1
+
+
 async def test_a_session_that_stays_locked_is_an_outage(
     make_sessions: MakeSessions, onlooker: Onlooker, database_url: str
 ) -> None:

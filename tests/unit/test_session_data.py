@@ -120,6 +120,7 @@ def test_a_key_that_is_no_text_is_refused(key: Any) -> None:
         ({1: 1.5, None: "x"}, '{"1":1.5,"null":"x"}'),
         (2**63 - 1, "9223372036854775807"),
         (-(2**63), "-9223372036854775808"),
+        ({"a": [2**62], "b": {}}, '{"a":[4611686018427387904],"b":{}}'),
         ("12345678901234567890", '"12345678901234567890"'),
         (1e15, "1000000000000000.0"),
         (1e16, "10000000000000000.0"),
@@ -424,6 +425,7 @@ def test_what_is_nothing_to_keep(data: dict[str, Any], *, blank: bool) -> None:
 
 def test_no_text_is_no_data() -> None:
     assert decode(None) == {} == decode("{}")
+    assert decode(' {"a": 1} ') == {"a": 1}  # as somebody else may have written it
     assert repr(MISSING) == "MISSING"
 
 
