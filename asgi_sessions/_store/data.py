@@ -1,5 +1,5 @@
-"""The tables of data: what sessions and visitors keep. Keys are merged on the server, as long as
-their owner lives.
+"""The tables of data: what sessions and visitors keep. Changed keys are merged with those that
+others have written, as long as their owner lives.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ LOCKED: Final = _Unchanged.LOCKED
 
 
 class Save(NamedTuple):
-    """Changes to be written. The answer is True, or `GONE`."""
+    """Changes to be written. The answer is True, `GONE` or `LOCKED`."""
 
     owner: Owner
     changes: Changes
@@ -80,7 +80,7 @@ class Save(NamedTuple):
 class Edit(NamedTuple):
     """Changes that depend on what is there. `apply` makes them and the answer from the data, while
     their owner is locked. An error that it raises is the answer as well. `GONE` if the owner has
-    ended.
+    ended, and `LOCKED` if another transaction holds it.
     """
 
     owner: Owner
