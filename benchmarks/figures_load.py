@@ -152,6 +152,7 @@ async def _inserting(place: Place) -> AsyncIterator[App]:
                 "authenticated_at": at,
                 "expires_at": at + timedelta(days=30),
                 "remember": True,
+                "bearer": False,
             }
             await database.execute(statement, values)
 

@@ -109,7 +109,7 @@ _VISITORS = {
 
 _COLUMNS = (
     "id, person_id, app_id, origin, user_agent, ip_address, device_key, secret_hash, started_at,"
-    " last_seen_at, expires_at, ended_at, end_reason, remember"
+    " last_seen_at, expires_at, ended_at, end_reason, remember, bearer"
 )
 # Ids are UUIDv7 in the order of their time, as ours are; three sessions a person; what is random
 # in a digest is so here, too.
@@ -122,7 +122,7 @@ _INSERT = {
           sha256(convert_to('d' || i, 'UTF8')), sha256(convert_to('s' || i, 'UTF8')),
           to_timestamp(ms / 1000.0), :seen, :expires,
           CASE WHEN i % :dead = 0 THEN CAST(:ended AS timestamptz) END,
-          CASE WHEN i % :dead = 0 THEN 'logout' END, true
+          CASE WHEN i % :dead = 0 THEN 'logout' END, true, false
         FROM (SELECT i, ms, lpad(to_hex(ms), 12, '0') AS h, md5('r' || i) AS m
           FROM (SELECT i, CAST(CAST(:begin AS float8) + CAST(:span AS float8) * i / :size AS bigint)
               AS ms
@@ -138,7 +138,7 @@ _INSERT = {
           'filler-' || i / 3, 'default', 'login', :agent, '192.0.2.' || i % 256,
           randomblob(32), randomblob(32),
           strftime('%Y-%m-%d %H:%M:%f', ms / 1000.0, 'unixepoch') || '000', :seen, :expires,
-          CASE WHEN i % :dead = 0 THEN :ended END, CASE WHEN i % :dead = 0 THEN 'logout' END, 1
+          CASE WHEN i % :dead = 0 THEN :ended END, CASE WHEN i % :dead = 0 THEN 'logout' END, 1, 0
         FROM b
     """,
     "mysql": """
@@ -148,7 +148,7 @@ _INSERT = {
           CONCAT('filler-', i DIV 3), 'default', 'login', :agent, CONCAT('192.0.2.', i % 256),
           UNHEX(SHA2(CONCAT('d', i), 256)), UNHEX(SHA2(CONCAT('s', i), 256)),
           '1970-01-01' + INTERVAL ms * 1000 MICROSECOND, :seen, :expires,
-          IF(i % :dead = 0, :ended, NULL), IF(i % :dead = 0, 'logout', NULL), 1
+          IF(i % :dead = 0, :ended, NULL), IF(i % :dead = 0, 'logout', NULL), 1, 0
         FROM (SELECT i, ms, LPAD(LOWER(HEX(ms)), 12, '0') AS h, MD5(CONCAT('r', i)) AS m
           FROM (SELECT seq AS i, CAST(:begin + :span * seq / :size AS UNSIGNED) AS ms
             FROM seq_{first}_to_{last}) AS a) AS b

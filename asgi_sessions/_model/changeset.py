@@ -210,6 +210,12 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _seconds(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError("must be a whole number of seconds, 1 and more")
+    return value
+
+
 def _digest(value: object) -> bytes:
     if not isinstance(value, bytes) or len(value) != DIGEST_BYTES:
         raise ValueError(f"must be the {DIGEST_BYTES} bytes of a SHA-256 digest")
@@ -246,4 +252,12 @@ _CASTS: dict[str, Callable[[object], object]] = {
     "amr": _methods,
     "binding": _binding,
     "renewed_at": _moment,
+    "bearer": _flag,
+    "idle_seconds": _seconds,
+    "actor_id": _identifier,
+    "actor_sid": _sid,
+    "actor_reason": _name,
+    "issuer": _name,
+    "subject": _name,
+    "provider_sid": _name,
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from asgi_sessions._errors import ConfigurationError
 
@@ -74,9 +75,17 @@ class Lifetimes:
         return now - self.absolute
 
 
+@lru_cache(maxsize=64)
+def own_lifetimes(idle_seconds: int) -> Lifetimes:
+    """The lifetimes of a session that has its own: its row says when it is over, however busy."""
+    idle = min(timedelta(seconds=idle_seconds), LONGEST_LIFETIME)
+    return Lifetimes(idle=idle, absolute=LONGEST_LIFETIME)
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The lifetimes that hold now, by whether the cookie outlives the browser.
+    """The lifetimes that hold now, by whether the cookie outlives the browser. Sessions with
+    lifetimes of their own keep those.
 
     Attributes:
         persistent: of sessions with `remember`.
@@ -86,8 +95,10 @@ class Terms:
     persistent: Lifetimes
     browser: Lifetimes
 
-    def of(self, *, remember: bool) -> Lifetimes:
+    def of(self, *, remember: bool, idle_seconds: int | None = None) -> Lifetimes:
         """The lifetimes of a session."""
+        if idle_seconds is not None:
+            return own_lifetimes(idle_seconds)
         return self.persistent if remember else self.browser
 
 

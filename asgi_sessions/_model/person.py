@@ -41,6 +41,8 @@ class Person:
             ended lets its person in again.
         issuer: who says so, a token's ``iss``.
         subject: whom the issuer means, a token's ``sub``: unique only together with `issuer`.
+        provider_sid: the session that they have at the issuer, an ID token's ``sid``: by it the
+            provider can end what was started with it.
     """
 
     id: object
@@ -53,6 +55,7 @@ class Person:
     issued_at: datetime | None = None
     issuer: str | None = None
     subject: str | None = None
+    provider_sid: str | None = None
 
     def __post_init__(self) -> None:
         # Cleaned here, so that whoever has a `Person` need not look again.
@@ -224,4 +227,5 @@ _CLEANING: dict[str, Callable[[object], Any]] = {
     "issued_at": _moment,
     "issuer": _word,
     "subject": _word,
+    "provider_sid": _word,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from .lifetimes import Terms
+from .lifetimes import Terms, own_lifetimes
 from .session import Session
 
 _new = object.__new__
@@ -51,6 +51,11 @@ class Row(NamedTuple):
     amr: str | None
     binding: bytes | None
     renewed_at: datetime | None
+    bearer: bool
+    idle_seconds: int | None
+    actor_id: str | None
+    actor_sid: str | None
+    actor_reason: str | None
     data: str | None
 
     def __repr__(self) -> str:
@@ -59,7 +64,10 @@ class Row(NamedTuple):
 
     def session(self, terms: Terms, now: datetime) -> Session:
         """The `Session` that apps see. A proof that is dated after now counts as one of now."""
-        lifetimes = terms.persistent if self[16] else terms.browser
+        if (idle := self[23]) is not None:
+            lifetimes = own_lifetimes(idle)
+        else:
+            lifetimes = terms.persistent if self[16] else terms.browser
         authenticated_at, expires_at = self[12], self[13]
         if (sooner := self[10] + lifetimes.absolute) < expires_at:
             expires_at = sooner
@@ -90,13 +98,16 @@ class Row(NamedTuple):
                 "acr": self[18],
                 "amr": tuple(amr.split()) if (amr := self[19]) is not None else (),
                 "bound": (binding := self[20]) is not None and binding[:ENFORCED] != _NOT_YET,
+                "bearer": self[22],
+                "actor_id": self[24],
+                "actor_reason": self[26],
             },
         )
         return session
 
     def deadline(self, terms: Terms) -> datetime:
         """When the session ends by itself if it is not used again."""
-        lifetimes = terms.of(remember=self.remember)
+        lifetimes = terms.of(remember=self.remember, idle_seconds=self.idle_seconds)
         return min(
             self.expires_at,
             lifetimes.expires_at(self.started_at),
@@ -105,7 +116,10 @@ class Row(NamedTuple):
 
     def live(self, now: datetime, terms: Terms) -> bool:
         """The predicate of `Session.live`, and of `Clauses.live` in SQL."""
-        lifetimes = terms.persistent if self.remember else terms.browser
+        if (idle := self.idle_seconds) is not None:
+            lifetimes = own_lifetimes(idle)
+        else:
+            lifetimes = terms.persistent if self.remember else terms.browser
         return (
             self.ended_at is None
             and now < self.expires_at

@@ -32,6 +32,9 @@ class Session:
         acr: how well the person was authenticated, in the words of who did it (OpenID Connect).
         amr: the methods that were used, such as ``pwd`` and ``otp`` (RFC 8176).
         bound: whether it is bound to its device, so that a copied cookie opens nothing.
+        bearer: whether its client sends a token in place of the cookie.
+        actor_id: who acts for the person in it; None in nearly all, in which they act themselves.
+        actor_reason: why somebody does.
     """
 
     id: str
@@ -52,6 +55,9 @@ class Session:
     acr: str | None = None
     amr: tuple[str, ...] = ()
     bound: bool = False
+    bearer: bool = False
+    actor_id: str | None = None
+    actor_reason: str | None = None
 
     @property
     def sid(self) -> str:

@@ -40,6 +40,9 @@ def identify(person: object, settings: Settings) -> Person:
         "auth_provider": person.auth_provider,
         "acr": person.acr,
         "amr": person.amr,
+        "issuer": person.issuer,
+        "subject": person.subject,
+        "provider_sid": person.provider_sid,
     }
     cast = changeset(None, facts).checked()
     return Person(
@@ -51,6 +54,9 @@ def identify(person: object, settings: Settings) -> Person:
         cast["acr"],
         person.amr,
         person.issued_at,
+        cast["issuer"],
+        cast["subject"],
+        cast["provider_sid"],
     )
 
 

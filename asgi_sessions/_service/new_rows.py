@@ -68,6 +68,14 @@ class NewRows:
             "acr": person.acr,
             "binding": None,
             "renewed_at": None,
+            "bearer": False,
+            "idle_seconds": None,
+            "actor_id": None,
+            "actor_sid": None,
+            "actor_reason": None,
+            "issuer": person.issuer,
+            "subject": person.subject,
+            "provider_sid": person.provider_sid,
             **given,
         }
         return values, token, keys

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     ColumnElement,
+    DateTime,
     Integer,
     Select,
     String,
@@ -119,6 +120,37 @@ def _expression(element: Sorted, compiler: SQLCompiler, **options: Any) -> str: 
     return f"{_column(element, compiler, **options)} || ''"
 
 
+class _IdleSince(FunctionElement[datetime]):
+    """The moment before which a row of its own idle timeout must not have been seen last: a
+    moment, and the column of the seconds.
+    """
+
+    inherit_cache = True
+    type = DateTime()
+
+
+@compiles(_IdleSince, "postgresql")
+def _minus_interval(element: _IdleSince, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    now, seconds = (compiler.process(one, **options) for one in element.clauses)
+    return f"{now} - make_interval(secs => {seconds})"
+
+
+@compiles(_IdleSince, "mysql")
+@compiles(_IdleSince, "mariadb")
+def _minus_seconds(element: _IdleSince, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    now, seconds = (compiler.process(one, **options) for one in element.clauses)
+    # What a driver sends as text would be compared as text.
+    return f"TIMESTAMPADD(SECOND, -{seconds}, CAST({now} AS DATETIME(6)))"
+
+
+@compiles(_IdleSince, "sqlite")
+def _minus_text(element: _IdleSince, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
+    now, seconds = (compiler.process(one, **options) for one in element.clauses)
+    # The fraction of the second, which SQLite would round, is put behind it.
+    whole = f"datetime(substr({now}, 1, 19), '-' || {seconds} || ' seconds')"
+    return f"{whole} || substr({now}, 20)"
+
+
 class Clauses:
     """What is said of a table of sessions. Pure: no database, no clock.
 
@@ -181,7 +213,9 @@ class Clauses:
         return _Aside(and_(self._unended, lasts, self._within(moment)))
 
     def _within(self, moment: Callable[[str], Any]) -> Condition:
-        """Within the lifetimes that hold now, whatever was written when the session started."""
+        """Within the lifetimes that hold now, whatever was written when the session started;
+        or within its own.
+        """
         kinds = ("",) if self._alike else ("", "_browser")
         each = [
             and_(
@@ -190,9 +224,12 @@ class Clauses:
             )
             for kind in kinds
         ]
-        if self._alike:
-            return each[0]
-        return or_(and_(self.c.remember, each[0]), and_(not_(self.c.remember), each[1]))
+        common = each[0]
+        if not self._alike:
+            common = or_(and_(self.c.remember, each[0]), and_(not_(self.c.remember), each[1]))
+        idle = self.c.idle_seconds
+        own = self.c.last_seen_at > _IdleSince(moment("p_now"), idle)
+        return or_(and_(idle.is_(None), common), and_(idle.is_not(None), own))
 
     def _moment(self, name: str) -> ColumnElement[Any]:
         return bindparam(name, type_=self.c.expires_at.type)

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -104,6 +105,18 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Column("binding", binding),
         # When the current secret took the place of the one before.
         Column("renewed_at", moment),
+        # Of a session whose client sends a token in place of the cookie.
+        Column("bearer", Boolean, nullable=False),
+        # Of a session with lifetimes of its own: the idle timeout; `expires_at` is the other one.
+        Column("idle_seconds", Integer),
+        # Of a session in which somebody acts for the person: who, since which session, and why.
+        Column("actor_id", _text(ID_LENGTH)),
+        Column("actor_sid", _sid()),
+        Column("actor_reason", _text(ID_LENGTH)),
+        # Who says who the person is, and in whose words: read by what ends sessions by them.
+        Column("issuer", _text(ID_LENGTH)),
+        Column("subject", _text(ID_LENGTH)),
+        Column("provider_sid", _text(ID_LENGTH)),
         Index(f"ix_{name}_person", "person_id", "app_id", "ended_at", "id"),
         Index(f"ix_{name}_device", "device_key", "started_at"),
         Index(f"ux_{name}_live_device", "live_device_key", unique=True),

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from asgi_sessions import (
     ALL_APPS,
     ConfigurationError,
     InvalidSession,
+    Lifetimes,
     Session,
     Sessions,
 )
@@ -38,6 +40,7 @@ from tests.support.engines import (
     is_mariadb,
     kind,
     own_database,
+    run,
     sync_engine,
 )
 
@@ -753,3 +756,26 @@ async def test_a_database_that_an_apps_tests_roll_back_keeps_nothing(
         assert await sessions.end_all_sessions("ann") == 1
         await sessions.disconnect()
     assert await outside.list_sessions("ann", include_ended=True) == []
+
+
+@pytest.mark.parametrize("remember", [True, False])
+async def test_a_session_with_lifetimes_of_its_own_idles_to_the_microsecond(
+    make_sessions: MakeSessions, clock: Clock, *, remember: bool
+) -> None:
+    sessions = await make_sessions(
+        browser_lifetimes=Lifetimes(idle=timedelta(days=1), absolute=timedelta(days=1))
+    )
+    for microsecond in (0, 1, 123_000, 999_999):
+        clock.now = clock.now.replace(microsecond=microsecond)
+        started = await sessions.insert(scope(), {"id": "ann"})
+        await run(
+            sessions,
+            update(sessions.table)
+            .where(sessions.table.c.id == started.id)
+            .values(idle_seconds=3600, remember=remember),
+        )
+        clock.turn(timedelta(hours=1) - MICROSECOND)
+        (listed,) = await sessions.list_sessions("ann")
+        assert listed.live(clock.now), listed
+        clock.turn(MICROSECOND)
+        assert await sessions.list_sessions("ann") == []

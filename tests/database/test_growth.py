@@ -57,6 +57,7 @@ class Place:
                 "last_seen_at": now,
                 "expires_at": now + timedelta(days=3650) + number * moment,
                 "remember": True,
+                "bearer": False,
             }
             for number in range(ROWS)
         ]

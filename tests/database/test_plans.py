@@ -52,6 +52,7 @@ async def crowded(make_sessions: MakeSessions, database_url: str, clock: Clock) 
             "expires_at": clock.now + timedelta(days=1) + number * moment,
             "ended_at": clock.now - number * moment if number % 3 == 0 else None,
             "remember": True,
+            "bearer": False,
         }
         for number in range(ROWS)
     ]

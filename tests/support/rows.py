@@ -41,6 +41,7 @@ def fill(
             "last_seen_at": clock.now + timedelta(seconds=number - count),
             "expires_at": clock.now + timedelta(days=20, seconds=number),
             "remember": True,
+            "bearer": False,
         }
         for number, sid in enumerate(sids)
     ]
