@@ -132,7 +132,8 @@ class _IdleSince(FunctionElement[datetime]):
 @compiles(_IdleSince, "postgresql")
 def _minus_interval(element: _IdleSince, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 -- the compiler's own
     now, seconds = (compiler.process(one, **options) for one in element.clauses)
-    return f"{now} - make_interval(secs => {seconds})"
+    # A parameter without a type, minus an interval, would be one, too.
+    return f"CAST({now} AS timestamptz) - make_interval(secs => {seconds})"
 
 
 @compiles(_IdleSince, "mysql")
