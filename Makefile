@@ -22,17 +22,12 @@ demo: $(VENV)/.demo  ## serve example_app.py at http://127.0.0.1:8000
 
 # Coverage is measured where it is judged, with all servers: it makes the tests half as slow again.
 coverage := $(if $(TEST_SERVERS),--cov --cov-report= --cov-fail-under=0)
-more_coverage := $(if $(coverage),$(coverage) --cov-append)
 
 test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS)$(TEST_SERVERS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
-	@# In their order: files of few tests, some of which take longest, would come last, one processor idle.
-	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not waits and not alone" $(coverage)
-	@# Three, however few processors there are, as they wait: the groups of tests/conftest.py, and the
-	@# rest. Only their directories are named: to look through the others takes each process seconds.
-	$(python) -m pytest -n 3 --dist loadgroup -m waits $(more_coverage) tests/browser tests/cluster tests/servers
+	$(python) -m pytest -n auto --dist loadfile -m "not alone" $(coverage)
 	@# When nothing runs beside (.ci/run waits here). 5: none was chosen, as PYTEST_ADDOPTS may have it.
 	$(BEFORE_ALONE)
-	$(python) -m pytest -m alone $(more_coverage) tests/servers || [ $$? = 5 ]
+	$(python) -m pytest -m alone $(if $(coverage),$(coverage) --cov-append) tests/servers || [ $$? = 5 ]
 	$(if $(coverage),$(python) -m coverage report)
 
 # Each file has a process of its own, since FastHTML changes Starlette for all.

@@ -60,15 +60,42 @@ _ON_ENGINES_BEHIND_A_POOLER = {"test_engines"}
 
 MakeSessions = Callable[..., Awaitable[Sessions]]
 
-#: Files and directories whose tests wait for servers, browsers and processes of their own more than
-#: they compute; and the files that measure how soon somebody is answered.
-WAITS = {"cluster", "servers", "test_dbsc_browser"}
+#: The files that measure how soon somebody is answered.
 ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
-#: Of the former, what runs one after the other, by group: load keeps all processors busy, and the
-#: browser's cookies run out in seconds.
-GROUPS = {"cluster": "load", "test_crashes": "load", "test_dbsc_browser": "browser"}
+#: Files and directories whose tests wait for servers, browsers and processes of their own more than
+#: they compute. They begin before all others, which compute meanwhile.
+FIRST = ["test_dbsc_browser", "cluster", "test_crashes", "servers", "test_browser"]
+#: Those of one group run one after the other: their load keeps all processors busy.
+LOAD = {"cluster", "test_crashes"}
 
-#: A file system in memory, on Linux, and bytes that have to be free there: a container may have few.
+
+def _names(path: Path) -> set[str]:
+    return {path.stem, path.parent.name}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are processors, since one of them waits (`FIRST`)."""
+    return 1 + (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What a process is given at once: a file, or all that makes load."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # it has no types
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # as above
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "load" if _names(Path(file)) & LOAD else file
+
+    # In their order: files of few tests, some of which take longest, would come last.
+    config.option.loadscopereorder = False
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+#: A file system in memory, which Linux has, and the bytes that have to be free there: a container
+#: may have few.
 MEMORY = Path("/dev/shm")  # noqa: S108 -- pytest makes a directory in it that is this user's alone
 ROOM = 256 << 20
 
@@ -89,15 +116,12 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark them. Tests with the mark `servers` run with TEST_SERVERS=1 alone."""
+    """Mark and sort them. Tests with the mark `servers` run with TEST_SERVERS=1 alone."""
     for item in items:
-        names = {item.path.stem, item.path.parent.name}
-        if names & ALONE:
+        if _names(item.path) & ALONE:
             item.add_marker("alone")
-        elif names & WAITS:
-            item.add_marker("waits")
-            for name in names & GROUPS.keys():
-                item.add_marker(pytest.mark.xdist_group(GROUPS[name]))
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: min(places.get(name, len(FIRST)) for name in _names(item.path)))
     left_out = {item for item in items if _is_left_out(item)}
     if left_out:
         config.hook.pytest_deselected(items=[*left_out])

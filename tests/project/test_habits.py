@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped] # its types are a package of their own
 
-from tests.conftest import ALONE, WAITS
+from tests.conftest import ALONE, FIRST, LOAD
 from tests.support.repository import ROOT
 
 WORKFLOWS = ROOT / ".github/workflows"
@@ -171,18 +171,19 @@ def test_a_release_whose_tag_version_and_changelog_disagree_is_refused(
 # --- all tests run --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("mark", "names"), [("waits", WAITS - ALONE), ("alone", ALONE)])
-def test_make_looks_for_tests_with_a_mark_where_they_are(mark: str, names: set[str]) -> None:
+def test_make_looks_for_tests_that_run_alone_where_they_are() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    (command,) = re.findall(rf"^\t.* -m pytest .*-m {mark} .*$", makefile, re.MULTILINE)
+    (command,) = re.findall(r"^\t.* -m pytest .*-m alone .*$", makefile, re.MULTILINE)
     named = [ROOT / word for word in command.split() if word.startswith("tests/")]
-    for name in names:
-        found = [path for end in ("", ".py") for path in (ROOT / "tests").rglob(name + end)]
-        assert found, name
-        for path in found:
-            assert any(path.is_relative_to(place) for place in named), path
-    (others,) = re.findall(r'-m "(not .*?)"', makefile)
-    assert f"not {mark}" in others.split(" and ")
+    for name in ALONE:
+        (path,) = (ROOT / "tests").rglob(f"{name}.py")
+        assert any(path.is_relative_to(place) for place in named), path
+    assert '-m "not alone"' in makefile
+
+
+def test_what_is_named_to_begin_first_or_to_make_load_is_there() -> None:
+    there = {path.stem for path in (ROOT / "tests").rglob("*")}
+    assert there > {*FIRST, *LOAD}
 
 
 def test_the_tests_of_each_library_run_where_it_is_installed() -> None:
