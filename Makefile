@@ -20,15 +20,14 @@ export NO_MKDOCS_2_WARNING := 1
 demo: $(VENV)/.demo  ## serve example_app.py at http://127.0.0.1:8000
 	$(python) example_app.py
 
-# Coverage is measured where it is judged, with all servers: it makes the tests half as slow again.
-coverage := $(if $(TEST_SERVERS),--cov --cov-report= --cov-fail-under=0)
+# COVERAGE=1 measures the coverage, into .coverage; .ci/run judges it. The tests take half as long again.
+coverage := $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0)
 
 test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS)$(TEST_SERVERS),-servers)  ## run the test suite on SQLite, and on each of TEST_DATABASE_URLS
 	$(python) -m pytest -n auto --dist loadfile -m "not alone" $(coverage)
 	@# When nothing runs beside (.ci/run waits here). 5: none was chosen, as PYTEST_ADDOPTS may have it.
 	$(BEFORE_ALONE)
 	$(python) -m pytest -m alone $(if $(coverage),$(coverage) --cov-append) tests/servers || [ $$? = 5 ]
-	$(if $(coverage),$(python) -m coverage report)
 
 # Each file has a process of its own, since FastHTML changes Starlette for all.
 apart:  ## run the tests of libraries that are large, or change others by being installed

@@ -50,6 +50,30 @@ def drivers_of(url: str) -> tuple[str, ...]:
 
 
 ENGINES = [EngineURL.of(url, driver) for url in URLS for driver in drivers_of(url)]
+#: What is asked of SQLite alone: how cookies, scopes, frameworks and routes are served, where no
+#: statement is another than those that the others ask of each database.
+_ON_SQLITE_ALONE = {"frameworks", "routes", "test_asgi", "test_cookies", "test_websockets"}
+#: What is asked of each URL, for it may depend on the library, on the pooler, or on the release of
+#: the server: connections, transactions, what is sent and what comes back, faults. The others ask
+#: how people are served, and a database answers that alike however it is reached: they run on the
+#: first URL of each kind.
+_ON_EACH_URL = {
+    "apps",
+    "cluster",
+    "database",
+    "races",
+    "servers",
+    "test_app_transactions",
+    "test_cancellation",
+    "test_changeset",
+    "test_cli",
+    "test_data",
+    "test_device",
+    "test_operator",
+    "test_unavailable",
+}
+#: Those whose kind of database has another URL before them.
+_SECOND = {url for n, url in enumerate(URLS) if kind(url) in {kind(one) for one in URLS[:n]}}
 #: Where tests run on engines, too: whatever the way of a connection could spoil. The others ask how
 #: requests are answered, which does not depend on it, and would only take twice the time.
 _ON_ENGINES = {"database", "races"}
@@ -99,6 +123,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 MEMORY = Path("/dev/shm")  # noqa: S108 -- pytest makes a directory in it that is this user's alone
 ROOM = 256 << 20
 
+#: A file with the names of tests that have passed in another run. They are left out, and those that
+#: pass here are added.
+PASSED = Path(os.environ["TEST_PASSED"]) if "TEST_PASSED" in os.environ else None
+_BEFORE = frozenset(PASSED.read_text().splitlines() if PASSED and PASSED.exists() else ())
+_now: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep the name of a test that has passed; one that was skipped may pass elsewhere."""
+    if report.when == "call" and report.passed:
+        _now.append(report.nodeid)
+
+
+def pytest_sessionfinish() -> None:
+    """Write these names down: the process that starts the others has the reports of all."""
+    if PASSED and "PYTEST_XDIST_WORKER" not in os.environ:
+        with PASSED.open("a") as file:
+            file.writelines(f"{name}\n" for name in _now)
+
 
 def pytest_configure() -> None:
     """Files of tests are in memory: SQLite waits for the disk at each commit, for nobody's good."""
@@ -129,20 +172,36 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_left_out(item: pytest.Item) -> bool:
+    if item.nodeid in _BEFORE:
+        return True
     if item.get_closest_marker("servers") and os.environ.get("TEST_SERVERS") != "1":
         return True
     given = getattr(item, "callspec", None)
     url = None if given is None else given.params.get("database_url")
-    if not isinstance(url, EngineURL) or item.path.stem in _ON_ENGINES_BEHIND_A_POOLER:
+    if url is None:
         return False
-    if url in _NAMES:
+    names = _names(item.path)
+    if isinstance(url, EngineURL):
+        return not _runs_on(url, item, names)
+    if names & _ON_SQLITE_ALONE:
+        return kind(url) != "sqlite"
+    return url in _SECOND and not names & _ON_EACH_URL
+
+
+def _runs_on(engine: EngineURL, item: pytest.Item, names: set[str]) -> bool:
+    if names & _ON_ENGINES_BEHIND_A_POOLER:
         return True
-    if item.path.stem == "test_app_transactions":
+    if engine in _NAMES:
         return False
-    room = item.path.parent.name
-    if room == "races":
-        return url.driver not in _RACING
-    return room not in _ON_ENGINES or url.startswith("mysql")
+    if "test_app_transactions" in names:
+        return True
+    if not names & _ON_ENGINES:
+        return False
+    if "races" in names:
+        return engine.driver in _RACING
+    # One that makes its own `Sessions` of the URL does on an engine what it has done without.
+    fixtures = getattr(item, "fixturenames", ())
+    return not engine.startswith("mysql") and "make_sessions" in fixtures
 
 
 @pytest.fixture
