@@ -27,6 +27,8 @@ from tests.support.engines import app_database, kind, own_database, sync_engine
 from tests.support.plans import Explainer
 
 ROWS = 20_000
+#: In SQLite, which says what it would do, and counts no rows for that.
+ROWS_IN_SQLITE = 200
 #: Times after which PostgreSQL keeps a plan, and one more.
 PLANNED = 7
 
@@ -44,6 +46,7 @@ class Place:
     def grow(self) -> None:
         """Write many rows: a thousand people with twenty each, nobody's time up."""
         now, moment = self.clock.now, timedelta(seconds=1)
+        count = ROWS_IN_SQLITE if kind(self.url) == "sqlite" else ROWS
         rows = [
             {
                 "id": f"01900000-0000-7000-8000-{number:012x}",
@@ -53,13 +56,13 @@ class Place:
                 "device_key": number.to_bytes(32),
                 "live_device_key": number.to_bytes(32),
                 "secret_hash": number.to_bytes(32),
-                "started_at": now - (ROWS - number) * moment,
+                "started_at": now - (count - number) * moment,
                 "last_seen_at": now,
                 "expires_at": now + timedelta(days=3650) + number * moment,
                 "remember": True,
                 "bearer": False,
             }
-            for number in range(ROWS)
+            for number in range(count)
         ]
         engine = sync_engine(self.url)
         with engine.connect() as connection:
@@ -68,7 +71,7 @@ class Place:
             (_, cutoffs) = self.sessions.metadata.sorted_tables
             cut = [
                 {"person_id": f"other-{number}", "app_id": "", "cut_at": now, "changed_at": now}
-                for number in range(ROWS)
+                for number in range(count)
             ]
             connection.execute(insert(cutoffs), cut)
             connection.exec_driver_sql("COMMIT")
@@ -213,6 +216,8 @@ async def test_no_statement_reads_all_of_a_table_that_has_grown(place: Place) ->
 
 
 async def test_what_reads_all_of_it_is_noticed(place: Place) -> None:
+    if kind(place.url) == "sqlite":
+        pytest.skip("tests/database/test_plans.py shows that")
     place.grow()
     store = place.sessions._core.store
     driver = store.engines.here.driver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -38,6 +39,14 @@ EFFORT = Effort(
 )
 
 Measure = Callable[[Lab, Place], Awaitable[list[Figure]]]
+
+
+@pytest.fixture(autouse=True)
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pytest has imported is left alone by gc.collect (tests/conftest.py). Each contest would
+    take that back at its end.
+    """
+    monkeypatch.setattr(gc, "unfreeze", lambda: None)
 
 
 @pytest.fixture

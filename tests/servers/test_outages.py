@@ -692,7 +692,6 @@ def nobody_keeps_anything() -> Iterator[None]:
     gc.collect()
     gc.freeze()  # collecting again and again what the tests before have left takes long
     yield
-    gc.unfreeze()
     threading.settrace(tracer)
     logging.disable(logging.NOTSET)
 

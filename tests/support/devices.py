@@ -6,6 +6,7 @@ import json
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -35,10 +36,17 @@ class Device:
 
     def __init__(self, algorithm: str = "ES256", *, bits: int = 2048, curve: str = "P-256") -> None:
         self.algorithm = algorithm
-        self._rsa = rsa.generate_private_key(65537, bits) if algorithm == "RS256" else None
+        self._bits = bits
         curves = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1}
         self._ec = ec.generate_private_key(curves[curve]())
         self._curve = curve
+
+    @cached_property
+    def _rsa(self) -> rsa.RSAPrivateKey | None:
+        """Made when it is asked for: a large one takes a second, and few processes need it."""
+        if self.algorithm != "RS256":
+            return None
+        return rsa.generate_private_key(65537, self._bits)
 
     @property
     def jwk(self) -> dict[str, Any]:
