@@ -92,6 +92,12 @@ FIRST = ["test_dbsc_browser", "cluster", "test_crashes", "servers", "test_browse
 #: Those of one group run one after the other: their load keeps all processors busy.
 LOAD = {"cluster", "test_crashes"}
 
+#: Where the coverage is measured on databases other than SQLite: what needs a server is run here.
+#: To measure it takes as long again as most tests do.
+_MEASURED_ON_SERVERS = {"database"}
+#: Where it is never measured: much input that reaches nothing but what other tests reach, too.
+_NEVER_MEASURED = {"bad_input", "test_benchmarks", "test_model"}
+
 
 def _names(path: Path) -> set[str]:
     return {path.stem, path.parent.name}
@@ -161,8 +167,13 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark and sort them. Tests with the mark `servers` run with TEST_SERVERS=1 alone."""
     for item in items:
-        if _names(item.path) & ALONE:
+        names = _names(item.path)
+        if names & ALONE:
             item.add_marker("alone")
+        url = _url_of(item)
+        by_server = url is not None and kind(url) != "sqlite"
+        if names & _NEVER_MEASURED or (by_server and not names & _MEASURED_ON_SERVERS):
+            item.add_marker("no_cover")
     places = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: min(places.get(name, len(FIRST)) for name in _names(item.path)))
     left_out = {item for item in items if _is_left_out(item)}
@@ -171,16 +182,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def _url_of(item: pytest.Item) -> str | None:
+    given = getattr(item, "callspec", None)
+    url: str | None = None if given is None else given.params.get("database_url")
+    return url
+
+
 def _is_left_out(item: pytest.Item) -> bool:
     if item.nodeid in _BEFORE:
         return True
     if item.get_closest_marker("servers") and os.environ.get("TEST_SERVERS") != "1":
         return True
-    given = getattr(item, "callspec", None)
-    url = None if given is None else given.params.get("database_url")
+    url, names = _url_of(item), _names(item.path)
     if url is None:
         return False
-    names = _names(item.path)
     if isinstance(url, EngineURL):
         return not _runs_on(url, item, names)
     if names & _ON_SQLITE_ALONE:

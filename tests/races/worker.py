@@ -100,8 +100,11 @@ class Worker:
         notify: bool = False,
         driver: str | None = None,
         data: bool = False,
+        made: bool = False,
     ) -> None:
-        """Be another process of the app on this table. Times are in seconds."""
+        """Be another process of the app on this table, which may be there (`made`). Times are in
+        seconds.
+        """
         self._clock = Clock()
         self._events: list[tuple[str, str, str | None]] = []
         self._sessions = Sessions(
@@ -118,7 +121,8 @@ class Worker:
         )
         self._app = make_app(self._sessions, Route("/data", self._change, methods=["POST"]))
         self._gate = Gate(driver_of(self._sessions), self._tell)
-        await self._sessions.create_tables()
+        if not made:
+            await self._sessions.create_tables()
 
     def _note(self, event: SessionEvent | Incident) -> None:
         if isinstance(event, SessionEvent):
