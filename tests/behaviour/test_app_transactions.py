@@ -193,6 +193,23 @@ async def test_a_token_is_good_once_the_transaction_has_committed(
         assert world.events == ["started"]
 
 
+async def test_a_token_whose_commit_comes_after_an_error_is_ended(
+    make_sessions: MakeSessions, database_url: str
+) -> None:
+    async with opened_world(make_sessions, database_url, "connection", bearer=True) as world:
+        connection = await world.engine.connect()
+
+        async def step(request: Request, transaction: Open) -> None:
+            await world.sessions.start_token(request, "ann", connection=connection)
+            raise LookupError
+
+        await world.take(Browser(world.app, raise_app_exceptions=False), step)
+        await connection.commit()
+        await connection.close()
+        await world.followed()
+        assert await world.live() == []
+
+
 async def test_the_rollback_of_a_savepoint_undoes_what_was_done_in_it(world: World) -> None:
     async def step(request: Request, transaction: Open) -> None:
         savepoint = await transaction.connection.begin_nested()
