@@ -159,4 +159,3 @@ async def test_the_statement_runs_in_sqlalchemy_too(
             with engine.begin() as connection:
                 connection.execute(statement)
             assert await live(sessions) == {mine.sid}
-        engine.dispose()

@@ -39,7 +39,6 @@ def others(database_url: str) -> Iterator[Connection]:
     engine = sync_engine(database_url)
     with engine.connect() as connection:
         yield connection
-    engine.dispose()
 
 
 async def live(sessions: Sessions, person: str = "ann") -> list[str]:
@@ -191,7 +190,6 @@ def plain_others(plain: Sessions) -> Iterator[Connection]:
     engine = sync_engine(str(plain.database.url))
     with engine.connect() as connection:
         yield connection
-    engine.dispose()
 
 
 async def test_an_end_that_fails_when_nobody_waits_for_it_is_logged(

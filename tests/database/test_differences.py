@@ -607,7 +607,6 @@ def schema(database_url: str, tmp_path: Path) -> Iterator[str]:
         yield name
         cascade = " CASCADE" if kind(database_url) == "postgresql" else ""
         connection.exec_driver_sql(f"DROP SCHEMA {name}{cascade}")
-    engine.dispose()
 
 
 async def test_a_table_may_be_in_another_schema(

@@ -75,7 +75,6 @@ class Place:
             ]
             connection.execute(insert(cutoffs), cut)
             connection.exec_driver_sql("COMMIT")
-        engine.dispose()
 
     def read_so_far(self) -> dict[str, int]:
         """Rows that PostgreSQL has read by each index, and by none (``""``)."""
@@ -93,9 +92,7 @@ class Place:
             by_index = connection.execute(
                 text("SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes")
             )
-            counts = {"": int(by_none or 0), **{name: int(count) for name, count in by_index}}
-        engine.dispose()
-        return counts
+            return {"": int(by_none or 0), **{name: int(count) for name, count in by_index}}
 
 
 @pytest.fixture(params=[False, True], ids=["", "own"])

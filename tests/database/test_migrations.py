@@ -127,7 +127,6 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[App]:
     with own_database(request.param, tmp_path) as url:
         engine = sync_engine(url)
         yield App(url, engine, tmp_path)
-        engine.dispose()
 
 
 async def logs_in_and_out(sessions: Sessions) -> None:

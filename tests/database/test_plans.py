@@ -62,7 +62,6 @@ async def crowded(make_sessions: MakeSessions, database_url: str, clock: Clock) 
         table = engine.dialect.identifier_preparer.format_table(sessions.table)
         tables = "TABLE " if engine.dialect.name in {"mysql", "mariadb"} else ""
         connection.exec_driver_sql(f"ANALYZE {tables}{table}")
-    engine.dispose()
     return sessions
 
 
@@ -114,7 +113,6 @@ async def test_a_persons_rows_are_found_by_theirs_however_many_they_are_taken_fo
             connection.execute(
                 update(crowded.table).where(most, person == "polly").values(person_id="molly")
             )
-    engine.dispose()
     explainer = Explainer(driver_of(crowded))
     sid = (await crowded.list_sessions("polly"))[0].sid
     for options in ({}, {"app_id": ALL_APPS}, {"app_id": ALL_APPS, "include_ended": True}):
@@ -134,7 +132,6 @@ async def test_a_list_reads_no_more_sessions_than_it_shows(
     engine = sync_engine(database_url)
     with engine.connect() as connection:
         connection.execute(update(crowded.table).values(person_id="polly"))
-    engine.dispose()
     explainer = Explainer(driver_of(crowded))
     first, second = await crowded.list_sessions("polly", limit=2)
     assert await crowded.list_sessions("polly", limit=1, before=first.sid) == [second]

@@ -97,7 +97,6 @@ async def test_this_device_is_listed_however_many_came_after_it(
     engine = sync_engine(database_url)
     with engine.connect() as connection:
         later = fill(connection, sessions.table, clock, count=1001, prefix="01a0")
-    engine.dispose()
     assert await sids(here) == [sid, *later[:1000]]
 
 

@@ -17,7 +17,7 @@ from databases import Database, DatabaseURL
 from sqlalchemy import Connection, Engine, Select, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from asgi_sessions import Sessions
 
@@ -54,7 +54,6 @@ def is_mariadb(url: str) -> bool:
     engine = _engine(str(make_url(url).set(drivername="mysql+pymysql", query={})))
     with engine.connect() as connection:
         version = connection.scalar(text("SELECT VERSION()"))
-    engine.dispose()
     return "MariaDB" in str(version)
 
 
@@ -70,9 +69,13 @@ def sync_engine(url: str) -> Engine:
 
 
 def _engine(url: str) -> Engine:
-    # Nothing is prepared: it would not survive PgBouncer.
+    # Nothing is prepared: it would not survive PgBouncer. And there is no pool, in which connections
+    # of a test that fails would stay open, until they are dropped in the middle of another test and
+    # fail that one by a warning.
     options = {"prepare_threshold": None} if kind(url) == "postgresql" else {}
-    return create_engine(url, isolation_level="AUTOCOMMIT", connect_args=options)
+    return create_engine(
+        url, isolation_level="AUTOCOMMIT", connect_args=options, poolclass=NullPool
+    )
 
 
 class EngineURL(str):
@@ -127,11 +130,12 @@ def own_database(url: str, directory: Path) -> Iterator[str]:
     engine = sync_engine(url)
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield str(DatabaseURL(url).replace(database=name))
-    force = " WITH (FORCE)" if kind(url) == "postgresql" else ""  # a pool may keep connections
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
-    engine.dispose()
+    try:
+        yield str(DatabaseURL(url).replace(database=name))
+    finally:
+        force = " WITH (FORCE)" if kind(url) == "postgresql" else ""  # a pool may keep connections
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
 
 
 class Onlooker:
