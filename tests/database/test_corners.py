@@ -107,6 +107,29 @@ async def test_a_batcher_that_is_closed_finishes_what_waits() -> None:
     assert await waiting == 5
 
 
+async def test_a_connection_whose_settings_cannot_be_made_goes_to_nobody(
+    plain: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[bool] = []
+    engine = plain._core.store.engines.here
+    release = engine._release
+
+    async def fail(raw: object) -> bool:
+        raise OSError
+
+    async def note(connection: Any, *, broken: bool) -> None:
+        dropped.append(broken)
+        await release(connection, broken=broken)
+
+    monkeypatch.setattr(engine, "_release", note)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.driver, "by_index", fail)
+        with pytest.raises(SessionsUnavailable):
+            await plain.list_sessions("ann")
+    assert set(dropped) == {True}  # also of the second attempt
+    assert await plain.list_sessions("ann") == []
+
+
 async def batches(*bursts: int, halve: bool, later: int) -> list[int]:
     """How many jobs go together: of those that are there when the batcher wakes, each time, and
     of those that come while it has the first of them.
