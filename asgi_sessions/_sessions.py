@@ -33,6 +33,7 @@ from ._model.tokens import SID_PATTERN
 from ._pages.devices import SessionRoutes
 from ._pages.logout import EndSessionEndpoint
 from ._pages.options import RouteOptions, Template
+from ._pages.own_sessions import OwnSessions
 from ._service.background import BackgroundTasks
 from ._service.core import Core, unproved
 from ._service.events import EventHandler, Events, check_handler
@@ -782,12 +783,14 @@ class Sessions:
             home_url=home_url,
             template=template,
         )
+        return SessionRoutes(self._own_sessions(options), options, now=self._core.settings.now)
+
+    def _own_sessions(self, options: RouteOptions) -> OwnSessions:
         settings = self._core.settings
-        return SessionRoutes(
+        return OwnSessions(
             self,
             options,
             context=self._context,
-            now=settings.now,
             trusted=settings.trusted_origins,
             same_site=settings.cookie.domain is not None,
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from datetime import datetime
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -16,14 +15,11 @@ from asgi_sessions._model.device_name import device_name
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import SID_PATTERN
 
-from .cross_origin import crosses_sites
 from .html import STYLE, DevicesPage, devices_page, message_page
 from .negotiation import prefers_html
 from .options import PRIVATE, RouteOptions
+from .own_sessions import OwnSessions, Refused, not_found
 
-#: Sessions that are listed at most, the newest; and ended ones.
-_MOST_SHOWN = 1000
-_MOST_ENDED = 50
 #: Bytes of a query that are looked at.
 _QUERY_LENGTH = 1024
 
@@ -32,34 +28,6 @@ _STYLE_HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",  # its URL tells its version
     "X-Content-Type-Options": "nosniff",
 }
-
-
-class _Context(Protocol):
-    """What the page has to know of a request: its session, or why there is none, or the outage that
-    keeps that from being known.
-    """
-
-    @property
-    def session(self) -> Session | None: ...
-    @property
-    def end_reason(self) -> str | None: ...
-    @property
-    def error(self) -> Exception | None: ...
-
-
-class _OwnSessions(Protocol):
-    """What the page asks of `Sessions`, whose methods these are."""
-
-    def list_sessions(
-        self, person_id: object, *, app_id: str, include_ended: bool = ..., limit: int = ...
-    ) -> Awaitable[list[Session]]: ...
-    def get_by_id(self, sid_or_conn: str, /) -> Awaitable[Session | None]: ...
-    def end_session(self, conn: Scope, /) -> Awaitable[Session | None]: ...
-    def end_session_by_id(
-        self, sid: str, *, person_id: object, app_id: str
-    ) -> Awaitable[Session | None]: ...
-    def end_other_sessions(self, conn: Scope, /) -> Awaitable[int]: ...
-    def is_fresh(self, conn: Scope, max_age: timedelta, /) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,30 +51,17 @@ class SessionRoutes:
     """An ASGI app to be mounted: for the logged-in person, and their sessions in this app alone.
 
     Args:
-        sessions: whose.
+        own: what they see and end.
         options: what the app decides.
-        context: what is known of a request.
         now: the clock.
-        trusted: origins of the app's own front ends.
-        same_site: whether sister hosts may post here, too.
     """
 
     def __init__(
-        self,
-        sessions: _OwnSessions,
-        options: RouteOptions,
-        *,
-        context: Callable[[Scope], _Context],
-        now: Callable[[], datetime],
-        trusted: Sequence[str],
-        same_site: bool,
+        self, own: OwnSessions, options: RouteOptions, *, now: Callable[[], datetime]
     ) -> None:
-        self._sessions = sessions
+        self._own = own
         self._options = options
-        self._context = context
         self._now = now
-        self._trusted = trusted
-        self._same_site = same_site
         self._page_headers = options.page_headers()
         device_name("-")  # reads the rules of the library now rather than at the first request
 
@@ -123,69 +78,49 @@ class SessionRoutes:
         method = scope.get("method", "")
         if parts == ["style.css"] and self._options.html and method in _READS:
             return Response(STYLE, media_type="text/css", headers=_STYLE_HEADERS)
-        methods = self._methods(parts)
-        if methods is None:
-            return self._not_found(asked)
+        try:
+            answer = self._answer_of(parts, method)
+            return await answer(asked, self._own.session_of(scope))
+        except Refused as refusal:
+            return self._refuse(asked, refusal)
+
+    def _answer_of(
+        self, parts: list[str], method: str
+    ) -> Callable[[_Asked, Session], Awaitable[Response]]:
+        """What a method does at an address.
+
+        Raises:
+            Refused: if there is no such address, or if it does not take the method.
+        """
+        methods: Mapping[str, Callable[[_Asked, Session], Awaitable[Response]]]
+        match parts:
+            case []:
+                methods = dict.fromkeys(_READS, self._list)
+            case ["end-others"]:
+                methods = {"POST": self._end_others}
+            case [sid] if SID_PATTERN.fullmatch(sid):
+                methods = {"DELETE": self._end}
+            case [sid, "end"] if SID_PATTERN.fullmatch(sid):
+                methods = {"POST": self._end}
+            case _:
+                raise not_found()
         if method not in methods:
             allowed = ", ".join(methods)
             text = f"This address takes {allowed}."
-            return self._refuse(asked, 405, "Method not allowed", text, headers={"Allow": allowed})
-        if method not in _READS and crosses_sites(
-            headers, same_site=self._same_site, trusted=self._trusted
-        ):
-            text = "Another site has sent you here. Nothing was ended."
-            return self._refuse(asked, 403, "Cross-site request refused", text)
-        context = self._context(scope)
-        if context.error is not None:
-            raise context.error  # to say that nobody is logged in would be a guess
-        session = context.session
-        if session is None:
-            return self._refuse(
-                asked,
-                401,
-                "Not logged in",
-                "Log in to see where else you are.",
-                facts={"reason": context.end_reason},
-                url=self._options.login_url,
-            )
-        return await methods[method](asked, session)
-
-    def _methods(
-        self, parts: list[str]
-    ) -> Mapping[str, Callable[[_Asked, Session], Awaitable[Response]]] | None:
-        """What can be done at an address; None if there is none such."""
-        match parts:
-            case []:
-                return dict.fromkeys(_READS, self._list)
-            case ["end-others"]:
-                return {"POST": self._end_others}
-            case [sid] if SID_PATTERN.fullmatch(sid):
-                return {"DELETE": self._end}
-            case [sid, "end"] if SID_PATTERN.fullmatch(sid):
-                return {"POST": self._end}
-        return None
+            raise Refused(405, "Method not allowed", text, headers={"Allow": allowed})
+        return methods[method]
 
     # --- what is done -----------------------------------------------------------------------------
 
     async def _list(self, asked: _Asked, session: Session) -> Response:
         query = QueryParams(asked.scope.get("query_string", b"")[:_QUERY_LENGTH])
-        live = await self._listed(session, limit=_MOST_SHOWN)
-        others = [one for one in live if one.sid != session.sid]
-        others.sort(key=lambda one: one.last_seen_at, reverse=True)
-        ended = None
-        if query.get("ended") == "1":
-            known = await self._listed(session, include_ended=True, limit=_MOST_SHOWN)
-            over = [(one.ended_at, one.sid, one) for one in known if one.ended_at is not None]
-            ended = [one for *_, one in sorted(over, reverse=True)[:_MOST_ENDED]]
+        listed = await self._own.listed(session, ended=query.get("ended") == "1")
         if not asked.html:
-            content = {"sessions": [_facts(one, session) for one in [session, *others]]}
-            if ended is not None:
-                content["ended"] = [_facts(one, session) for one in ended]
-            return JSONResponse(content, headers=PRIVATE)
+            return JSONResponse(listed.content(), headers=PRIVATE)
         page = DevicesPage(
             current=session,
-            live=[session, *others],
-            ended=ended,
+            live=listed.live,
+            ended=listed.ended,
             closed=_count(query.get("closed", "")),
             base=asked.base,
             home_url=self._options.home_url,
@@ -196,36 +131,14 @@ class SessionRoutes:
             return HTMLResponse(self._options.template(page), headers=PRIVATE)
         return HTMLResponse(devices_page(page), headers=self._page_headers)
 
-    def _listed(self, session: Session, **which: Any) -> Awaitable[list[Session]]:  # noqa: ANN401 -- passed on
-        return self._sessions.list_sessions(session.person_id, app_id=session.app_id, **which)
-
     async def _end(self, asked: _Asked, session: Session) -> Response:
-        sid = asked.parts[0]
-        if sid == session.sid:  # to leave is always allowed
-            await self._sessions.end_session(asked.scope)
-            return self._done(asked, None)
-        if not self._fresh(asked):
-            return self._confirm(asked, session)
-        other = await self._sessions.get_by_id(sid)
-        # In another app, the same id may be somebody else.
-        if other is None or _owner(other) != _owner(session):
-            return self._not_found(asked)
-        await self._sessions.end_session_by_id(
-            sid, person_id=session.person_id, app_id=session.app_id
-        )
-        return self._done(asked, int(other.ended_at is None))
+        return self._done(asked, await self._own.end(asked.scope, session, asked.parts[0]))
 
     async def _end_others(self, asked: _Asked, session: Session) -> Response:
-        if not self._fresh(asked):
-            return self._confirm(asked, session)
-        count = await self._sessions.end_other_sessions(asked.scope)
+        count = await self._own.end_others(asked.scope, session)
         if asked.html:
             return self._done(asked, count)
         return JSONResponse({"ended": count}, headers=PRIVATE)
-
-    def _fresh(self, asked: _Asked) -> bool:
-        fresh_for = self._options.fresh_for
-        return fresh_for is None or self._sessions.is_fresh(asked.scope, fresh_for)
 
     # --- what is answered -------------------------------------------------------------------------
 
@@ -235,42 +148,13 @@ class SessionRoutes:
         query = "" if count is None else f"?closed={count}"
         return RedirectResponse(f"{asked.base}{query}", 303, headers=PRIVATE)
 
-    def _confirm(self, asked: _Asked, session: Session) -> Response:
-        since, fresh_for = session.authenticated_at, self._options.fresh_for
-        return self._refuse(
-            asked,
-            403,
-            "Log in again first",
-            "Your login is too old to end other sessions with it. Nothing was ended.",
-            facts={
-                "authenticated_at": since and since.isoformat(),
-                "max_age": fresh_for and fresh_for.total_seconds(),
-            },
-            url=self._options.confirm_url or self._options.login_url,
-        )
-
-    def _not_found(self, asked: _Asked) -> Response:
-        return self._refuse(asked, 404, "Not found", "You have no such session.")
-
-    def _refuse(
-        self,
-        asked: _Asked,
-        status: int,
-        title: str,
-        text: str,
-        *,
-        facts: Mapping[str, Any] | None = None,
-        url: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Response:
-        headers = headers or {}
+    def _refuse(self, asked: _Asked, refusal: Refused) -> Response:
         if not asked.html:
-            content = {"detail": title.lower(), **(facts or {})}
-            return JSONResponse(content, status, headers={**PRIVATE, **headers})
-        if url is not None:
-            return RedirectResponse(url, 303, headers=PRIVATE)
-        body = message_page(title, text, asked.base, self._options.home_url)
-        return HTMLResponse(body, status, headers={**self._page_headers, **headers})
+            return JSONResponse(refusal.content, refusal.status, headers=refusal.headers)
+        if refusal.url is not None and "HX-Redirect" not in refusal.headers:
+            return RedirectResponse(refusal.url, 303, headers=PRIVATE)
+        body = message_page(refusal.title, refusal.text, asked.base, self._options.home_url)
+        return HTMLResponse(body, refusal.status, headers={**self._page_headers, **refusal.headers})
 
 
 def _parts(scope: Scope) -> list[str]:
@@ -298,28 +182,5 @@ def _base(scope: Scope, depth: int) -> str:
     return "../" * depth or "./"
 
 
-def _owner(session: Session) -> tuple[str, str]:
-    return session.person_id, session.app_id
-
-
 def _count(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else None  # noqa: PLR2004 -- a number to be read
-
-
-def _facts(session: Session, current: Session) -> dict[str, Any]:
-    """A session as JSON."""
-    facts = {
-        "sid": session.sid,
-        "current": session.sid == current.sid,
-        "device": session.device,
-        "ip_address": session.ip_address,
-        "auth_provider": session.auth_provider,
-        "started_at": session.started_at.isoformat(),
-        "last_seen_at": session.last_seen_at.isoformat(),
-        "expires_at": session.expires_at.isoformat(),
-    }
-    if session.bound:
-        facts["bound"] = True
-    if session.ended_at is not None:
-        facts |= {"ended_at": session.ended_at.isoformat(), "end_reason": session.end_reason}
-    return facts

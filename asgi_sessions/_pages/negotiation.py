@@ -1,8 +1,9 @@
-"""What a client would rather have: HTML or JSON (RFC 9110, 12.5.1)."""
+"""What a client would rather have: HTML or JSON (RFC 9110, 12.5.1), or to be led by htmx."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 #: Characters that are looked at: browsers send 200, and each part takes its time.
 _LENGTH = 1024
@@ -27,3 +28,12 @@ def _weight(weights: dict[str, float], kind: str) -> float:
     """By the most specific range that covers it."""
     ranges = (kind, f"{kind.partition('/')[0]}/*", "*/*")
     return next((weights[one] for one in ranges if one in weights), 0.0)
+
+
+def htmx_redirect(headers: Mapping[str, str], url: str | None) -> dict[str, str]:
+    """The header by which htmx leads the whole page to a URL. It follows a 303 by itself, and would
+    put the login where a part of the page is. Nothing for other clients, and without a URL.
+    """
+    if url is None or headers.get("hx-request") != "true":
+        return {}
+    return {"HX-Redirect": url}

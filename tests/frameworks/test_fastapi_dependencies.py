@@ -18,8 +18,10 @@ from asgi_sessions.fastapi import (
     CurrentSession,
     OptionalSession,
     current_session,
+    current_session_of,
     describe_sessions,
     fresh_session,
+    fresh_session_of,
 )
 from asgi_sessions.testing import Clock, logged_in_cookie
 from tests.support import KEY, Browser
@@ -121,6 +123,42 @@ async def test_where_nobody_knows_when_nobody_is_fresh(sessions: Sessions) -> No
     answer = await Browser(vouched_for).get("/fresh")
     assert answer.status_code == 403
     assert answer.json()["detail"]["authenticated_at"] is None
+
+
+async def test_htmx_is_led_to_the_login_and_to_the_confirmation(
+    sessions: Sessions, clock: Clock
+) -> None:
+    app = FastAPI()
+    current = Depends(current_session_of(sessions, login_url="/login"))
+    both = fresh_session(HOUR, login_url="/login", confirm_url="/confirm")
+    guards = {
+        "/current": current,
+        "/both": both,
+        "/one": fresh_session_of(sessions, HOUR, login_url="/login"),
+        "/none": fresh_session(HOUR),
+    }
+    for path, guard in guards.items():
+        app.get(path, dependencies=[guard])(answer)
+    app.add_middleware(SessionMiddleware, sessions=sessions)
+
+    async def led(browser: Browser, **headers: str) -> list[str | None]:
+        answers = [await browser.get(path, headers=headers) for path in guards]
+        return [one.headers.get("hx-redirect") for one in answers]
+
+    browser = Browser(app)
+    assert await led(browser, **{"hx-request": "true"}) == ["/login", "/login", "/login", None]
+    assert await led(browser) == [None] * 4
+    browser.cookies.update(await logged_in_cookie(sessions, "ann"))
+    clock.turn(2 * HOUR)
+    assert await led(browser, **{"hx-request": "true"}) == [None, "/confirm", "/login", None]
+    assert await led(browser) == [None] * 4
+
+
+def test_a_url_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"login_url='login'.*; confirm_url='//evil'"):
+        fresh_session(HOUR, login_url="login", confirm_url="//evil")
+    with pytest.raises(ConfigurationError, match="login_url='login'"):
+        current_session_of(Sessions("sqlite:///never.db", secret_key=KEY), login_url="login")
 
 
 @pytest.mark.parametrize("max_age", [timedelta(0), -HOUR, 3600, None])

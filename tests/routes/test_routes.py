@@ -61,9 +61,12 @@ async def test_a_session_is_listed_with_what_people_know_it_by(
                 "device": "Thing/1",
                 "ip_address": "2001:db8::7",
                 "auth_provider": None,
+                "bound": False,
                 "started_at": now,
                 "last_seen_at": now,
                 "expires_at": (clock.now + timedelta(days=30)).isoformat(),
+                "ended_at": None,
+                "end_reason": None,
             }
         ]
     }
@@ -310,6 +313,30 @@ async def test_the_page_leads_to_where_people_log_in_again(
     assert len(await sids(browser)) == 2
 
 
+@pytest.mark.parametrize("accept", [{}, HTML])
+async def test_htmx_is_led_there_and_puts_no_login_into_a_part_of_the_page(
+    sessions: Sessions, clock: Clock, accept: dict[str, str]
+) -> None:
+    urls = {"login_url": "/login", "confirm_url": "/confirm"}
+    app = app_with(sessions, fresh_for=MINUTE, **urls)
+    leave = sessions.end_session_endpoint(redirect_to="/", clear_site_data=("cache",))
+    app.routes.append(Mount("/leave", leave))
+    browser = Browser(app)
+    htmx = {"hx-request": "true", **accept}
+
+    async def led(method: str, path: str) -> tuple[int, str | None]:
+        response = await browser.request(method, path, headers=htmx)
+        return response.status_code, response.headers.get("hx-redirect")
+
+    assert await led("GET", "/sessions/") == (401, "/login")
+    await browser.login("ann")
+    clock.turn(2 * MINUTE)
+    assert await led("POST", "/sessions/end-others") == (403, "/confirm")
+    assert await led("GET", "/sessions/elsewhere") == (404, None)
+    assert await led("POST", "/leave/") == (204, "/")
+    assert (await browser.post("/leave/", headers=HTML)).status_code == 303
+
+
 # --- who is let in --------------------------------------------------------------------------------
 
 
@@ -496,7 +523,7 @@ async def test_a_session_that_is_bound_to_its_device_is_shown_as_such(
     assert "bound to the device" in second
     assert "bound" not in first
     listed = (await here.get("/sessions/")).json()["sessions"]
-    assert [one.get("bound") for one in listed] == [None, True]
+    assert [one["bound"] for one in listed] == [False, True]
 
 
 async def test_one_who_is_logged_in_once_has_no_others_to_end(sessions: Sessions) -> None:
