@@ -205,8 +205,6 @@ def session_router(
         fresh_for=fresh_for,
         login_url=login_url,
         confirm_url=confirm_url,
-        home_url=None,
-        template=None,
     )
     return make_router(
         sessions._own_sessions(options),
