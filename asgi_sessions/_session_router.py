@@ -135,7 +135,7 @@ def make_router(
         return own.session_of(request.scope)
 
     # As a dependency it comes before what else may be wrong with the request.
-    current_session = Annotated[Session, Depends(session_of)]
+    known = Depends(session_of)
 
     @router.get(
         "/",
@@ -144,7 +144,7 @@ def make_router(
         responses=_responses(401, 503),
     )
     async def list_sessions(
-        current: current_session,
+        current: Annotated[Session, known],
         ended: Annotated[bool, Query(description="Also what has ended of late.")] = False,  # noqa: FBT002 -- a query's
     ) -> Response:
         """Where the person is logged in."""
@@ -159,7 +159,7 @@ def make_router(
     )
     async def end_session(
         request: Request,
-        current: current_session,
+        current: Annotated[Session, known],
         sid: Annotated[
             str, Path(pattern=f"^{SID_PATTERN.pattern}$", description="Of one of their sessions.")
         ],
@@ -176,7 +176,7 @@ def make_router(
     )
     async def end_other_sessions(
         request: Request,
-        current: current_session,
+        current: Annotated[Session, known],
     ) -> Response:
         """End all sessions but the one that asks."""
         return JSONResponse(

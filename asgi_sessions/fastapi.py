@@ -92,10 +92,9 @@ def current_session_of(
         ConfigurationError: if `login_url` is neither a path nor a URL.
     """
     checked_urls(login_url=login_url)
+    scheme = Security(_Cookie(SCHEME, sessions.cookie_name))
 
-    async def current(
-        connection: HTTPConnection, _: Annotated[None, Security(_Cookie(SCHEME))]
-    ) -> Session:
+    async def current(connection: HTTPConnection, _: Annotated[None, scheme]) -> Session:
         return _session(connection, sessions, login_url)
 
     return current

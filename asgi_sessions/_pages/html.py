@@ -1,4 +1,4 @@
-"""The devices page as HTML. The texts of its refusals stand in `devices.py`."""
+"""The devices page as HTML. The texts of its refusals stand in `own_sessions.py`."""
 
 from __future__ import annotations
 
