@@ -26,6 +26,7 @@ class SessionEntry(BaseModel):
     device: str = Field(description="Such as Firefox on Linux.")
     ip_address: str | None = Field(description="Where it was started from.")
     auth_provider: str | None = Field(description="Who has authenticated the person.")
+    bearer: bool = Field(description="Whether its client sends a token in place of the cookie.")
     bound: bool = Field(description="Whether it is bound to its device.")
     started_at: datetime
     last_seen_at: datetime

@@ -9,6 +9,7 @@ from ._errors import ConfigurationError
 from ._guards import (
     NOT_FRESH,
     NOT_LOGGED_IN,
+    challenge,
     checked_age,
     checked_urls,
     is_fresh,
@@ -17,7 +18,7 @@ from ._guards import (
     not_fresh,
     session_of,
 )
-from ._model.carrier import CHALLENGE, SCHEME
+from ._model.carrier import SCHEME
 from ._model.session import Session
 from ._pages.options import RouteOptions
 from ._sessions import Sessions
@@ -258,6 +259,6 @@ def _session(
 ) -> Session:
     session = session_of(connection, sessions)
     if session is None:
-        headers = {**dict([CHALLENGE]), **led_to(connection, login_url)}
+        headers = {**challenge(connection, sessions), **led_to(connection, login_url)}
         raise HTTPException(401, login_required(connection, sessions), headers)
     return session

@@ -10,6 +10,7 @@ from typing import Any
 
 from ._errors import ConfigurationError, SessionsUnavailable
 from ._guards import (
+    challenge,
     checked_age,
     checked_urls,
     is_fresh,
@@ -19,7 +20,7 @@ from ._guards import (
     session_of,
 )
 from ._middleware import OnSignedOut, PersonReader, SessionMiddleware, SignOut
-from ._model.carrier import CHALLENGE, SCHEME
+from ._model.carrier import SCHEME
 from ._model.person import Person, person_from_scope, sign_out_of_scope
 from ._model.session import Session
 from ._sessions import Sessions
@@ -238,7 +239,7 @@ def _session(connection: AnyConnection) -> Session:
 def _not_authorized(connection: AnyConnection) -> NotAuthorizedException:
     facts = login_required(connection)
     login_url = _urls(connection)[0]
-    headers = {**dict([CHALLENGE]), **led_to(connection, login_url)}
+    headers = {**challenge(connection), **led_to(connection, login_url)}
     return NotAuthorizedException(facts["error_description"], headers=headers, extra=facts)
 
 
