@@ -18,7 +18,7 @@ from ._guards import (
     not_fresh,
     session_of,
 )
-from ._model.carrier import SCHEME
+from ._model.carrier import BEARER_SCHEME, SCHEME
 from ._model.session import Session
 from ._pages.options import RouteOptions
 from ._sessions import Sessions
@@ -28,6 +28,7 @@ try:
     from fastapi.params import Depends as Dependency
     from fastapi.requests import HTTPConnection
     from fastapi.security import APIKeyCookie
+    from fastapi.security.http import HTTPBase
 
     from ._session_router import make_router
 except ModuleNotFoundError as _fault:  # the library that the extra brings
@@ -65,6 +66,16 @@ class _Cookie(APIKeyCookie):
         """Does nothing: the middleware has already checked the cookie. It also accepts WebSockets,
         which older versions of `APIKeyCookie` did not.
         """
+
+
+class _Token(HTTPBase):
+    """What the OpenAPI document says of the token of `Sessions(bearer=True)`."""
+
+    def __init__(self) -> None:
+        super().__init__(scheme="bearer", scheme_name=BEARER_SCHEME, auto_error=False)
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        """Does nothing: the middleware has already checked the token."""
 
 
 async def current_session(
@@ -208,20 +219,24 @@ def session_router(
         home_url=None,
         template=None,
     )
+    schemes = [Security(_Cookie(SCHEME, sessions.cookie_name))]
+    if _takes_tokens(sessions):
+        schemes.append(Security(_Token()))
     return make_router(
         sessions._own_sessions(options),
         sessions.end_session_endpoint(clear_site_data=clear_site_data),
-        [Security(_Cookie(SCHEME, sessions.cookie_name))],
+        schemes,
     )
 
 
 def describe_sessions(app: FastAPI, sessions: Sessions) -> None:
-    """Have the app's OpenAPI document name the cookie as it is on the wire, and list the 401 and
-    403 of each operation that asks for a session.
+    """Have the app's OpenAPI document name the cookie as it is on the wire, and the token of
+    `Sessions(bearer=True)` beside it; and list the 401 and 403 of each operation that asks for a
+    session.
 
     Args:
         app: whose document.
-        sessions: whose cookie.
+        sessions: whose cookie and token.
 
     Raises:
         ConfigurationError: if `sessions` are none.
@@ -234,23 +249,36 @@ def describe_sessions(app: FastAPI, sessions: Sessions) -> None:
         document = make()
         schemes = document.get("components", {}).get("securitySchemes", {})
         cookie = schemes.pop(_FRESH, None) or schemes.get(SCHEME)
+        tokens = _takes_tokens(sessions)
         if cookie is not None:
             schemes[SCHEME] = {**cookie, "name": sessions.cookie_name}
+            if tokens:
+                schemes[BEARER_SCHEME] = {"type": "http", "scheme": "bearer"}
         for path in document.get("paths", {}).values():
             for operation in path.values():
-                _list_refusals(operation)
+                _describe(operation, tokens=tokens)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own pages do
 
 
-def _list_refusals(operation: Any) -> None:  # noqa: ANN401 -- a piece of a JSON document
-    asked = {name for one in operation.get("security", ()) for name in one}
+def _takes_tokens(sessions: Sessions) -> bool:
+    return sessions._core.settings.carriers.bearer
+
+
+def _describe(operation: Any, *, tokens: bool) -> None:  # noqa: ANN401 -- a piece of a JSON document
+    security = operation.get("security", [])
+    asked = {name for one in security for name in one}
+    if not asked & {SCHEME, _FRESH}:
+        return
     if _FRESH in asked:
         operation["responses"].setdefault("403", {"description": NOT_FRESH})
-        others = [one for one in operation["security"] if not one.keys() & {SCHEME, _FRESH}]
-        operation["security"] = [*others, {SCHEME: []}]
-    if asked & {SCHEME, _FRESH} and {} not in operation["security"]:
+        security = [one for one in security if not one.keys() & {SCHEME, _FRESH}]
+        security.append({SCHEME: []})
+    if tokens and BEARER_SCHEME not in asked:
+        security.append({BEARER_SCHEME: []})
+    operation["security"] = security
+    if {} not in security:
         operation["responses"].setdefault("401", {"description": NOT_LOGGED_IN})
 
 

@@ -20,7 +20,7 @@ from ._guards import (
     session_of,
 )
 from ._middleware import OnSignedOut, PersonReader, SessionMiddleware, SignOut
-from ._model.carrier import SCHEME
+from ._model.carrier import BEARER_SCHEME, SCHEME
 from ._model.person import Person, person_from_scope, sign_out_of_scope
 from ._model.session import Session
 from ._sessions import Sessions
@@ -33,7 +33,7 @@ try:
     from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
     from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
     from litestar.middleware import DefineMiddleware
-    from litestar.openapi.spec import Components, SecurityScheme
+    from litestar.openapi.spec import Components, Reference, SecurityScheme
     from litestar.plugins import InitPlugin, ReceiveRoutePlugin
     from litestar.routes import BaseRoute, HTTPRoute
     from litestar.types import Guard
@@ -98,8 +98,8 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
 
     Adds `SessionMiddleware` as the innermost of the app's own middlewares, unless it stands in the
     list already; the lifespan; the dependencies `current_session` and `optional_session`; a 503 for
-    a database that does not answer; the cookie to the OpenAPI document, with each handler that
-    asks for a session.
+    a database that does not answer; the cookie to the OpenAPI document, and the token of
+    `Sessions(bearer=True)`, with each handler that asks for a session.
 
     Args:
         sessions: the `Sessions` that hold the rows.
@@ -143,6 +143,13 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
         self._retrieve_user = retrieve_user
         self._sessions = sessions
         self.urls = (login_url, confirm_url or login_url)
+        self._schemes: dict[str, SecurityScheme | Reference] = {
+            SCHEME: SecurityScheme(
+                type="apiKey", name=sessions.cookie_name, security_scheme_in="cookie"
+            )
+        }
+        if sessions._core.settings.carriers.bearer:
+            self._schemes[BEARER_SCHEME] = SecurityScheme(type="http", scheme="bearer")
         self._options = {
             "sessions": sessions,
             "person": _person_from_scope_and_token if person is None else person,
@@ -177,12 +184,9 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
             # A copy: it may be Litestar's own, which all apps share.
             config = app_config.openapi_config = copy(app_config.openapi_config)
             others = config.components
-            cookie = SecurityScheme(
-                type="apiKey", name=self._sessions.cookie_name, security_scheme_in="cookie"
-            )
             config.components = [
                 *(others if isinstance(others, list) else [others]),
-                Components(security_schemes={SCHEME: cookie}),
+                Components(security_schemes=self._schemes),
             ]
         return app_config
 
@@ -191,7 +195,8 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
         if isinstance(route, HTTPRoute):
             for handler in route.route_handlers:
                 users = self._retrieve_user is not None
-                _describe(handler, asks=users and not is_open(handler, route.path, self._open))
+                asks = users and not is_open(handler, route.path, self._open)
+                _describe(handler, list(self._schemes), asks=asks)
 
 
 def _person_from_scope_and_token(scope: Mapping[str, Any]) -> Person | None:
@@ -253,13 +258,14 @@ def _is_ours(middleware: object) -> bool:
     return isinstance(middleware, DefineMiddleware) and middleware.middleware is SessionMiddleware
 
 
-def _describe(handler: HTTPRouteHandler, *, asks: bool) -> None:
+def _describe(handler: HTTPRouteHandler, schemes: Sequence[str], *, asks: bool) -> None:
     guards = handler.resolve_guards()
     fresh = any(isinstance(guard, _Fresh) for guard in guards)
     wanted = handler.parsed_fn_signature.parameters
     given = [by.dependency for name, by in handler.resolve_dependencies().items() if name in wanted]
     if asks or fresh or requires_session in guards or current_session in given:
-        handler.security = [*(handler.security or ()), {SCHEME: []}]
+        ways: list[dict[str, list[str]]] = [{name: []} for name in schemes]
+        handler.security = [*(handler.security or ()), *ways]
         refusals = [NotAuthorizedException, *[PermissionDeniedException] * fresh]
         handler.raises = [*(handler.raises or ()), *refusals]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar import Litestar, Request, WebSocket, get, websocket
+from litestar import Litestar, Request, WebSocket, get, post, websocket
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import WebSocketDisconnect
@@ -441,6 +441,27 @@ def test_the_document_says_who_asks_for_the_cookie() -> None:
         "/guarded": ({"200", "401"}, asked),
         "/fresh": ({"200", "401", "403"}, asked),
     }
+
+
+async def test_a_token_lets_in_and_is_in_the_document(make_sessions: MakeSessions) -> None:
+    sessions = await make_sessions(bearer=True)
+
+    @post("/token", status_code=200)
+    async def log_in(request: AnyRequest) -> str:
+        return (await sessions.start_token(request, {"id": "ann"})).token
+
+    app = Litestar([*HANDLERS, log_in], plugins=[SessionsPlugin(sessions)])
+    document = described(app)
+    token: Any = {"type": "http", "scheme": "bearer"}
+    assert document["components"]["securitySchemes"]["session_token"] == token
+    either: Any = [{"session": []}, {"session_token": []}]
+    assert document["paths"]["/guarded"]["get"]["security"] == either
+    browser = Browser(as_asgi(app))
+    assert (await browser.get("/guarded")).headers["www-authenticate"] == "Bearer"
+    issued = (await browser.post("/token")).text
+    answer = await browser.get("/guarded", headers={"authorization": f"Bearer {issued}"})
+    (session,) = await sessions.list_sessions("ann")
+    assert answer.text == session.sid
 
 
 def test_a_guard_of_the_whole_app_is_in_the_document_of_each_handler() -> None:
