@@ -26,6 +26,7 @@ class SessionEntry(BaseModel):
     device: str = Field(description="Such as Firefox on Linux.")
     ip_address: str | None = Field(description="Where it was started from.")
     auth_provider: str | None = Field(description="Who has authenticated the person.")
+    bearer: bool = Field(description="Whether its client sends a token in place of the cookie.")
     bound: bool = Field(description="Whether it is bound to its device.")
     started_at: datetime
     last_seen_at: datetime
@@ -135,7 +136,7 @@ def make_router(
         return own.session_of(request.scope)
 
     # As a dependency it comes before what else may be wrong with the request.
-    current_session = Annotated[Session, Depends(session_of)]
+    known = Depends(session_of)
 
     @router.get(
         "/",
@@ -144,7 +145,7 @@ def make_router(
         responses=_responses(401, 503),
     )
     async def list_sessions(
-        current: current_session,
+        current: Annotated[Session, known],
         ended: Annotated[bool, Query(description="Also what has ended of late.")] = False,  # noqa: FBT002 -- a query's
     ) -> Response:
         """Where the person is logged in."""
@@ -159,7 +160,7 @@ def make_router(
     )
     async def end_session(
         request: Request,
-        current: current_session,
+        current: Annotated[Session, known],
         sid: Annotated[
             str, Path(pattern=f"^{SID_PATTERN.pattern}$", description="Of one of their sessions.")
         ],
@@ -176,7 +177,7 @@ def make_router(
     )
     async def end_other_sessions(
         request: Request,
-        current: current_session,
+        current: Annotated[Session, known],
     ) -> Response:
         """End all sessions but the one that asks."""
         return JSONResponse(

@@ -9,6 +9,7 @@ from ._errors import ConfigurationError
 from ._guards import (
     NOT_FRESH,
     NOT_LOGGED_IN,
+    challenge,
     checked_age,
     checked_urls,
     is_fresh,
@@ -17,7 +18,7 @@ from ._guards import (
     not_fresh,
     session_of,
 )
-from ._model.carrier import CHALLENGE, SCHEME
+from ._model.carrier import BEARER_SCHEME, SCHEME
 from ._model.session import Session
 from ._pages.options import RouteOptions
 from ._sessions import Sessions
@@ -27,6 +28,7 @@ try:
     from fastapi.params import Depends as Dependency
     from fastapi.requests import HTTPConnection
     from fastapi.security import APIKeyCookie
+    from fastapi.security.http import HTTPBase
 
     from ._session_router import make_router
 except ModuleNotFoundError as _fault:  # the library that the extra brings
@@ -66,6 +68,16 @@ class _Cookie(APIKeyCookie):
         """
 
 
+class _Token(HTTPBase):
+    """What the OpenAPI document says of the token of `Sessions(bearer=True)`."""
+
+    def __init__(self) -> None:
+        super().__init__(scheme="bearer", scheme_name=BEARER_SCHEME, auto_error=False)
+
+    async def __call__(self, request: HTTPConnection) -> None:
+        """Does nothing: the middleware has already checked the token."""
+
+
 async def current_session(
     connection: HTTPConnection, _: Annotated[None, Security(_Cookie(SCHEME))]
 ) -> Session:
@@ -92,10 +104,9 @@ def current_session_of(
         ConfigurationError: if `login_url` is neither a path nor a URL.
     """
     checked_urls(login_url=login_url)
+    scheme = Security(_Cookie(SCHEME, sessions.cookie_name))
 
-    async def current(
-        connection: HTTPConnection, _: Annotated[None, Security(_Cookie(SCHEME))]
-    ) -> Session:
+    async def current(connection: HTTPConnection, _: Annotated[None, scheme]) -> Session:
         return _session(connection, sessions, login_url)
 
     return current
@@ -206,20 +217,24 @@ def session_router(
         login_url=login_url,
         confirm_url=confirm_url,
     )
+    schemes = [Security(_Cookie(SCHEME, sessions.cookie_name))]
+    if _takes_tokens(sessions):
+        schemes.append(Security(_Token()))
     return make_router(
         sessions._own_sessions(options),
         sessions.end_session_endpoint(clear_site_data=clear_site_data),
-        [Security(_Cookie(SCHEME, sessions.cookie_name))],
+        schemes,
     )
 
 
 def describe_sessions(app: FastAPI, sessions: Sessions) -> None:
-    """Have the app's OpenAPI document name the cookie as it is on the wire, and list the 401 and
-    403 of each operation that asks for a session.
+    """Have the app's OpenAPI document name the cookie as it is on the wire, and the token of
+    `Sessions(bearer=True)` beside it; and list the 401 and 403 of each operation that asks for a
+    session.
 
     Args:
         app: whose document.
-        sessions: whose cookie.
+        sessions: whose cookie and token.
 
     Raises:
         ConfigurationError: if `sessions` are none.
@@ -232,23 +247,36 @@ def describe_sessions(app: FastAPI, sessions: Sessions) -> None:
         document = make()
         schemes = document.get("components", {}).get("securitySchemes", {})
         cookie = schemes.pop(_FRESH, None) or schemes.get(SCHEME)
+        tokens = _takes_tokens(sessions)
         if cookie is not None:
             schemes[SCHEME] = {**cookie, "name": sessions.cookie_name}
+            if tokens:
+                schemes[BEARER_SCHEME] = {"type": "http", "scheme": "bearer"}
         for path in document.get("paths", {}).values():
             for operation in path.values():
-                _list_refusals(operation)
+                _describe(operation, tokens=tokens)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's own pages do
 
 
-def _list_refusals(operation: Any) -> None:  # noqa: ANN401 -- a piece of a JSON document
-    asked = {name for one in operation.get("security", ()) for name in one}
+def _takes_tokens(sessions: Sessions) -> bool:
+    return sessions._core.settings.carriers.bearer
+
+
+def _describe(operation: Any, *, tokens: bool) -> None:  # noqa: ANN401 -- a piece of a JSON document
+    security = operation.get("security", [])
+    asked = {name for one in security for name in one}
+    if not asked & {SCHEME, _FRESH}:
+        return
     if _FRESH in asked:
         operation["responses"].setdefault("403", {"description": NOT_FRESH})
-        others = [one for one in operation["security"] if not one.keys() & {SCHEME, _FRESH}]
-        operation["security"] = [*others, {SCHEME: []}]
-    if asked & {SCHEME, _FRESH} and {} not in operation["security"]:
+        security = [one for one in security if not one.keys() & {SCHEME, _FRESH}]
+        security.append({SCHEME: []})
+    if tokens and BEARER_SCHEME not in asked:
+        security.append({BEARER_SCHEME: []})
+    operation["security"] = security
+    if {} not in security:
         operation["responses"].setdefault("401", {"description": NOT_LOGGED_IN})
 
 
@@ -257,6 +285,6 @@ def _session(
 ) -> Session:
     session = session_of(connection, sessions)
     if session is None:
-        headers = {**dict([CHALLENGE]), **led_to(connection, login_url)}
+        headers = {**challenge(connection, sessions), **led_to(connection, login_url)}
         raise HTTPException(401, login_required(connection, sessions), headers)
     return session

@@ -35,6 +35,8 @@ class Context(Protocol):
     def end_reason(self) -> str | None: ...
     @property
     def error(self) -> Exception | None: ...
+    @property
+    def bearer(self) -> bool: ...
 
 
 class SessionMethods(Protocol):
@@ -111,6 +113,7 @@ class Listed:
             "device": session.device,
             "ip_address": session.ip_address,
             "auth_provider": session.auth_provider,
+            "bearer": session.bearer,
             "bound": session.bound,
             "started_at": session.started_at.isoformat(),
             "last_seen_at": session.last_seen_at.isoformat(),
@@ -154,11 +157,14 @@ class OwnSessions:
             SessionsUnavailable: if nobody knows whether somebody is.
         """
         headers = Headers(raw=list(headers_of(scope)))
-        if scope.get("method", "") not in SAFE and crosses_sites(
-            headers, same_site=self._same_site, trusted=self._trusted
+        context = self._context(scope)
+        # A token is nothing that other sites have browsers send.
+        if (
+            scope.get("method", "") not in SAFE
+            and not context.bearer
+            and crosses_sites(headers, same_site=self._same_site, trusted=self._trusted)
         ):
             raise Refused(403, "cross-site request refused")
-        context = self._context(scope)
         if context.error is not None:
             raise context.error  # to say that nobody is logged in would be a guess
         if context.session is None:

@@ -61,6 +61,7 @@ async def test_a_session_is_listed_with_what_people_know_it_by(
                 "device": "Thing/1",
                 "ip_address": "2001:db8::7",
                 "auth_provider": None,
+                "bearer": False,
                 "bound": False,
                 "started_at": now,
                 "last_seen_at": now,
