@@ -17,6 +17,7 @@ from ._connection.binding import DeviceBinding, check_binding
 from ._connection.context import Conn, RequestContext, scope_of
 from ._connection.data import RequestData
 from ._connection.data_methods import DataMethods
+from ._connection.marking import mark, marked_at
 from ._connection.outside import Watch, look_up, opened, scope_from_headers
 from ._connection.reading import Reader
 from ._connection.touching import touch_if_due
@@ -148,6 +149,9 @@ class Sessions:
             visitors without a login, too; `SessionData` says how large it may be, and what a login
             takes over of a visitor's. False leaves ``scope["session"]`` to others.
         visitor_lifetimes: how long data are kept of visitors who do not log in.
+        device_cookie: for how long a second cookie marks the browsers on which people have logged
+            in (with `remember`), so that `SessionEvent.new_device` knows them when nothing else
+            does: at most 400 days. A logout leaves it. None sets none.
 
     Raises:
         ConfigurationError: for options that cannot work, all errors in one message.
@@ -191,6 +195,7 @@ class Sessions:
         bearer: bool = False,
         data: bool | SessionData = False,
         visitor_lifetimes: Lifetimes = VISITORS,
+        device_cookie: timedelta | None = None,
     ) -> None:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
@@ -398,6 +403,7 @@ class Sessions:
             remember=remember,
             replaces=replaces,
             known=context.knows(identified),
+            marked_at=marked_at(core.settings, context, scope_of(conn), identified),
             announce=context.announce,
             source=source,
         )
@@ -407,6 +413,7 @@ class Sessions:
         context.use(started.row, started.session)
         context.presented = None
         context.give(started.token)
+        mark(core, context, scope_of(conn), started.row)
         return started.session
 
     async def get(self, conn: Conn) -> Session | None:
