@@ -24,6 +24,7 @@ from fastapi_users.authentication import (  # noqa: E402
     BearerTransport,
     CookieTransport,
 )
+from fastapi_users.db import BaseUserDatabase  # noqa: E402
 from fastapi_users.password import PasswordHelper  # noqa: E402
 from fastapi_users.schemas import BaseUser, BaseUserUpdate  # noqa: E402
 from pwdlib import PasswordHash  # noqa: E402
@@ -34,7 +35,7 @@ from asgi_sessions.fastapi_users import SessionsOfUsers, session_strategy  # noq
 ADA = {"username": "ada@example.com", "password": "analytical"}
 
 
-class Users:
+class Users(BaseUserDatabase[Any, Any]):
     """Their table, in memory."""
 
     def __init__(self) -> None:
