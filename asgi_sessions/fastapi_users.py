@@ -52,24 +52,20 @@ class SessionStrategy(Generic[UP, ID]):
         Raises:
             SessionsUnavailable: if nobody knows whether there is a session.
         """
-        if token is None or not self._is_ours(token):
+        # What the middleware has not looked at is another layer's: it proves nothing here, whatever
+        # came beside it.
+        cookie = self._request.cookies.get(self._sessions.cookie_name)
+        if token is None or not (token.startswith(PREFIX) or token == cookie):
             return None
         session = self._sessions.current(self._request)
         if session is None:
             login_required(self._request, self._sessions)
+        if session is None or session.bearer != token.startswith(PREFIX):
             return None
         try:
             return await user_manager.get(user_manager.parse_id(session.person_id))
         except (exceptions.InvalidID, exceptions.UserNotExists):
             return None
-
-    def _is_ours(self, token: str) -> bool:
-        """Whether the middleware has looked at it, too: a token of another layer proves nothing
-        here, whatever cookie came beside it.
-        """
-        return token.startswith(PREFIX) or (
-            token == self._request.cookies.get(self._sessions.cookie_name)
-        )
 
     async def write_token(self, user: UP) -> str:
         """Start a session for the user.
