@@ -83,6 +83,13 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    def forget(self) -> None:
+        """Have nobody's session."""
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+            for (table,) in connection.execute(tables).fetchall():
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- ours
+
     def rows(self, columns: str, where: str = "1", *values: str) -> list[tuple[Any, ...]]:
         """What is in the file, read without the package."""
         with closing(sqlite3.connect(self.database)) as connection:
@@ -152,9 +159,7 @@ def server(shared: Server) -> Server:
     """As if nobody had been there, and running, whatever the test before has left."""
     if not shared.running:
         shared.start()
-    with closing(sqlite3.connect(shared.database)) as connection, connection:
-        for table in ("sessions", "sessions_cutoffs"):
-            connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- ours
+    shared.forget()
     return shared
 
 

@@ -69,8 +69,8 @@ def sync_engine(url: str) -> Engine:
 
 
 def _engine(url: str) -> Engine:
-    # Nothing is prepared: it would not survive PgBouncer. And there is no pool: connections of a
-    # test that fails would stay open in it, be dropped in the middle of another, and fail that, too.
+    # Nothing is prepared: it would not survive PgBouncer. And there is no pool: a connection of
+    # a test that fails would stay open in it, be dropped in the middle of another, and fail that.
     options = {"prepare_threshold": None} if kind(url) == "postgresql" else {}
     return create_engine(
         url, isolation_level="AUTOCOMMIT", connect_args=options, poolclass=NullPool
