@@ -95,8 +95,8 @@ LOAD = {"cluster", "test_crashes"}
 #: Where the coverage is measured on databases other than SQLite: what needs a server is run here.
 #: To measure it takes as long again as most tests do.
 _MEASURED_ON_SERVERS = {"database", "test_app_transactions", "test_data", "test_tls"}
-#: Where it is never measured: much input that reaches nothing but what other tests reach, too.
-_NEVER_MEASURED = {"bad_input", "test_benchmarks", "test_model"}
+#: Where it is never measured: many requests that reach nothing but what other tests reach, too.
+_NEVER_MEASURED = {"test_benchmarks"}
 
 
 def _names(path: Path) -> set[str]:
