@@ -4,34 +4,24 @@ browser comes, that it came by https, to which host, and below which prefix.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import re
-import socket
 import ssl
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
 from websockets.sync.client import connect
 
-from asgi_sessions import Sessions
-from tests.servers.process import ENVIRONMENT, LOOPBACK, as_account, find_binary, free_port
-from tests.support import KEY
+from tests.servers.machine import Machine
+from tests.servers.process import LOOPBACK
 from tests.support.certificates import make_certificate
-from tests.support.pages import blocks
-from tests.support.repository import DOCS, ROOT
+from tests.support.pages import the_block
+from tests.support.repository import DOCS
 
 pytestmark = pytest.mark.servers
 
 PAGE = DOCS / "deployment.md"
-PATIENCE = 30
 #: Where the browsers of these tests are: neither the proxy's address, nor what they claim.
 CLIENT, CLAIMED = "127.0.0.2", "198.51.100.7"
 SERVERS = ("uvicorn", "gunicorn", "hypercorn", "granian")
@@ -64,12 +54,6 @@ defaults
 """
 
 
-def block(language: str, word: str) -> str:
-    """The block of the page that has this word."""
-    (found,) = [one.source for one in blocks(PAGE, language) if word in one.source]
-    return found
-
-
 def replaced(text: str, old: str, new: str) -> str:
     assert old in text, old
     return text.replace(old, new)
@@ -82,72 +66,42 @@ class Place(NamedTuple):
     proxied: dict[str, int]
 
 
-class Machine:
-    """A directory with the app of the page, and the processes that were started in it."""
+class Proxied(NamedTuple):
+    """A machine with all of them."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.certificate = str(make_certificate(directory).file)
-        self.places = {
-            server: Place(free_port(), {proxy: free_port() for proxy in PROXIES})
-            for server in SERVERS
-        }
-        self._processes: list[subprocess.Popen[bytes]] = []
+    machine: Machine
+    certificate: str
+    places: dict[str, Place]
 
     def write_app(self) -> None:
         """The modules, as their readers name them."""
-        app = block("python", "app = Starlette")
+        app = the_block(PAGE, "python", "app = Starlette")
         url = 'os.environ["DATABASE_URL"]'
-        (self.directory / "main.py").write_text(replaced(app, '"sqlite:///sessions.db"', url))
-        (self.directory / "worker.py").write_text(block("py", "uvicorn_worker"))
+        self.machine.write("main.py", replaced(app, '"sqlite:///sessions.db"', url))
+        self.machine.write("worker.py", the_block(PAGE, "py", "uvicorn_worker"))
         for server in WHOLE_PATH:
-            (self.directory / f"behind_{server}.py").write_text(block("py", f"from {server}"))
-
-    def start(self, name: str, *command: str, **environment: str) -> None:
-        with (self.directory / f"{name}.log").open("wb") as log:
-            self._processes.append(
-                subprocess.Popen(
-                    [*as_account("root")[:2], "--", *command],  # it ends when we do
-                    cwd=self.directory,
-                    env={**ENVIRONMENT, "HOME": str(self.directory), **environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
-            )
+            self.machine.write(f"behind_{server}.py", the_block(PAGE, "py", f"from {server}"))
 
     def start_server(self, server: str) -> None:
-        line = replaced(block("sh", f"{server} "), "8000", str(self.places[server].port))
-        program, *arguments = line.split()
-        database = f"sqlite:///{self.directory}/{server}.db"
-        asyncio.run(_make_tables(database))
-        path = os.pathsep.join(map(str, [self.directory, ROOT]))
-        self.start(
-            server,
-            str(Path(sys.executable).parent / program),
-            *arguments,
-            DATABASE_URL=database,
-            SECRET_KEY=KEY,
-            PYTHONPATH=path,
-        )
+        line = the_block(PAGE, "sh", f"{server} ")
+        program, *arguments = replaced(line, "8000", str(self.places[server].port)).split()
+        self.machine.start(program, *arguments, DATABASE_URL=self.machine.database(server))
 
     def start_nginx(self) -> None:
-        source, _, upgrade = block("nginx", "server {").partition("\nmap ")
+        source, _, upgrade = the_block(PAGE, "nginx", "server {").partition("\nmap ")
         servers = ""
         for server, place in self.places.items():
             text = replaced(source, "/etc/ssl/shop.pem", self.certificate)
             text = replaced(text, "listen 443", f"listen {LOOPBACK}:{place.proxied['nginx']}")
             slash = "" if server in WHOLE_PATH else "/"
             servers += replaced(text, ":8000/;", f":{place.port}{slash};")
-        conf = self.directory / "nginx.conf"
-        conf.write_text(
-            _NGINX.format(directory=self.directory, servers=servers, map=f"map {upgrade}")
-        )
-        nginx = find_binary("nginx", "nginx")
-        self.start("nginx", nginx, "-p", str(self.directory), "-c", str(conf), "-e", "stderr")
+        here = self.machine.directory
+        text = _NGINX.format(directory=here, servers=servers, map=f"map {upgrade}")
+        conf = self.machine.write("nginx.conf", text)
+        self.machine.start("nginx", "-p", str(here), "-c", conf, "-e", "stderr")
 
     def start_haproxy(self) -> None:
-        source, sections = block("haproxy", "frontend"), _HAPROXY
+        source, sections = the_block(PAGE, "haproxy", "frontend"), _HAPROXY
         for server, place in self.places.items():
             text = replaced(source, "/etc/ssl/shop.pem", self.certificate)
             text = replaced(text, "bind :443", f"bind {LOOPBACK}:{place.proxied['haproxy']}")
@@ -158,66 +112,35 @@ class Machine:
                 text, count = re.subn(r"\n.*the whole path.*", "", text)
                 assert count == 1
             sections += text
-        conf = self.directory / "haproxy.cfg"
-        conf.write_text(sections)
-        self.start("haproxy", find_binary("haproxy", "haproxy"), "-db", "-f", str(conf))
-
-    def wait(self) -> None:
-        """Until all listen."""
-        ports = {place.port for place in self.places.values()}
-        ports |= {port for place in self.places.values() for port in place.proxied.values()}
-        deadline = time.monotonic() + PATIENCE
-        while ports:
-            assert time.monotonic() < deadline, self.logs()
-            assert all(one.poll() is None for one in self._processes), self.logs()
-            ports = {port for port in ports if not _listens(port)}
-            time.sleep(0.05)
-
-    def logs(self) -> str:
-        return "\n".join(file.read_text() for file in self.directory.glob("*.log"))
-
-    def stop(self) -> None:
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.wait(PATIENCE)
-
-
-async def _make_tables(database: str) -> None:
-    async with Sessions(database, secret_key=KEY) as sessions:
-        await sessions.create_tables()
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port)):
-        return True
-    return False
+        self.machine.start("haproxy", "-db", "-f", self.machine.write("haproxy.cfg", sections))
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    machine = Machine(tmp_path_factory.mktemp("machine"))
-    machine.write_app()
-    try:
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+    with Machine(tmp_path_factory.mktemp("machine")) as machine:
+        places = {
+            server: Place(machine.port(), {proxy: machine.port() for proxy in PROXIES})
+            for server in SERVERS
+        }
+        certificate = str(make_certificate(machine.directory).file)
+        proxied = Proxied(machine, certificate, places)
+        proxied.write_app()
         for server in SERVERS:
-            machine.start_server(server)
-        machine.start_nginx()
-        machine.start_haproxy()
+            proxied.start_server(server)
+        proxied.start_nginx()
+        proxied.start_haproxy()
         machine.wait()
-        yield machine
-    finally:
-        machine.stop()
-    assert "Traceback" not in machine.logs()
+        yield proxied
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
 @pytest.mark.parametrize("server", SERVERS)
 def test_the_app_learns_who_comes_and_where_it_is(
-    machine: Machine, server: str, proxy: str
+    proxied: Proxied, server: str, proxy: str
 ) -> None:
-    port = machine.places[server].proxied[proxy]
+    port = proxied.places[server].proxied[proxy]
     site = f"https://localhost:{port}"
-    trust = ssl.create_default_context(cafile=machine.certificate)
+    trust = ssl.create_default_context(cafile=proxied.certificate)
     headers = {"x-forwarded-for": CLAIMED, "x-forwarded-proto": "http"}
     with httpx.Client(
         transport=httpx.HTTPTransport(verify=trust, local_address=CLIENT),
