@@ -18,12 +18,13 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from starlette.responses import HTMLResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.browser import chromium, firefox
 from tests.support import KEY
 from tests.support.certificates import make_certificate
-from tests.support.pages import Block, Reader, blocks
+from tests.support.pages import Block, Reader, blocks, the_block
 from tests.support.repository import DOCS
 
 PAGE = DOCS / "cross_origin.md"
@@ -35,6 +36,7 @@ OTHER_FRONT, STRANGER = "front.localhost", "evil.localhost"
 LAX = ""
 PARTITIONED = 'cookie_samesite="none", cookie_partitioned=True'
 NONE = 'cookie_samesite="none"'
+STRICT = 'cookie_samesite="strict"'
 
 ASK = """async ([url, options]) => {
     try { return await (await fetch(url, {credentials: "include", ...options})).json(); }
@@ -75,6 +77,8 @@ class Api:
         first, second = (
             block.source for block in blocks(PAGE, "python") if "add_middleware" in block.source
         )
+        third = the_block(DOCS / "recipes.md", "python", "def callback")
+        third = f"from starlette.responses import HTMLResponse\n{third}"
         for old, new in (
             ("sqlite:///app.db", f"sqlite:///{directory}/{len(options)}.db"),
             ("https://front.example", front),
@@ -83,7 +87,8 @@ class Api:
             assert old in second
             second = second.replace(old, new)
         reader = Reader(PAGE)
-        asyncio.run(reader.run(Block("python", 1, first), Block("python", 1, second)))
+        asyncio.run(reader.run(*(Block("python", 1, source) for source in (first, second, third))))
+        reader["app"].router.routes.append(Route("/callback", reader["callback"]))
         self._app: ASGIApp = reader["app"]
         asyncio.run(_create_tables(reader["sessions"]))
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -157,7 +162,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         patch.setenv("SECRET_KEY", KEY)
         apis = {
             options: Api(directory, options, f"https://{front}:{port}")
-            for options, front in ((LAX, FRONT), (PARTITIONED, OTHER_FRONT), (NONE, FRONT))
+            for options, front in (
+                (LAX, FRONT),
+                (PARTITIONED, OTHER_FRONT),
+                (NONE, FRONT),
+                (STRICT, FRONT),
+            )
         }
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
@@ -250,3 +260,18 @@ def test_a_hostile_page_does_none_of_it(
     assert [one[1:3] for one in posts] == [("/transfer", 403), ("/login", 403), ("/logout", 403)]
     assert all(one.cookie for one in posts[1:])  # not for want of a cookie: forms bring it along
     assert own.evaluate(ASK, ["/me", {}]) == {"sid": sid}
+
+
+def test_a_page_of_our_own_brings_a_strict_cookie_along(site: Site, person: BrowserContext) -> None:
+    """The way of docs/recipes.md back from a provider, or from any link."""
+    api = site.apis[STRICT]
+    page_of(person, f"{api.url}/nothing").evaluate(ASK, ["/login", POST])
+    page = page_of(person, site.page(STRANGER))
+    api.answers.clear()
+    page.evaluate("url => { location.href = url; }", f"{api.url}/callback?code=1&state=2")
+
+    def cookies() -> list[bool]:
+        return [answer.cookie for answer in api.answers if answer.path == "/callback"]
+
+    until(lambda: len(cookies()) > 1)
+    assert cookies() == [False, True]

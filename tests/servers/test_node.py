@@ -60,4 +60,3 @@ def test_a_session_is_that_of_the_browser_and_foreign_pages_reach_nothing(tmp_pa
             assert browser.get("/").text == "Hello, ada"
             assert browser.post("/logout").status_code == 200
             assert browser.get("/").text == "Hello, stranger"
-        assert "plain http" not in machine.logs()
