@@ -250,6 +250,8 @@ def test_a_hostile_page_does_none_of_it(
     assert page.evaluate(ASK, [f"{api.url}/me", {}]) == "TypeError"  # it cannot read the answer
     assert page.evaluate(ASK, [f"{api.url}/transfer", POST_JSON]) == "TypeError"
     page.evaluate(ASK, [f"{api.url}/transfer", {**POST, "mode": "no-cors"}])
+    token = {"headers": {"authorization": "Bearer asgis_made-up"}}  # it would pass
+    assert page.evaluate(ASK, [f"{api.url}/transfer", {**POST, **token}]) == "TypeError"
     assert page.evaluate(LISTEN, f"wss://{api.host}/news") == "closed"
     for path in ("/login", "/logout"):
         page.goto(site.page(hostile))
