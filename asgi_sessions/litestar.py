@@ -26,6 +26,7 @@ from ._sessions import Sessions
 try:
     from litestar import Request, Response
     from litestar.config.app import AppConfig
+    from litestar.config.response_cache import default_cache_key_builder
     from litestar.connection import ASGIConnection
     from litestar.di import NamedDependency, Provide
     from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
@@ -95,7 +96,8 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
     Adds `SessionMiddleware` as the innermost of the app's own middlewares, unless it stands in the
     list already; the lifespan; the dependencies `current_session` and `optional_session`; a 503 for
     a database that does not answer; the cookie to the OpenAPI document, with each handler that
-    asks for a session.
+    asks for a session; the session to the key of Litestar's cache of responses, unless the app has
+    a key of its own.
 
     Args:
         sessions: the `Sessions` that hold the rows.
@@ -141,6 +143,9 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
             SessionsUnavailable: _unavailable,
             **app_config.exception_handlers,
         }
+        cache = app_config.response_cache_config
+        if cache.key_builder is default_cache_key_builder:
+            app_config.response_cache_config = replace(cache, key_builder=self._cache_key)
         if app_config.openapi_config is not None:
             # A copy: it may be Litestar's own, which all apps share.
             config = app_config.openapi_config = copy(app_config.openapi_config)
@@ -159,6 +164,13 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
         if isinstance(route, HTTPRoute):
             for handler in route.route_handlers:
                 _describe(handler)
+
+    def _cache_key(self, request: AnyRequest) -> str:
+        """Litestar's own is the address alone: what one person sees would be shown to the next."""
+        context = self._sessions._context(request)
+        session = context.session
+        who = [one.sid for one in context.visits] if session is None else [session.sid]
+        return " ".join([default_cache_key_builder(request), *who])
 
 
 def _person_from_scope_and_token(scope: Mapping[str, Any]) -> Person | None:
