@@ -167,10 +167,9 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
 
     def _cache_key(self, request: AnyRequest) -> str:
         """Litestar's own is the address alone: what one person sees would be shown to the next."""
-        context = self._sessions._context(request)
-        session = context.session
-        who = [one.sid for one in context.visits] if session is None else [session.sid]
-        return " ".join([default_cache_key_builder(request), *who])
+        context, key = self._sessions._context(request), default_cache_key_builder(request)
+        known = context.session or context.visitor or next(iter(context.visits), None)
+        return key if known is None else f"{key} {known.sid}"
 
 
 def _person_from_scope_and_token(scope: Mapping[str, Any]) -> Person | None:

@@ -349,10 +349,16 @@ async def test_an_answer_that_is_kept_is_shown_to_nobody_else(tmp_path: Path) ->
         made.append("home")
         return [session and session.person_id, request.session.get("cart")]
 
+    @get("/form", cache=60)
+    async def form(request: AnyRequest) -> str:
+        made.append("form")
+        request.session["csrf"] = csrf = str(len(made))
+        return csrf
+
     url = f"sqlite:///{tmp_path}/sessions.db"
     async with Sessions(url, secret_key=KEY, data=True) as sessions:
         await sessions.create_tables()
-        app: Any = Litestar([log_in, fill, home], plugins=[SessionsPlugin(sessions)])
+        app: Any = Litestar([log_in, fill, home, form], plugins=[SessionsPlugin(sessions)])
         ann, ben, visitor, stranger = (Browser(app) for _ in range(4))
         await ann.post("/login/ann")
         await ben.post("/login/ben")
@@ -363,6 +369,9 @@ async def test_an_answer_that_is_kept_is_shown_to_nobody_else(tmp_path: Path) ->
         assert len(made) == 4  # and it is kept
         await sessions.end_all_sessions("ann")
         assert (await ann.get("/")).json() == [None, None]
+        # Of two strangers, each becomes a visitor by what is kept.
+        assert [(await one.get("/form")).text for one in (stranger, Browser(app))] == ["5", "6"]
+        assert (await stranger.get("/form")).text == "5"
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["ours", "the app's"])

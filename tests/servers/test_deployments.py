@@ -5,6 +5,7 @@ browser comes, that it came by https, to which host, and below which prefix.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -159,9 +160,9 @@ def test_the_app_learns_who_comes_and_where_it_is(
         assert str(ended.url.join(ended.headers["location"])).startswith(f"{site}/shop/sessions/?")
         ((name, value),) = browser.cookies.items()
         handshake = {"cookie": f"{name}={value}", "origin": site}
-        with connect(
-            f"wss://localhost:{port}/shop/echo", ssl=trust, additional_headers=handshake, proxy=None
-        ) as peer:
+        url = f"wss://localhost:{port}/shop/echo"
+        line = socket.create_connection((LOOPBACK, port))  # no proxy of this machine's
+        with connect(url, sock=line, ssl=trust, additional_headers=handshake) as peer:
             assert peer.recv() == seen["sid"]
         old = {"origin": site}  # a browser that sends no Sec-Fetch-Site
         assert browser.post("/shop/logout", headers=old).headers["location"] == "/shop/"
