@@ -384,11 +384,11 @@ class Sessions:
         core = await self._core_on(connection, context)
         identified = identify(person, core.settings)
         data = context.data
-        replaces = context.replaceable
-        if context.bearer:  # the token's session is another one, which goes on
-            context.drop()
-            context.bearer, replaces = False, None
         source = None if data is None else data.source(context.row, identified)
+        replaces = context.replaceable
+        if context.bearer:  # the token's session is another one, which goes on, with its data
+            context.drop()
+            context.bearer, replaces, source = False, None, None
         started = await core.start(
             device_from_scope(scope_of(conn)),
             identified,

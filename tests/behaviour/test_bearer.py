@@ -548,6 +548,23 @@ async def test_a_token_has_data_and_a_junk_one_makes_no_visitor(plain: Sessions)
     assert await data_of(plain, "visitors") == {}
 
 
+async def test_a_login_beside_a_token_leaves_its_data_alone(plain: Sessions) -> None:
+    async def put(request: Request) -> Response:
+        request.session["of"] = "the phone"
+        return Response()
+
+    async def enter(request: Request) -> Response:
+        await plain.start_session(request, {"id": "ada"})
+        return JSONResponse(dict(request.session))
+
+    phone = Client(plain, Route("/put", put), Route("/enter", enter))
+    sid = await phone.start("ada")
+    await phone.get("/put")
+    web_view = Browser(phone._transport.app)  # type: ignore[attr-defined]
+    assert (await web_view.get("/enter", headers=bearer(phone.token))).json() == {}
+    assert (await data_of(plain))[sid] == {"of": "the phone"}
+
+
 async def test_starlettes_cookie_counts_for_nothing_beside_a_token(
     plain: Sessions, clock: Clock
 ) -> None:
