@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from asgi_sessions import Sessions
-from tests.servers.process import ENVIRONMENT, LOOPBACK, as_account, find_binary, free_port
+from tests.servers.process import ENVIRONMENT, LOOPBACK, find_binary, free_port
 from tests.support import KEY
 from tests.support.repository import ROOT
 
@@ -52,12 +52,14 @@ class Machine:
         """Start a program, with this package in reach."""
         program = Path(sys.executable).parent / command
         found = str(program) if program.exists() else find_binary(command, command)
+        # It ends when we do, and can tell its workers.
+        tied = [find_binary("setpriv", "util-linux"), "--pdeathsig=TERM", "--"]
         path = os.pathsep.join(map(str, [self.directory, ROOT]))
         given = {"HOME": str(self.directory), "PYTHONPATH": path, "SECRET_KEY": KEY}
         with (self.directory / f"{command}.log").open("wb") as log:
             self._processes.append(
                 subprocess.Popen(
-                    [*as_account("root")[:2], "--", found, *arguments],  # it ends when we do
+                    [*tied, found, *arguments],
                     cwd=self.directory,
                     env={**ENVIRONMENT, **given, **environment},
                     stdin=subprocess.DEVNULL,
