@@ -25,7 +25,6 @@ Refuse = Callable[[ASGIConnection[Any, Any, Any, Any]], Exception]
 
 #: By which a handler says that it needs nobody, as with Litestar's own layers.
 _OPEN = "exclude_from_auth"
-_KINDS = frozenset({"http", "websocket"})
 
 
 def pattern_of(retrieve_user: object, exclude: object) -> re.Pattern[str] | None:
@@ -88,8 +87,7 @@ class SessionUser(AbstractAuthenticationMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] in _KINDS:
-            await self._find(scope)
+        await self._find(scope)
         await super().__call__(scope, receive, send)
 
     async def _find(self, scope: Any) -> None:  # noqa: ANN401 -- a TypedDict that knows no user

@@ -2,7 +2,7 @@
 
 # Annotations are real ones here: FastAPI reads those of a dependency.
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 from starlette.requests import Request
 
@@ -12,7 +12,8 @@ from ._model.bearer import PREFIX
 from ._sessions import Sessions
 
 try:
-    from fastapi_users.exceptions import InvalidID, UserNotExists
+    from fastapi_users import BaseUserManager, exceptions
+    from fastapi_users.models import ID, UP
 except ModuleNotFoundError as _fault:  # the library that the app brings
     raise ImportError(
         f"asgi_sessions.fastapi_users needs {_fault.name}: install fastapi-users",
@@ -22,7 +23,7 @@ except ModuleNotFoundError as _fault:  # the library that the app brings
 __all__ = ["SessionStrategy", "SessionsOfUsers", "session_strategy"]
 
 
-class SessionStrategy:
+class SessionStrategy(Generic[UP, ID]):
     """A strategy for an ``AuthenticationBackend``: a login starts a session, a logout ends it, and
     each request is checked against its row.
 
@@ -43,32 +44,30 @@ class SessionStrategy:
         bearer = sessions._core.settings.carriers.bearer
         self._cookie = not bearer if cookie is None else cookie
 
-    async def read_token(self, token: str | None, user_manager: Any) -> Any:  # noqa: ANN401 -- fastapi-users types its users
+    async def read_token(
+        self, token: str | None, user_manager: BaseUserManager[UP, ID]
+    ) -> UP | None:
         """The user of the request's session, if it came by this token; None for nobody.
 
         Raises:
             SessionsUnavailable: if nobody knows whether there is a session.
         """
-        if token is None or not self._is_ours(token):
+        # What the middleware has not looked at is another layer's: it proves nothing here, whatever
+        # came beside it.
+        cookie = self._request.cookies.get(self._sessions.cookie_name)
+        if token is None or not (token.startswith(PREFIX) or token == cookie):
             return None
         session = self._sessions.current(self._request)
         if session is None:
             login_required(self._request, self._sessions)
+        if session is None or session.bearer != token.startswith(PREFIX):
             return None
         try:
             return await user_manager.get(user_manager.parse_id(session.person_id))
-        except (InvalidID, UserNotExists):
+        except (exceptions.InvalidID, exceptions.UserNotExists):
             return None
 
-    def _is_ours(self, token: str) -> bool:
-        """Whether the middleware has looked at it, too: a token of another layer proves nothing
-        here, whatever cookie came beside it.
-        """
-        return token.startswith(PREFIX) or (
-            token == self._request.cookies.get(self._sessions.cookie_name)
-        )
-
-    async def write_token(self, user: Any) -> str:  # noqa: ANN401 -- as above
+    async def write_token(self, user: UP) -> str:
         """Start a session for the user.
 
         Returns:
@@ -80,14 +79,14 @@ class SessionStrategy:
             return (await self._sessions.start_session(self._request, person)).sid
         return (await self._sessions.start_token(self._request, person)).token
 
-    async def destroy_token(self, token: str, user: Any) -> None:  # noqa: ANN401, ARG002 -- as above
+    async def destroy_token(self, token: str, user: UP) -> None:  # noqa: ARG002 -- their signature
         """End the session of the request."""
         await self._sessions.end_session(self._request)
 
 
 def session_strategy(
     sessions: Sessions, *, cookie: bool | None = None
-) -> Callable[[Request], SessionStrategy]:
+) -> Callable[[Request], SessionStrategy[Any, Any]]:
     """What an ``AuthenticationBackend`` takes as its `get_strategy`.
 
     Args:
@@ -100,7 +99,7 @@ def session_strategy(
     if not isinstance(sessions, Sessions):
         raise ConfigurationError(f"session_strategy({sessions!r}): pass the Sessions of your app")
 
-    def strategy(request: Request) -> SessionStrategy:
+    def strategy(request: Request) -> SessionStrategy[Any, Any]:
         return SessionStrategy(sessions, request, cookie=cookie)
 
     return strategy
@@ -139,7 +138,7 @@ class SessionsOfUsers:
 
     async def on_after_update(
         self,
-        user: Any,  # noqa: ANN401 -- as above
+        user: Any,  # noqa: ANN401 -- of their own type
         update_dict: dict[str, Any],
         request: Request | None = None,
     ) -> None:

@@ -142,7 +142,7 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
         self._open = pattern_of(retrieve_user, exclude)
         self._retrieve_user = retrieve_user
         self._sessions = sessions
-        self.urls = (login_url, confirm_url or login_url)
+        self.urls: tuple[str | None, str | None] = (login_url, confirm_url or login_url)
         self._schemes: dict[str, SecurityScheme | Reference] = {
             SCHEME: SecurityScheme(
                 type="apiKey", name=sessions.cookie_name, security_scheme_in="cookie"

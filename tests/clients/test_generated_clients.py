@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from asgi_sessions import SessionMiddleware, Sessions
 from asgi_sessions.fastapi import describe_sessions, session_router
 from asgi_sessions.testing import logged_in_cookie
-from tests.support import KEY
+from tests.support import KEY, entered
 from tests.support.asgi import until
 
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
@@ -44,7 +44,7 @@ def need(found: object, what: str) -> None:
 @pytest.fixture
 async def sessions(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Sessions]:
     url = f"sqlite:///{tmp_path}/sessions.db"
-    async with Sessions(url, secret_key=KEY, cookie_secure=False) as sessions:
+    async with Sessions(url, secret_key=KEY, cookie_secure=False, bearer=True) as sessions:
         await sessions.create_tables()
         yield sessions
 
@@ -145,18 +145,19 @@ async def test_a_client_in_python(
         found: Callable[..., Any] = import_module(f"shop_client.api.sessions.{name}").asyncio
         return found
 
-    cookie = {"prefix": "", "auth_header_name": "Cookie"}
-    token = await cookie_of_ada(sessions)
-    async with client.AuthenticatedClient(address, token=token, **cookie) as ada:
+    await cookie_of_ada(sessions)
+    scope, _ = await entered(sessions)
+    token = (await sessions.start_token(scope, {"id": "ada"})).token
+    async with client.AuthenticatedClient(address, token=token) as ada:
         listed = await operation("list_sessions")(client=ada)
         assert isinstance(listed, models.SessionList)
-        assert [one.current for one in listed.sessions] == [True, False]
+        assert [one.current for one in listed.sessions] == [True, False, False]
         assert all(one.expires_at > one.started_at for one in listed.sessions)
         unknown = await operation("end_session")(UNKNOWN, client=ada)
         assert unknown == models.NoSuchSession("not found")
-        assert (await operation("end_other_sessions")(client=ada)).ended == 1
+        assert (await operation("end_other_sessions")(client=ada)).ended == 2
         assert await operation("logout")(client=ada) == models.LoggedOut("session ended")
     async with client.Client(address) as nobody:
         refused = await operation("list_sessions")(client=nobody)
         assert refused == models.NotLoggedIn("not logged in", reason=None)
-    assert sorted(map(str, await reasons(sessions))) == ["logout", "revoked"]
+    assert sorted(map(str, await reasons(sessions))) == ["logout", "revoked", "revoked"]

@@ -13,7 +13,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request
 
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions
-from tests.support import KEY, Browser, Clock, set_cookies
+from tests.support import KEY, Browser, Clock, entered, set_cookies
 from tests.support.libraries import need
 
 need("fastapi_users")
@@ -24,6 +24,7 @@ from fastapi_users.authentication import (  # noqa: E402
     BearerTransport,
     CookieTransport,
 )
+from fastapi_users.db import BaseUserDatabase  # noqa: E402
 from fastapi_users.password import PasswordHelper  # noqa: E402
 from fastapi_users.schemas import BaseUser, BaseUserUpdate  # noqa: E402
 from pwdlib import PasswordHash  # noqa: E402
@@ -34,7 +35,7 @@ from asgi_sessions.fastapi_users import SessionsOfUsers, session_strategy  # noq
 ADA = {"username": "ada@example.com", "password": "analytical"}
 
 
-class Users:
+class Users(BaseUserDatabase[Any, Any]):
     """Their table, in memory."""
 
     def __init__(self) -> None:
@@ -250,12 +251,20 @@ async def test_an_outage_is_no_logout(world: World, sessions: Sessions) -> None:
     assert answer.status_code == 503
 
 
-def test_without_tokens_a_login_sets_the_cookie() -> None:
-    plain = Sessions("sqlite:///never.db", secret_key=KEY)
-    request = Request({"type": "http", "headers": []})
-    assert vars(session_strategy(plain)(request)) == vars(
-        session_strategy(plain, cookie=True)(request)
-    )
+async def test_without_tokens_a_login_sets_the_cookie_and_no_token_counts(plain: Sessions) -> None:
+    world = World(plain)
+    user = await world.register()
+    scope, _ = await entered(plain, {"id": user.id})
+    request = Request(scope)
+    strategy = session_strategy(plain)(request)
+    assert vars(strategy) == vars(session_strategy(plain, cookie=True)(request))
+    cookie = request.cookies[plain.cookie_name]
+    assert await strategy.read_token(cookie, world.manager) is user
+    for token in ("asgis_junk", None):
+        assert await strategy.read_token(token, world.manager) is None
+    scope["headers"] = []  # the session is there, and nothing that has brought it
+    bare = session_strategy(plain)(Request(scope))
+    assert await bare.read_token(None, world.manager) is None
 
 
 def test_mistakes_are_named() -> None:
