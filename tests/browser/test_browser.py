@@ -236,6 +236,7 @@ def test_people_get_to_a_login_at_another_site_by_a_link(new_context: NewContext
         new_context().new_page().goto("/in")
         page.goto("/in")
         expect(page.get_by_role("heading")).to_have_text("Wo Sie angemeldet sind")
+        accessible(page)
         page.get_by_role("button", name=button).click()
         accessible(page)
         page.get_by_role("link", name="Anmelden").click()
