@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
@@ -36,7 +36,7 @@ from ._pages.options import RouteOptions, Template
 from ._service.background import BackgroundTasks
 from ._service.core import Core, unproved
 from ._service.events import EventHandler, Events, check_handler
-from ._service.identity import identify
+from ._service.identity import identify, moment_of_proof
 from ._service.joining import Transaction
 from ._service.options import (
     AutoStart,
@@ -473,10 +473,11 @@ class Sessions:
         *,
         acr: str | None = None,
         amr: Sequence[str] = (),
+        authenticated_at: datetime | None = None,
         connection: AppConnection | None = None,
     ) -> Session | None:
-        """After a password or a second factor: a new secret under the same sid, and
-        `authenticated_at` is now (ASVS 7.2.4, 7.5.1). None without a live session.
+        """After a password, a second factor or another login at the provider: a new secret under
+        the same sid, and a new `authenticated_at` (ASVS 7.2.4, 7.5.1). None without a live session.
 
         The previous secret stays good until the new one has been seen, and 60 s longer; never seen,
         for 10 minutes. It is a bridge for requests that were under way: nothing that was proved
@@ -487,18 +488,24 @@ class Sessions:
             conn: the request; a WebSocket before it is accepted.
             acr: how well the person is authenticated now; None leaves it as it is.
             amr: the methods that were used, such as ``["pwd", "otp"]``; none leaves them.
+            authenticated_at: when they proved it (aware); None for now. Pass the ``auth_time`` of a
+                provider, which may have asked nothing this time. It is kept even if the session
+                had a later one: what was proved earlier is not fresh. Up to 5 minutes ahead of the
+                clock count as now.
             connection: as in `start_session`.
 
         Raises:
             ConfigurationError: if the response has begun.
-            InvalidSession: if `acr` or `amr` cannot be stored.
+            InvalidSession: if `acr` or `amr` cannot be stored, or `authenticated_at` is not aware
+                or more than 5 minutes ahead of the clock.
         """
         context = self._context(conn)
+        proved_at = moment_of_proof(authenticated_at, self._core.settings)
         shown = context.session
         proof = {
             "acr": acr or (shown and shown.acr),
             "amr": amr or (shown.amr if shown else ()),
-            "authenticated_at": self._core.settings.now(),
+            "authenticated_at": proved_at,
         }
         return await self._renew(context, proof, connection)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from asgi_sessions._errors import ConfigurationError
-from asgi_sessions._model.changeset import changeset
+from asgi_sessions._errors import ConfigurationError, InvalidSession
+from asgi_sessions._model.changeset import changeset, checked
 from asgi_sessions._model.person import Person
 
 from .options import Settings
@@ -58,6 +58,26 @@ def identify(person: object, settings: Settings) -> Person:
         cast["subject"],
         cast["provider_sid"],
     )
+
+
+def moment_of_proof(authenticated_at: datetime | None, settings: Settings) -> datetime:
+    """When a renewal says that the person has proved who they are: never later than now.
+
+    Args:
+        authenticated_at: as whoever saw the proof dates it; None for now.
+        settings: the clock.
+
+    Raises:
+        InvalidSession: if it is no aware datetime, or further ahead of the clock than `SKEW`.
+    """
+    now = settings.now()
+    if authenticated_at is None:
+        return now
+    moment: datetime = checked(authenticated_at=authenticated_at)["authenticated_at"]
+    if moment > now + SKEW:
+        late = f"must not be more than 5 minutes ahead of the clock, which says {now:%H:%M:%S} UTC"
+        raise InvalidSession({"authenticated_at": [late]})
+    return min(moment, now)
 
 
 def _id_of_subject(person: Person, settings: Settings) -> str | None:

@@ -219,6 +219,8 @@ async def on_a_request(request: Request) -> None:
     assert_type(await sessions.end_session(request), Session | None)
     assert_type(await sessions.renew_session(request), Session | None)
     assert_type(await sessions.renew_session(request, acr="2", amr=["otp"]), Session | None)
+    proved = datetime.fromtimestamp(0, UTC)
+    assert_type(await sessions.renew_session(request, authenticated_at=proved), Session | None)
     assert_type(sessions.is_fresh(request, timedelta(minutes=5)), bool)
     assert_type(await sessions.end_other_sessions(request), int)
     await sessions.update_session_end(request)  # type: ignore[call-arg]
