@@ -31,7 +31,7 @@ from ._model.session import Session
 from ._model.session_data import SessionData
 from ._model.tokens import SID_PATTERN
 from ._pages.devices import SessionRoutes
-from ._pages.logout import EndSessionEndpoint
+from ._pages.logout import EndSessionEndpoint, Redirect
 from ._pages.options import RouteOptions, Template
 from ._service.background import BackgroundTasks
 from ._service.core import Core, unproved
@@ -335,7 +335,9 @@ class Sessions:
         """
         core = await self._core_on(connection)
         started = await core.start(
-            device_from_scope(scope_of(conn)), identify(person, core.settings), remember=True
+            device_from_scope(scope_of(conn)),
+            identify(person, core.settings, login=True),
+            remember=True,
         )
         return started.session
 
@@ -375,7 +377,7 @@ class Sessions:
         context = self._context(conn)
         self._may_change(context)
         core = await self._core_on(connection, context)
-        identified = identify(person, core.settings)
+        identified = identify(person, core.settings, login=True)
         data = context.data
         source = None if data is None else data.source(context.row, identified)
         started = await core.start(
@@ -735,12 +737,18 @@ class Sessions:
     # --- routes -----------------------------------------------------------------------------------
 
     def end_session_endpoint(
-        self, *, redirect_to: str | None = None, clear_site_data: Sequence[str] = ()
+        self,
+        *,
+        redirect_to: str | Redirect | None = None,
+        clear_site_data: Sequence[str] = (),
     ) -> EndSessionEndpoint:
         """An ASGI app for the logout route: ``POST`` only (405), refused across sites (403).
 
         Args:
-            redirect_to: where a 303 leads; None for ``{"message": "session ended"}``.
+            redirect_to: where a 303 leads; None for ``{"message": "session ended"}``. Or a function,
+                async or not, of the `Session` that has ended, or of None if there was none, that
+                returns one or the other: to log out at the provider, too. If it has a second
+                parameter, that is what ``request.session`` held, as a dict.
             clear_site_data: what the browser is told to forget, such as ``("cache",)``: after that
                 its "Back" shows nothing of whoever has left.
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from asgi_sessions._errors import SessionsError
+from asgi_sessions._errors import InvalidSession, SessionsError
 from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.decisions import (
     BY_FINDING,
@@ -25,6 +25,7 @@ from asgi_sessions._model.decisions import (
 from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
 from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._model.person import Person
+from asgi_sessions._model.provider import names_of, session_names_of
 from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import (
@@ -154,7 +155,13 @@ class Core:
         session = self.session(row)
         self._started(session, ended, new_device=new_device)
         if crowded:
-            await self._report_batches(self.store.trim(row, now=now))
+            await self.report_batches(self.store.trim(row, now=now))
+        # Whoever ends them at the provider writes that down first, so that one sees the other.
+        if names := session_names_of(person):
+            cutoffs = (await self.store.find(self._asked(person, names))).cutoffs
+            if is_cut_off(cutoffs, person.proof, None):
+                await self.end(row.id, "revoked")
+                raise InvalidSession({"provider_sid": ["has been ended by the provider"]})
         return Started(session, row, token, source_data)
 
     async def find_or_start(
@@ -174,7 +181,8 @@ class Core:
             self._new_rows.device_keys(device, person),
             self._new_rows.device_keys(OTHER_DEVICES, person),
         )
-        asked = Finding(str(person.id), str(person.app_id), _sid(person), (*own, *shared))
+        asked = self._asked(person, names_of(person))
+        asked = asked._replace(sid=_sid(person), keys=(*own, *shared))
         row, device_row, cutoffs = await self.store.find(asked)
         claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:
@@ -231,8 +239,12 @@ class Core:
         return Then.START, Started(session, row, token if alone else None), None
 
     async def _cutoffs(self, person: Person) -> list[Cutoff]:
-        asked = Finding(str(person.id), str(person.app_id))
-        return (await self.store.find(asked)).cutoffs
+        return (await self.store.find(self._asked(person, names_of(person)))).cutoffs
+
+    @staticmethod
+    def _asked(person: Person, names: tuple[str, ...]) -> Finding:
+        """Asks for what was cut off of a person, also under these names."""
+        return Finding(str(person.id), str(person.app_id), names=names)
 
     async def readmitted_at(self, person: Person) -> datetime | None:
         """When a person was last readmitted; None if never."""
@@ -256,7 +268,7 @@ class Core:
         await self.store.cutoffs.change(
             person_id, app_id, lambda old, beside: old.cut(beside, now, spared_sid), now=now
         )
-        return await self._report_batches(
+        return await self.report_batches(
             self.store.bulk.end_all(
                 person_id, app_id, except_sid=spared_sid, reason="revoked", now=now
             )
@@ -390,7 +402,7 @@ class Core:
         self.ended(ended)
         self.events.report("started", session, new_device=new_device)
 
-    async def _report_batches(self, batches: AsyncIterator[Sequence[Row]]) -> int:
+    async def report_batches(self, batches: AsyncIterator[Sequence[Row]]) -> int:
         """Tell of the rows that end in batches; how many. Once begun it goes on to the last, even
         if nobody waits for it any more.
         """

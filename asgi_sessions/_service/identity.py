@@ -16,18 +16,22 @@ from .options import Settings
 SKEW = timedelta(minutes=5)
 
 
-def identify(person: object, settings: Settings) -> Person:
+def identify(person: object, settings: Settings, *, login: bool = False) -> Person:
     """The person with id and app as the table spells them.
 
     Args:
         person: any object or mapping with an id.
         settings: the app they are logged in to, the issuer whose subjects are ids, the clock.
+        login: whether the app starts a session for them, so that the ``sid`` of an issuer's claims
+            can be none of ours: it names the session that they have at the issuer.
 
     Raises:
         ConfigurationError: if there is no id, or only the subject of a foreign issuer.
         InvalidSession: if an id cannot be stored.
     """
-    person = Person.of(person)
+    given, person = person, Person.of(person)
+    if login and person.issuer is not None and not isinstance(given, Person):
+        person = replace(person, sid=None, provider_sid=person.sid)
     if person.id is None and person.subject is not None:
         person = replace(person, id=_id_of_subject(person, settings))
     latest = settings.now() + SKEW
