@@ -745,10 +745,10 @@ class Sessions:
         """An ASGI app for the logout route: ``POST`` only (405), refused across sites (403).
 
         Args:
-            redirect_to: where a 303 leads; None for ``{"message": "session ended"}``. Or a function,
-                async or not, of the `Session` that has ended, or of None if there was none, that
-                returns one or the other: to log out at the provider, too. If it has a second
-                parameter, that is what ``request.session`` held, as a dict.
+            redirect_to: where a 303 leads; None for ``{"message": "session ended"}``. Or a
+                function, async or not, of the `Session` that has ended, or of None if there was
+                none, that returns one or the other: to log out at the provider, too. If it has a
+                second parameter, that is what ``request.session`` held, as a dict.
             clear_site_data: what the browser is told to forget, such as ``("cache",)``: after that
                 its "Back" shows nothing of whoever has left.
 

@@ -67,7 +67,7 @@ class EndSessionEndpoint:
         self._cleared = ", ".join(f'"{kind}"' for kind in clear_site_data)
         self._end_session = end_session
         self._same_site = same_site
-        self._redirect_to = redirect_to
+        self._redirect_to = redirect_to if isinstance(redirect_to, str) else None
         self._decide = decide
         self._asks_for_data = decide is not None and _asks_for_two(decide)
 
