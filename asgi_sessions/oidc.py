@@ -46,8 +46,8 @@ class BackChannelLogout(Receiver):
         client_id: the app's name at the provider, for which the token must be, and for nobody else.
         keys: the URL of the provider's JWK set (its metadata's ``jwks_uri``; https, or http on
             your own machine), or the set itself, or an async function that returns it. They are
-            kept for an hour, looked for again at a name that nobody knows, every 10 seconds at
-            most, and as they are while the provider does not answer.
+            kept for an hour, looked for again at a name that nobody knows (three times in 30 s at
+            most), and as they are while the provider does not answer.
         algorithms: those that count, of ``RS256``, ``ES256``, ``EdDSA``, ``PS256`` and ``Ed25519``.
 
     Raises:

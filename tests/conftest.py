@@ -60,11 +60,16 @@ MakeSessions = Callable[..., Awaitable[Sessions]]
 
 #: Files and directories whose tests wait for servers, browsers and processes of their own more than
 #: they compute; and the files that measure how soon somebody is answered.
-WAITS = {"cluster", "servers", "test_dbsc_browser"}
+WAITS = {"cluster", "servers", "test_dbsc_browser", "test_providers", "test_sso_browser"}
 ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
-#: Of the former, what runs one after the other, by group: load keeps all processors busy, and the
-#: browser's cookies run out in seconds.
-GROUPS = {"cluster": "load", "test_crashes": "load", "test_dbsc_browser": "browser"}
+#: Of the former, what runs one after the other, by group: load keeps all processors busy, the
+#: browser's cookies run out in seconds, and the providers are started once.
+GROUPS = {
+    "cluster": "load",
+    "test_crashes": "load",
+    "test_dbsc_browser": "browser",
+    "test_providers": "providers",
+}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -22,9 +23,12 @@ from .refusal import KeysUnavailable
 Fetch = Callable[[], Awaitable[Mapping[str, Any]]]
 Keys = str | Mapping[str, Any] | Fetch
 
-#: How long keys are good without a look whether they still are, and how long to wait at least
-#: between two looks: whoever invents a key's name has the provider asked no more often.
-FRESH, PAUSE = timedelta(hours=1), timedelta(seconds=10)
+#: How long keys are good without a look whether they still are.
+FRESH = timedelta(hours=1)
+#: How many looks there are at most in so long: whoever invents a key's name has the provider asked
+#: no more often. More than one, as a provider may change its keys right after a look, and need not
+#: send again what was not taken.
+LOOKS, PERIOD = 3, timedelta(seconds=30)
 #: Seconds and bytes of an answer of the provider.
 TIMEOUT, LARGEST = 5.0, 262_144
 
@@ -48,7 +52,7 @@ class KeySource:
         self._keys: list[PublicKey] | None = None
         self._fetch: Fetch | None = None
         self._fetched_at: datetime | None = None
-        self._tried_at: datetime | None = None
+        self._tried_at: deque[datetime] = deque(maxlen=LOOKS)
         self._fetching: asyncio.Task[bool] | None = None
         self._fault = "asked a moment ago"
         if isinstance(keys, str):
@@ -69,7 +73,7 @@ class KeySource:
         if not found and self._fetch is not None:
             # Asked just now, the provider has no such key.
             if not fetched and not await self._refreshed():
-                raise KeysUnavailable(self._fault, int(PAUSE.total_seconds()))
+                raise KeysUnavailable(self._fault, int(PERIOD.total_seconds()))
             found = self._matching(kid, algorithm)
         return found
 
@@ -92,9 +96,11 @@ class KeySource:
         loop, task = asyncio.get_running_loop(), self._fetching
         if task is None or task.done() or task.get_loop() is not loop:
             now = self._now()
-            if self._tried_at is not None and abs(now - self._tried_at) < PAUSE:
+            tried = self._tried_at
+            if len(tried) == LOOKS and abs(now - tried[0]) < PERIOD:
                 return False
-            self._tried_at, self._fault = now, "asked a moment ago"
+            tried.append(now)
+            self._fault = "asked a moment ago"
             task = self._fetching = loop.create_task(self._ask())
         return await asyncio.shield(task)
 

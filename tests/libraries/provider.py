@@ -38,6 +38,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from tests.support.providers import PLAIN
+
 ISSUER = "https://provider.test"
 CLIENT_ID = "shop"
 CLIENT_SECRET = "known-to-the-shop"
@@ -301,7 +303,7 @@ class Provider:
                     whom = {"sub": person} | ({} if sid is None else {"sid": sid})
                     told[uri] = self.logout_token(client_id, **whom)
 
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(**PLAIN) as client:
             answers = await asyncio.gather(
                 *(client.post(uri, data={"logout_token": token}) for uri, token in told.items())
             )
