@@ -5,7 +5,6 @@ TEST_BROWSER=1 makes a machine without Chromium a failure; else the tests are sk
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +17,9 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     expect,
-    sync_playwright,
 )
 
 from example_app import PASSWORDS
-from tests.browser.chromium import browser_path
 from tests.project.test_end_to_end import PATIENCE, Server
 
 WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
@@ -55,21 +52,6 @@ LEAST_HEIGHT = "elements => Math.min(...elements.map(one => one.getBoundingClien
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 NewContext = Callable[..., BrowserContext]
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A browser without a window, and with a home of its own."""
-    path = browser_path()
-    home: dict[str, str | float | bool] = {
-        **os.environ,
-        "HOME": str(tmp_path_factory.mktemp("home")),
-    }
-    expect.set_options(timeout=PATIENCE * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, env=home)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
