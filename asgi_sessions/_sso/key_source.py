@@ -25,10 +25,10 @@ Keys = str | Mapping[str, Any] | Fetch
 
 #: How long keys are good without a look whether they still are.
 FRESH = timedelta(hours=1)
-#: How many looks there are at most in so long: whoever invents a key's name has the provider asked
-#: no more often. More than one, as a provider may change its keys right after a look, and need not
-#: send again what was not taken.
-LOOKS, PERIOD = 3, timedelta(seconds=30)
+#: How long to wait on the average between two looks, and how many may follow at once: whoever invents
+#: a key's name has the provider asked no more often. More than one may, as a provider can change its
+#: keys right after a look, and need not send again what was not taken.
+PAUSE, LOOKS = timedelta(seconds=10), 3
 #: Seconds and bytes of an answer of the provider.
 TIMEOUT, LARGEST = 5.0, 262_144
 
@@ -73,7 +73,7 @@ class KeySource:
         if not found and self._fetch is not None:
             # Asked just now, the provider has no such key.
             if not fetched and not await self._refreshed():
-                raise KeysUnavailable(self._fault, int(PERIOD.total_seconds()))
+                raise KeysUnavailable(self._fault, int(PAUSE.total_seconds()))
             found = self._matching(kid, algorithm)
         return found
 
@@ -97,7 +97,7 @@ class KeySource:
         if task is None or task.done() or task.get_loop() is not loop:
             now = self._now()
             tried = self._tried_at
-            if len(tried) == LOOKS and abs(now - tried[0]) < PERIOD:
+            if len(tried) == LOOKS and abs(now - tried[0]) < LOOKS * PAUSE:
                 return False
             tried.append(now)
             self._fault = "asked a moment ago"
