@@ -242,32 +242,22 @@ async def test_the_type_is_one_of_a_logout_token(plain: Sessions, provider: Prov
         assert (await log_out(app, token)).status_code == 200, kind
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "of"),
-    [
-        ("ES256", "P-256"),
-        ("RS256", "2048"),
-        ("PS256", "2048"),
-        ("EdDSA", "Ed25519"),
-        ("Ed25519", "Ed25519"),
-    ],
-)
-async def test_each_algorithm_that_is_named_counts(
-    plain: Sessions, provider: Provider, algorithm: str, of: str
-) -> None:
-    token = sign(provider.claims(sub="s1"), key(of), algorithm)
-    keys = public(key(of))
-    assert (await log_out(endpoint(plain, keys=keys), token)).status_code == 200
-    only = "RS256" if algorithm != "RS256" else "ES256"
-    app = endpoint(plain, keys=keys, algorithms=[only])
-    assert await refused(app, token) == "another algorithm"
-    # as an app is set up whose provider has changed its mind
-    keys["keys"][0]["alg"] = only
-    if "25519" in of:
-        with pytest.raises(ConfigurationError):
-            endpoint(plain, keys=keys)
-    else:
-        assert await refused(endpoint(plain, keys=keys), token) == "signed with an unknown key"
+async def test_each_algorithm_that_is_named_counts(plain: Sessions, provider: Provider) -> None:
+    for algorithm, kind, another in (
+        ("ES256", "P-256", "RS256"),
+        ("RS256", "2048", "PS256"),
+        ("PS256", "2048", "RS256"),
+        ("EdDSA", "Ed25519", "ES256"),
+        ("Ed25519", "Ed25519", "ES256"),
+    ):
+        token = sign(provider.claims(sub="s1"), key(kind), algorithm)
+        keys = public(key(kind))
+        app = endpoint(plain, keys=keys, algorithms=[another])
+        assert await refused(app, token) == "another algorithm"
+        assert (await log_out(endpoint(plain, keys=keys), token)).status_code == 200
+        if kind == "2048":  # a key may be for one of its algorithms alone
+            keys["keys"][0]["alg"] = another
+            assert await refused(endpoint(plain, keys=keys), token) == "signed with an unknown key"
 
 
 def forgeries(provider: Provider) -> dict[str, str]:
@@ -303,7 +293,7 @@ def forgeries(provider: Provider) -> dict[str, str]:
         "no signed JWT: detached": f"{head}..{signature}",
         "no signed JWT: padded": f"{good}=",
         "no signed JWT: empty": "",
-        "no signed JWT: too long": f"{head}.{payload * 600}.{signature}",
+        "no signed JWT: too long": f"{head}.{'x' * 66_000}.{signature}",
     }
 
 

@@ -20,7 +20,7 @@ LOGOUT = "http://schemas.openid.net/event/backchannel-logout"
 _FORM = {"content-type": "application/x-www-form-urlencoded"}
 _EVENT = {"content-type": "application/secevent+jwt"}
 
-Key = ECKey | OKPKey | RSAKey | OctKey
+Key = ECKey | OKPKey | RSAKey
 
 
 class AnyAlgorithm(JWSRegistry):
@@ -33,9 +33,13 @@ class AnyAlgorithm(JWSRegistry):
         """Nothing is wrong with any."""
 
 
-@cache
 def key(kind: str = "P-256", kid: str = "one") -> Key:
-    """A key pair: of a curve, or an RSA key of so many bits."""
+    """A key pair: of a curve, or an RSA key of so many bits; the same for the same name."""
+    return _key(kind, kid)
+
+
+@cache
+def _key(kind: str, kid: str) -> Key:
     named: Any = {"kid": kid}
     if kind.isdecimal():
         return RSAKey.generate_key(int(kind), named)
@@ -50,7 +54,7 @@ def public(*keys: Key) -> dict[str, Any]:
 
 
 def sign(
-    claims: object, of: Key | None = None, algorithm: str = "ES256", /, **header: object
+    claims: object, of: Key | OctKey | None = None, algorithm: str = "ES256", /, **header: object
 ) -> str:
     """A JWT. A field of the header that is None is left out."""
     of = of or key()
