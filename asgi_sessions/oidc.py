@@ -28,6 +28,8 @@ __all__ = ["BackChannelLogout"]
 
 #: How long ago a logout token may have been issued; providers mean minutes.
 _OLDEST = timedelta(days=1)
+#: Fields of a form. Those beside the token are for others.
+_FIELDS = 32
 
 
 class BackChannelLogout(Receiver):
@@ -94,7 +96,12 @@ class BackChannelLogout(Receiver):
 
 def _token_in(body: bytes) -> str:
     try:
-        fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True)
+        fields = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            max_num_fields=_FIELDS,
+        )
     except ValueError:
         raise Refusal("a form that cannot be read") from None
     tokens = [value for name, value in fields if name == "logout_token"]

@@ -42,8 +42,8 @@ def names_of(person: Person) -> tuple[str, ...]:
     return tuple(name_of(kind, person.issuer, value) for kind, value in named if value is not None)
 
 
-def session_names_of(person: Person) -> tuple[str, ...]:
+def session_name_of(person: Person) -> str | None:
     """The name of the session at the issuer with which a person logs in, if they have one."""
     if person.issuer is None or person.provider_sid is None:
-        return ()
-    return (name_of("session", person.issuer, person.provider_sid),)
+        return None
+    return name_of("session", person.issuer, person.provider_sid)

@@ -25,7 +25,7 @@ from asgi_sessions._model.decisions import (
 from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
 from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._model.person import Person
-from asgi_sessions._model.provider import names_of, session_names_of
+from asgi_sessions._model.provider import names_of, session_name_of
 from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import (
@@ -157,8 +157,8 @@ class Core:
         if crowded:
             await self.report_batches(self.store.trim(row, now=now))
         # Whoever ends them at the provider writes that down first, so that one sees the other.
-        if names := session_names_of(person):
-            cutoffs = (await self.store.find(self._asked(person, names))).cutoffs
+        if name := session_name_of(person):
+            cutoffs = (await self.store.find(Finding(name, row.app_id))).cutoffs
             if is_cut_off(cutoffs, person.proof, None):
                 await self.end(row.id, "revoked")
                 raise InvalidSession({"provider_sid": ["has been ended by the provider"]})
@@ -181,8 +181,7 @@ class Core:
             self._new_rows.device_keys(device, person),
             self._new_rows.device_keys(OTHER_DEVICES, person),
         )
-        asked = self._asked(person, names_of(person))
-        asked = asked._replace(sid=_sid(person), keys=(*own, *shared))
+        asked = _about(person)._replace(sid=_sid(person), keys=(*own, *shared))
         row, device_row, cutoffs = await self.store.find(asked)
         claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:
@@ -239,12 +238,7 @@ class Core:
         return Then.START, Started(session, row, token if alone else None), None
 
     async def _cutoffs(self, person: Person) -> list[Cutoff]:
-        return (await self.store.find(self._asked(person, names_of(person)))).cutoffs
-
-    @staticmethod
-    def _asked(person: Person, names: tuple[str, ...]) -> Finding:
-        """Asks for what was cut off of a person, also under these names."""
-        return Finding(str(person.id), str(person.app_id), names=names)
+        return (await self.store.find(_about(person))).cutoffs
 
     async def readmitted_at(self, person: Person) -> datetime | None:
         """When a person was last readmitted; None if never."""
@@ -433,6 +427,11 @@ class Core:
 def unproved(session: Session) -> Session:
     """The session as whoever has a superseded secret sees it: nothing has been proved."""
     return replace(session, authenticated_at=None, acr=None, amr=())
+
+
+def _about(person: Person) -> Finding:
+    """Asks for what was cut off of a person, by whoever has done it."""
+    return Finding(str(person.id), str(person.app_id), names=names_of(person))
 
 
 def _sid(person: Person) -> str | None:

@@ -88,9 +88,10 @@ def _read(jwk: object) -> Iterator[PublicKey]:
     of, members, algorithms = _KINDS[kind]
     # Of a private key, the public part alone.
     public = {name: jwk[name] for name in members if isinstance(jwk.get(name), str)}
-    if (only := jwk.get("alg")) is not None and of is not OKPKey:
+    only = jwk.get("alg")
+    if only is not None and of is not OKPKey:  # whose algorithm has two names
         algorithms = tuple(one for one in algorithms if one == only)
-    elif only not in (None, *algorithms):
+    if only not in (None, *algorithms):
         return
     kid = jwk.get("kid")
     try:
