@@ -25,9 +25,9 @@ Keys = str | Mapping[str, Any] | Fetch
 
 #: How long keys are good without a look whether they still are.
 FRESH = timedelta(hours=1)
-#: How long to wait on the average between two looks, and how many may follow at once: whoever invents
-#: a key's name has the provider asked no more often. More than one may, as a provider can change its
-#: keys right after a look, and need not send again what was not taken.
+#: How long to wait between two looks, on the average, and how many may follow at once: whoever
+#: invents a key's name has the provider asked no more often. More than one, as a provider can change
+#: its keys right after a look, and need not send again what was not taken.
 PAUSE, LOOKS = timedelta(seconds=10), 3
 #: Seconds and bytes of an answer of the provider.
 TIMEOUT, LARGEST = 5.0, 262_144
@@ -68,13 +68,16 @@ class KeySource:
         Raises:
             KeysUnavailable: if there may be one that nobody here knows yet.
         """
-        fetched = await self._refreshed() if self._is_stale() else False
+        looked = self._is_stale()
+        answered = looked and await self._refreshed()
         found = self._matching(kid, algorithm)
-        if not found and self._fetch is not None:
-            # Asked just now, the provider has no such key.
-            if not fetched and not await self._refreshed():
-                raise KeysUnavailable(self._fault, int(PAUSE.total_seconds()))
-            found = self._matching(kid, algorithm)
+        if found or self._fetch is None:
+            return found
+        if not looked:
+            answered, found = await self._refreshed(), self._matching(kid, algorithm)
+        # Asked just now, the provider has no such key.
+        if not found and not answered:
+            raise KeysUnavailable(self._fault, int(PAUSE.total_seconds()))
         return found
 
     def _matching(self, kid: str | None, algorithm: str) -> list[PublicKey]:
