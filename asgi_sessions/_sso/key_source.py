@@ -26,8 +26,8 @@ Keys = str | Mapping[str, Any] | Fetch
 #: How long keys are good without a look whether they still are.
 FRESH = timedelta(hours=1)
 #: How long to wait between two looks, on the average, and how many may follow at once: whoever
-#: invents a key's name has the provider asked no more often. More than one, as a provider can change
-#: its keys right after a look, and need not send again what was not taken.
+#: invents a key's name has the provider asked no more often. More than one, as keys may change just
+#: after a look, and a provider need not send again what was not taken.
 PAUSE, LOOKS = timedelta(seconds=10), 3
 #: Seconds and bytes of an answer of the provider.
 TIMEOUT, LARGEST = 5.0, 262_144
