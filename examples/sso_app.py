@@ -49,14 +49,10 @@ async def live(websocket: WebSocket) -> None:
         await websocket.receive()
 
 
-def create_app(
-    sessions: Sessions, provider: Mapping[str, Any], client_id: str, client_secret: str
-) -> Starlette:
-    """The app on these sessions; `provider` is its discovery document."""
+def create_app(sessions: Sessions, provider: dict[str, Any], client: dict[str, str]) -> Starlette:
+    """The app on these sessions, a client of a provider: its discovery document."""
     kwargs = {"scope": "openid", "code_challenge_method": "S256"}
-    oauth: Any = OAuth().register(
-        "sso", client_id=client_id, client_secret=client_secret, client_kwargs=kwargs, **provider
-    )
+    oauth: Any = OAuth().register("sso", client_kwargs=kwargs, **client, **provider)
 
     async def home(request: Request) -> Response:
         who: Session | None = request.state.session
@@ -68,12 +64,14 @@ def create_app(
 
     async def callback(request: Request) -> Response:
         claims = (token := await oauth.authorize_access_token(request))["userinfo"]
-        if request.state.session and request.session.get("provider_sid") == claims["sid"]:
+        there = [claims["sub"], claims.get("sid")]  # not every provider names its sessions
+        if request.state.session and request.session.get("there") == there:
             at = datetime.fromtimestamp(claims["auth_time"], UTC)
-            await sessions.renew_session(request, acr=claims.get("acr"), authenticated_at=at)
+            acr, amr = claims.get("acr"), claims.get("amr", ())
+            await sessions.renew_session(request, acr=acr, amr=amr, authenticated_at=at)
         else:  # another session at the provider, perhaps another person's
             await sessions.start_session(request, claims)
-        request.session.update(provider_sid=claims["sid"], id_token=token["id_token"])
+        request.session.update(there=there, id_token=token["id_token"])
         return RedirectResponse("/", 303)
 
     async def payout(request: Request) -> Response:
@@ -92,7 +90,10 @@ def create_app(
             yield
 
     end = BackChannelLogout(
-        sessions, issuer=provider["issuer"], client_id=client_id, keys=provider["jwks_uri"]
+        sessions,
+        issuer=provider["issuer"],
+        client_id=client["client_id"],
+        keys=provider["jwks_uri"],
     )
     routes = [
         Route("/", home),
@@ -110,10 +111,11 @@ def create_app(
 
 
 if __name__ == "__main__":
-    issuer, client = os.environ["ISSUER"], (os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"])
+    issuer = os.environ["ISSUER"]
+    names = {"client_id": os.environ["CLIENT_ID"], "client_secret": os.environ["CLIENT_SECRET"]}
     found = httpx.get(f"{issuer}/.well-known/openid-configuration").raise_for_status().json()
     url = os.environ.get("DATABASE_URL", "sqlite:///sso-demo.db")
     key = os.environ.get("SECRET_KEY") or secrets.token_urlsafe(32)  # a new one logs everybody out
     own = Sessions(url, secret_key=key, data=True, issuer=issuer, cookie_secure=False)  # plain http
     port = int(os.environ.get("PORT", "8000"))
-    uvicorn.run(create_app(own, found, *client), host="127.0.0.1", port=port, proxy_headers=False)
+    uvicorn.run(create_app(own, found, names), host="127.0.0.1", port=port, proxy_headers=False)
