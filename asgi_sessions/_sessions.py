@@ -372,7 +372,8 @@ class Sessions:
 
         Raises:
             ConfigurationError: if the person has no id, or the response has begun.
-            InvalidSession: if an attribute cannot be stored.
+            InvalidSession: if an attribute cannot be stored, or the provider has ended the session
+                that they have there.
         """
         context = self._context(conn)
         self._may_change(context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +23,15 @@ _security = logger.getChild("security")
 _database = logger.getChild("database")
 _data = logger.getChild("data")
 
-EventKind = Literal["started", "ended", "renewed", "bound", "reuse_detected"]
+EventKind = Literal[
+    "started",
+    "ended",
+    "renewed",
+    "bound",
+    "reuse_detected",
+    "claims_changed",
+    "assurance_changed",
+]
 #: What a provider may say of somebody, and the app decides what follows.
 SignalKind = Literal["claims_changed", "assurance_changed"]
 IncidentKind = Literal[
@@ -51,13 +59,13 @@ class SessionEvent:
         new_device: of ``started``: whether the person has not been seen on this device in this
             app. It is known if the browser brought a cookie of theirs, live or dead, or if a row
             of theirs has its User-Agent and address; rows are kept for `keep_ended`.
-        signal: of what the provider says: its event, as it came.
+        signal: of what the provider says: its event, as it came; else empty.
     """
 
-    kind: EventKind | SignalKind
+    kind: EventKind
     session: Session
     new_device: bool = False
-    signal: Mapping[str, Any] | None = None
+    signal: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +235,7 @@ class Events:
             "person_id": session.person_id,
             "app_id": session.app_id,
         }
-        _life.info("session %s: %s", kind, session.id, extra=facts)
+        _life.info("told by the provider of session %s: %s", session.id, kind, extra=facts)
         self._hand_over(SessionEvent(kind, session, signal=signal))
 
     def signal_refused(self, reason: str, client: Callable[[], str | None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 from joserfc.util import urlsafe_b64decode
@@ -33,11 +33,12 @@ class Registry(JWSRegistry):
         """An algorithm, without the library's warning about the name EdDSA, which providers use.
         Ed25519 is its newer name (RFC 9864), which older versions of the library do not know.
         """
-        if name not in ALGORITHMS:
-            raise UnsupportedAlgorithmError("not one of ours")
-        return self.algorithms["EdDSA" if name == "Ed25519" else name]
+        return _MODELS[name]
 
 
+_MODELS = {
+    name: JWSRegistry.algorithms["EdDSA" if name == "Ed25519" else name] for name in ALGORITHMS
+}
 REGISTRY = Registry()
 
 

@@ -39,7 +39,10 @@ from tests.support.repository import DOCS, PAGES, README, ROOT
 
 #: What the page of other people's libraries imports.
 LIBRARIES = ("authlib", "imia", "sqladmin", "starlette_admin", "starlette_flash", "starlette_wtf")
-INTEGRATIONS = [f"asgi_sessions.{name}" for name in ("dbsc", "fastapi", "litestar", "starlette")]
+INTEGRATIONS = [
+    f"asgi_sessions.{name}"
+    for name in ("dbsc", "fastapi", "jwt", "litestar", "oidc", "ssf", "starlette")
+]
 
 
 def name_of(page: Path) -> str:

@@ -123,7 +123,7 @@ PLAIN = {
 }
 
 #: Modules that are imported by their names.
-PUBLIC_MODULES = {"dbsc", "fastapi", "litestar", "starlette", "testing"}
+PUBLIC_MODULES = {"dbsc", "fastapi", "jwt", "litestar", "oidc", "ssf", "starlette", "testing"}
 PUBLIC_OBJECTS = [getattr(asgi_sessions, name) for name in asgi_sessions.__all__]
 
 

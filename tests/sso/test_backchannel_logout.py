@@ -311,6 +311,17 @@ async def test_what_the_provider_has_not_signed_ends_nothing(
     assert await live(plain, 1) == [mine.sid]
 
 
+async def test_a_signature_of_any_length_is_just_a_bad_one(
+    plain: Sessions, provider: Provider
+) -> None:
+    for algorithm, kind in (("ES256", "P-256"), ("PS256", "2048"), ("EdDSA", "Ed25519")):
+        app = endpoint(plain, keys=public(key(kind)))
+        head = sign(provider.claims(sub="s1"), key(kind), algorithm).rpartition(".")[0]
+        for size in (1, 2, 3, 86, 87, 342, 343, 1024):
+            assert await refused(app, f"{head}.{'A' * size}") == "an invalid signature"
+        assert await refused(app, f"{head}.{'A' * 2048}") == "a JWT that cannot be read"
+
+
 async def test_without_a_kid_the_only_key_that_fits_counts(
     plain: Sessions, provider: Provider
 ) -> None:

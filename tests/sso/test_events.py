@@ -146,7 +146,7 @@ async def test_changes_are_told_for_each_live_session(
     await take(app, provider.event(f"{CAEP}/assurance-level-change", phone, event=lower))
     assert [(event.kind, event.signal) for event in told] == [("assurance_changed", lower)]
     assert await live(sessions) == sids
-    said = f"session assurance_changed: {told[0].session.sid}"
+    said = f"told by the provider of session {told[0].session.sid}: assurance_changed"
     assert caplog.records[-1].getMessage() == said
 
 
