@@ -94,7 +94,7 @@ COROUTINES = {
     "create_tables": "(self)",
     "connect": "(self)",
     "disconnect": "(self)",
-    "renew_session": "(self, conn, *, acr=None, amr=(), connection=None)",
+    "renew_session": "(self, conn, *, acr=None, amr=(), authenticated_at=None, connection=None)",
     "list_sessions": (
         "(self, person_id, *, app_id=None, include_ended=False, limit=100, before=None)"
     ),
