@@ -5,8 +5,10 @@ every request checked against the row, so ending a session works everywhere at o
 """
 
 from ._connection.data_methods import DataMethods
+from ._connection.outside import Watch
 from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
 from ._middleware import SessionMiddleware
+from ._model.bearer import IssuedToken
 from ._model.changeset import Changeset, changeset
 from ._model.lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
 from ._model.person import Person, person_from_scope, sign_out_of_scope
@@ -33,6 +35,7 @@ __all__ = [
     "DevicesPage",
     "Incident",
     "InvalidSession",
+    "IssuedToken",
     "Lifetimes",
     "Person",
     "Session",
@@ -44,6 +47,7 @@ __all__ = [
     "SessionsError",
     "SessionsUnavailable",
     "StarletteCookie",
+    "Watch",
     "changeset",
     "person_from_scope",
     "sign_out_of_scope",

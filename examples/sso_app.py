@@ -89,12 +89,8 @@ def create_app(sessions: Sessions, provider: dict[str, Any], client: dict[str, s
             await sessions.create_tables()
             yield
 
-    end = BackChannelLogout(
-        sessions,
-        issuer=provider["issuer"],
-        client_id=client["client_id"],
-        keys=provider["jwks_uri"],
-    )
+    names = {"issuer": provider["issuer"], "client_id": client["client_id"]}
+    end = BackChannelLogout(sessions, keys=provider["jwks_uri"], **names)
     routes = [
         Route("/", home),
         Route("/login", login),
@@ -112,10 +108,10 @@ def create_app(sessions: Sessions, provider: dict[str, Any], client: dict[str, s
 
 if __name__ == "__main__":
     issuer = os.environ["ISSUER"]
-    names = {"client_id": os.environ["CLIENT_ID"], "client_secret": os.environ["CLIENT_SECRET"]}
+    client = {"client_id": os.environ["CLIENT_ID"], "client_secret": os.environ["CLIENT_SECRET"]}
     found = httpx.get(f"{issuer}/.well-known/openid-configuration").raise_for_status().json()
     url = os.environ.get("DATABASE_URL", "sqlite:///sso-demo.db")
     key = os.environ.get("SECRET_KEY") or secrets.token_urlsafe(32)  # a new one logs everybody out
     own = Sessions(url, secret_key=key, data=True, issuer=issuer, cookie_secure=False)  # plain http
     port = int(os.environ.get("PORT", "8000"))
-    uvicorn.run(create_app(own, found, names), host="127.0.0.1", port=port, proxy_headers=False)
+    uvicorn.run(create_app(own, found, client), host="127.0.0.1", port=port, proxy_headers=False)

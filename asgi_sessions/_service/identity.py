@@ -44,10 +44,13 @@ def identify(person: object, settings: Settings, *, login: bool = False) -> Pers
         "auth_provider": person.auth_provider,
         "acr": person.acr,
         "amr": person.amr,
-        "issuer": person.issuer,
-        "subject": person.subject,
-        "provider_sid": person.provider_sid,
     }
+    if person.issuer is not None:  # without it, its words mean nobody
+        facts |= {
+            "issuer": person.issuer,
+            "subject": person.subject,
+            "provider_sid": person.provider_sid,
+        }
     cast = changeset(None, facts).checked()
     return Person(
         cast["person_id"],
@@ -58,9 +61,9 @@ def identify(person: object, settings: Settings, *, login: bool = False) -> Pers
         cast["acr"],
         person.amr,
         person.issued_at,
-        cast["issuer"],
-        cast["subject"],
-        cast["provider_sid"],
+        cast.get("issuer"),
+        cast.get("subject"),
+        cast.get("provider_sid"),
     )
 
 

@@ -11,6 +11,9 @@ from urllib.parse import urlencode
 
 import pytest
 from joserfc.jwk import OctKey
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from asgi_sessions import ConfigurationError, Incident, InvalidSession, Person, Sessions
 from asgi_sessions.oidc import BackChannelLogout
@@ -168,6 +171,22 @@ async def test_a_login_with_what_the_provider_has_just_ended_is_undone(
             )
     assert await live(sessions, 1) == []
     assert (await sessions.insert(SCOPE, person(1, "laptop"))).sid in await live(sessions, 1)
+
+
+async def test_tokens_of_native_clients_end_as_well(
+    make_sessions: MakeSessions, provider: Provider
+) -> None:
+    sessions = await make_sessions(bearer=True)
+
+    async def issue(request: Request) -> Response:
+        claims = {"id": 1, "iss": ISSUER, "sub": "s1", "sid": "phone"}
+        return Response((await sessions.start_token(request, claims)).token)
+
+    client = Browser(make_app(sessions, Route("/issue", issue)))
+    headers = {"authorization": f"Bearer {(await client.get('/issue')).text}"}
+    assert (await client.get("/", headers=headers)).json()["person_id"] == "1"
+    assert (await log_out(endpoint(sessions), provider.logout_token(sid="phone"))).is_success
+    assert (await client.get("/", headers=headers)).json()["sid"] is None
 
 
 async def test_open_sockets_end_at_once(plain: Sessions, provider: Provider) -> None:
