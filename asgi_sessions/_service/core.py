@@ -46,6 +46,7 @@ from .live_connections import Alive, LiveConnections
 from .new_rows import NewRows, of_other_devices
 from .options import Settings
 
+_OVER = {"provider_sid": ["has been ended by the provider"]}
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
 
@@ -147,6 +148,8 @@ class Core:
         `bearer`: whether its client sends a token. `lifetimes`: its own, if it has some.
         """
         now = self.settings.now()
+        if await self._is_over(person):
+            raise InvalidSession(_OVER)
         await self.note_proof(person)
         values, token, keys = self._new_rows.make(
             device, person, "login", now, remember=remember, bearer=bearer, lifetimes=lifetimes
@@ -161,12 +164,10 @@ class Core:
         self._started(session, ended, new_device=new_device)
         if crowded:
             await self.report_batches(self.store.trim(row, now=now))
-        # Whoever ends them at the provider writes that down first, so that one sees the other.
-        if name := session_name_of(person):
-            cutoffs = (await self.store.find(Finding(name, row.app_id))).cutoffs
-            if is_cut_off(cutoffs, person.proof, None):
-                await self.end(row.id, "revoked")
-                raise InvalidSession({"provider_sid": ["has been ended by the provider"]})
+        # Whoever has ended it writes that down first, so that one of the two sees the other.
+        if await self._is_over(person):
+            await self.end(row.id, "revoked")
+            raise InvalidSession(_OVER)
         return Started(session, row, token, source_data)
 
     async def find_or_start(
@@ -241,6 +242,13 @@ class Core:
         if (data := self.store.data) is not None:
             row = data.shown(row, source_data) if mine else await self.store.by_sid(row.id) or row
         return Then.START, Started(session, row, token if alone else None), None
+
+    async def _is_over(self, person: Person) -> bool:
+        """Whether the provider has ended the session there with which a person logs in."""
+        if (name := session_name_of(person)) is None:  # as with nearly everybody
+            return False
+        cutoffs = (await self.store.find(Finding(name, str(person.app_id)))).cutoffs
+        return is_cut_off(cutoffs, person.proof, None)
 
     async def _cutoffs(self, person: Person) -> list[Cutoff]:
         return (await self.store.find(_about(person))).cutoffs

@@ -19,6 +19,8 @@ from .verifying import LENGTH
 #: Bytes of a body: a token, and what a form puts around it.
 LARGEST = LENGTH + 16_384
 _NOT_STORED = {"Cache-Control": "no-store"}
+#: RFC 8935, 2.3: the language of the description.
+_IN_ENGLISH = {"Content-Language": "en"}
 
 
 class Receiver(ABC):
@@ -60,7 +62,7 @@ class Receiver(ABC):
             return await self.take(await self._body(scope, receive))
         except Refusal as refusal:
             self._tell(scope, refusal.reason)
-            return JSONResponse(self.refused(refusal), 400)
+            return JSONResponse(self.refused(refusal), 400, headers=_IN_ENGLISH)
         except KeysUnavailable as error:
             self._tell(scope, error.reason)
             return _later(error.retry_after)

@@ -21,6 +21,7 @@ from asgi_sessions.testing import logged_in_cookie
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app
 from tests.support.asgi import ENDED, Peer, behind, echo, websocket
+from tests.support.inside import store_of
 from tests.support.sso import CLIENT, ISSUER, LOGOUT, Provider, key, log_out, post, public, sign
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -152,25 +153,62 @@ async def test_what_was_proved_before_opens_nothing_on_any_device(
     assert (await device("wget").see_as(3, **{**claims, "sub": "s3"}))["sid"] is not None
     # a newer proof, or somebody who decides so
     assert (await device("curl").see_as(1, **{**claims, "iat": ahead + 1}))["sid"] is not None
-    await sessions.readmit(1)
     clock.turn(5 * MINUTE)
     await sessions.readmit(1)
     assert (await device("wget").see_as(1, **undated))["sid"] is not None
 
 
-async def test_a_login_with_what_the_provider_has_just_ended_is_undone(
+async def test_a_login_with_what_the_provider_has_ended_is_none(
     make_sessions: MakeSessions, provider: Provider, clock: Clock
 ) -> None:
-    """The token has come while the app was about to start the session."""
+    """The browser goes on as it came, with the cart and the session that it had."""
+    sessions = await make_sessions(data=True)
+
+    async def log_in(request: Request) -> Response:
+        claims = {"id": 1, "iss": ISSUER, "sub": "s1", **request.query_params}
+        request.session["cart"] = 1
+        try:
+            await sessions.start_session(request, claims)
+        except InvalidSession as error:
+            return Response(str(error), 400)
+        return Response()
+
+    await log_out_everywhere(sessions, provider.logout_token(sid="phone"))
+    app = make_app(sessions, Route("/callback", log_in))
+    visitor, bob = Browser(app), Browser(app)
+    sid = await bob.login("bob")
+    for browser in (visitor, bob):
+        answer = await browser.get("/callback?sid=phone")
+        assert answer.text == "provider_sid has been ended by the provider"
+    assert (await bob.see())["sid"] == sid
+    assert await sessions.list_sessions(1, include_ended=True) == []
+    dated = Person(1, issuer=ISSUER, subject="s1", provider_sid="phone", issued_at=clock.now)
+    with pytest.raises(InvalidSession, match="ended by the provider"):
+        await sessions.insert(SCOPE, dated)
+    assert (await visitor.get("/callback?sid=laptop")).status_code == 200
+
+
+async def test_a_logout_that_comes_between_is_not_missed(
+    make_sessions: MakeSessions, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end of all rows has found none, because the login was about to write it."""
     sessions = await make_sessions()
-    await log_out(endpoint(sessions), provider.logout_token(sid="phone"))
-    for claims in ({"iat": clock.now.timestamp()}, {}):
-        with pytest.raises(InvalidSession, match="ended by the provider"):
-            await sessions.insert(
-                SCOPE, {"id": 1, "iss": ISSUER, "sub": "s1", "sid": "phone", **claims}
-            )
-    assert await live(sessions, 1) == []
-    assert (await sessions.insert(SCOPE, person(1, "laptop"))).sid in await live(sessions, 1)
+    store = store_of(sessions)
+    insert = store.insert
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        await log_out_everywhere(sessions, provider.logout_token(sid="phone"))
+        return await insert(*args, **kwargs)
+
+    monkeypatch.setattr(store, "insert", late)
+    with pytest.raises(InvalidSession, match="ended by the provider"):
+        await sessions.insert(SCOPE, person(1, "phone"))
+    (session,) = await sessions.list_sessions(1, include_ended=True)
+    assert session.end_reason == "revoked"
+
+
+async def log_out_everywhere(sessions: Sessions, token: str) -> None:
+    assert (await log_out(endpoint(sessions), token)).status_code == 200
 
 
 async def test_tokens_of_native_clients_end_as_well(

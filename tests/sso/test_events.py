@@ -201,6 +201,7 @@ async def test_what_is_no_event_is_refused_in_the_words_of_the_standard(
         answer = await push(app, token)
         assert answer.status_code == 400
         assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["content-language"] == "en"
         assert answer.json() == {"err": code, "description": description}
     answer = await post(app, good, **{"content-type": "application/jwt"})
     assert answer.json()["err"] == "invalid_request"

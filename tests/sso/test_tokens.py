@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
+from sqlalchemy import update
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -26,6 +27,7 @@ from starlette.routing import Route
 from asgi_sessions import ConfigurationError, Lifetimes, Person, Sessions
 from asgi_sessions.dbsc import DBSC
 from asgi_sessions.jwt import TokenIssuer
+from asgi_sessions.testing import logged_in_cookie
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, cookie_of, entered, make_app
 from tests.support.devices import BOUND, DeviceBrowser
@@ -90,6 +92,21 @@ async def test_a_token_says_whose_session_it_is(plain: Sessions, clock: Clock) -
     vouched_for, _ = await entered(plain, {"id": "bob"})
     assert tokens.token((await entered(plain))[0], audience=SERVICE) is None
     assert not {"acr", "amr"} & {*await read(tokens, tokens.token(vouched_for, audience=SERVICE))}
+
+
+async def test_a_token_says_who_acts_for_the_person(plain: Sessions) -> None:
+    """As RFC 8693 has it, so that no service takes staff for the person."""
+    cookie = await logged_in_cookie(plain, "ada")
+    await plain.database.execute(update(plain.table).values(actor_id="eve", actor_reason="help"))
+    tokens = issuer(plain)
+
+    async def token(request: Request) -> Response:
+        return JSONResponse(tokens.token(request, audience=SERVICE))
+
+    browser = Browser(make_app(plain, Route("/token", token)))
+    browser.cookies.update(cookie)
+    claims = await read(tokens, (await browser.get("/token")).json())
+    assert (claims["sub"], claims["act"]) == ("ada", {"sub": "eve"})
 
 
 async def test_it_ends_with_its_session_at_the_latest(
