@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 
 from ._connection.context import Conn
 from ._errors import ConfigurationError
@@ -53,16 +54,20 @@ class TokenIssuer:
         key: GivenKey,
         old_keys: Iterable[GivenKey] = (),
     ) -> None:
-        if not _is_name(issuer):
-            raise ConfigurationError(
-                f"TokenIssuer(issuer={issuer!r}): use a URL such as 'https://app.example.com'"
-            )
-        if isinstance(old_keys, str | bytes):
-            raise ConfigurationError("TokenIssuer(old_keys=...): use a list of keys")
+        try:
+            if not _is_name(issuer):
+                raise ConfigurationError(
+                    f"TokenIssuer(issuer={issuer!r}): use a URL such as 'https://app.example.com'"
+                )
+            if isinstance(old_keys, str | bytes | Mapping):
+                raise ConfigurationError("TokenIssuer(old_keys=...): use a list of keys")
+            self._key = read_key(key, "TokenIssuer(key=...)", private=True)
+            name = "one of TokenIssuer(old_keys=...)"
+            old = list(map(partial(read_key, name=name, private=False), old_keys))
+        finally:  # no frame of a traceback may show the keys
+            del key, old_keys
         self._sessions = sessions
         self._issuer = issuer
-        self._key = read_key(key, "TokenIssuer(key=...)", private=True)
-        old = [read_key(one, "one of TokenIssuer(old_keys=...)", private=False) for one in old_keys]
         self._endpoint = KeysEndpoint([self._key, *old])
 
     @property

@@ -80,6 +80,7 @@ def read_key(given: object, name: str, *, private: bool) -> SigningKey:
                 return SigningKey(key, algorithm)
         except (JoseError, ValueError, TypeError, AttributeError):
             continue
+    del given  # no frame of a traceback may show it
     what = "a private key" if private else "a key"
     raise ConfigurationError(
         f"{name} is not {what} for Ed25519 or P-256: pass its PEM, or a JWK, for instance what "

@@ -189,8 +189,7 @@ async def test_what_is_no_event_is_refused_in_the_words_of_the_standard(
         (event(events={}), "invalid_request", "no security event token"),
         (event(events=None), "invalid_request", "no security event token"),
         (event(events={"e": "x"}), "invalid_request", "an event that is no object"),
-        (event(sub="ada"), "invalid_request", "a security event token with exp or sub"),
-        (event(exp=9e9), "invalid_request", "a security event token with exp or sub"),
+        (event(exp=1), "invalid_request", "expired"),
         (event(jti=None), "invalid_request", "without an id of its own"),
         (event(iat=1), "invalid_request", "issued too long ago"),
         (provider.logout_token(sub="ada"), "invalid_request", "another type of token"),
@@ -206,7 +205,8 @@ async def test_what_is_no_event_is_refused_in_the_words_of_the_standard(
     answer = await post(app, good, **{"content-type": "application/jwt"})
     assert answer.json()["err"] == "invalid_request"
     assert await live(plain) == {mine}
-    await take(app, event(aud=["another", CLIENT]))
+    # with what older transmitters add
+    await take(app, event(aud=["another", CLIENT], sub="bob", exp=9e9))
     assert await live(plain) == set()
 
 
