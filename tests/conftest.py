@@ -60,7 +60,14 @@ MakeSessions = Callable[..., Awaitable[Sessions]]
 
 #: Files and directories whose tests wait for servers, browsers and processes of their own more than
 #: they compute; and the files that measure how soon somebody is answered.
-WAITS = {"cluster", "servers", "test_dbsc_browser", "test_providers", "test_sso_browser"}
+WAITS = {
+    "clients",
+    "cluster",
+    "servers",
+    "test_dbsc_browser",
+    "test_providers",
+    "test_sso_browser",
+}
 ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
 #: Of the former, what runs one after the other, by group: load keeps all processors busy, the
 #: browser's cookies run out in seconds, and the providers are started once.

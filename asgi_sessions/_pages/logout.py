@@ -16,6 +16,7 @@ from asgi_sessions._model.device import headers_of
 from asgi_sessions._model.session import Session
 
 from .cross_origin import crosses_sites
+from .negotiation import htmx_redirect
 
 # A path of this site, or an absolute URL that the developer wrote out.
 _TARGET = re.compile(r"(/(?![/\\])|https?://[!-.0-\[\]-~]+)[!-\[\]-~]*")
@@ -77,10 +78,11 @@ class EndSessionEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        response = await self._respond(scope)
+        response = await self.respond(scope)
         await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope) -> Response:
+    async def respond(self, scope: Scope) -> Response:
+        """The answer to one request."""
         if scope.get("method") != "POST":
             return JSONResponse({"detail": "use POST"}, 405, headers={"Allow": "POST"})
         headers = Headers(raw=list(headers_of(scope)))
@@ -90,8 +92,10 @@ class EndSessionEndpoint:
         # They are gone afterwards.
         data = [dict(scope.get("session") or {})] if self._asks_for_data else []
         session = await self._end_session(scope)
-        forget = {"Clear-Site-Data": self._cleared} if self._cleared else None
+        forget = {"Clear-Site-Data": self._cleared} if self._cleared else {}
         target = self._redirect_to if self._decide is None else await self._decided(session, *data)
+        if led := htmx_redirect(headers, target):
+            return Response(status_code=204, headers={**forget, **led})
         if target is not None:
             return RedirectResponse(target, 303, headers=forget)
         return JSONResponse({"message": "session ended"}, headers=forget)
