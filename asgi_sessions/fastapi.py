@@ -216,8 +216,6 @@ def session_router(
         fresh_for=fresh_for,
         login_url=login_url,
         confirm_url=confirm_url,
-        home_url=None,
-        template=None,
     )
     schemes = [Security(_Cookie(SCHEME, sessions.cookie_name))]
     if _takes_tokens(sessions):

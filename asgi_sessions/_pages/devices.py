@@ -15,15 +15,17 @@ from asgi_sessions._model.device_name import device_name
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import SID_PATTERN
 
+from .frame import Frame
 from .html import STYLE, DevicesPage, devices_page, message_page
 from .negotiation import prefers_html
-from .options import PRIVATE, RouteOptions
+from .options import PAGE, PRIVATE, RouteOptions
 from .own_sessions import OwnSessions, Refused, not_found
 
 #: Bytes of a query that are looked at.
 _QUERY_LENGTH = 1024
 
 _READS = ("GET", "HEAD")
+_NOT_LOGGED_IN = 401
 _STYLE_HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",  # its URL tells its version
     "X-Content-Type-Options": "nosniff",
@@ -39,12 +41,22 @@ class _Asked:
         html: whether it is answered with HTML.
         parts: the segments of its path.
         base: how its URL leads to the list, relative: no proxy or mount can get that wrong.
+        query: what its URL asks for.
     """
 
     scope: Scope
     html: bool
     parts: list[str]
     base: str
+    query: QueryParams
+
+    @property
+    def is_link(self) -> bool:
+        """Whether no form has led to it, not even by a redirect of ours: of what follows on a form,
+        the page's policy lets browsers go to no other site, where the login may lead.
+        """
+        led = "closed" in self.query or "left" in self.query
+        return self.scope.get("method") in _READS and not led
 
 
 class SessionRoutes:
@@ -62,7 +74,6 @@ class SessionRoutes:
         self._own = own
         self._options = options
         self._now = now
-        self._page_headers = options.page_headers()
         device_name("-")  # reads the rules of the library now rather than at the first request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +85,9 @@ class SessionRoutes:
         headers = Headers(raw=list(headers_of(scope)))
         html = self._options.html and prefers_html(headers.get("accept", ""))
         parts = _parts(scope)
-        asked = _Asked(scope=scope, html=html, parts=parts, base=_base(scope, len(parts)))
+        query = QueryParams(scope.get("query_string", b"")[:_QUERY_LENGTH])
+        base = _base(scope, len(parts))
+        asked = _Asked(scope=scope, html=html, parts=parts, base=base, query=query)
         method = scope.get("method", "")
         if parts == ["style.css"] and self._options.html and method in _READS:
             return Response(STYLE, media_type="text/css", headers=_STYLE_HEADERS)
@@ -82,7 +95,7 @@ class SessionRoutes:
             answer = self._answer_of(parts, method)
             return await answer(asked, self._own.session_of(scope))
         except Refused as refusal:
-            return self._refuse(asked, refusal)
+            return await self._refuse(asked, refusal)
 
     def _answer_of(
         self, parts: list[str], method: str
@@ -106,30 +119,31 @@ class SessionRoutes:
                 raise not_found()
         if method not in methods:
             allowed = ", ".join(methods)
-            text = f"This address takes {allowed}."
-            raise Refused(405, "Method not allowed", text, headers={"Allow": allowed})
+            parts_of_text = {"methods": allowed}
+            headers = {"Allow": allowed}
+            raise Refused(405, "method not allowed", parts=parts_of_text, headers=headers)
         return methods[method]
 
     # --- what is done -----------------------------------------------------------------------------
 
     async def _list(self, asked: _Asked, session: Session) -> Response:
-        query = QueryParams(asked.scope.get("query_string", b"")[:_QUERY_LENGTH])
-        listed = await self._own.listed(session, ended=query.get("ended") == "1")
+        listed = await self._own.listed(session, ended=asked.query.get("ended") == "1")
         if not asked.html:
             return JSONResponse(listed.content(), headers=PRIVATE)
+        frame = await self._frame(asked)
         page = DevicesPage(
+            **vars(frame),
             current=session,
             live=listed.live,
             ended=listed.ended,
-            closed=_count(query.get("closed", "")),
-            base=asked.base,
-            home_url=self._options.home_url,
+            closed=_count(asked.query.get("closed", "")),
             now=self._now(),
             scope=asked.scope,
         )
         if self._options.template is not None:  # whose style is the app's own affair
-            return HTMLResponse(self._options.template(page), headers=PRIVATE)
-        return HTMLResponse(devices_page(page), headers=self._page_headers)
+            headers = {name: PAGE[name] for name in ("Cache-Control", "Vary")}
+            return HTMLResponse(self._options.template(page), headers=headers)
+        return HTMLResponse(devices_page(page), headers=PAGE)
 
     async def _end(self, asked: _Asked, session: Session) -> Response:
         return self._done(asked, await self._own.end(asked.scope, session, asked.parts[0]))
@@ -145,16 +159,26 @@ class SessionRoutes:
     def _done(self, asked: _Asked, count: int | None) -> Response:
         if not asked.html:
             return Response(status_code=204, headers=PRIVATE)
-        query = "" if count is None else f"?closed={count}"
-        return RedirectResponse(f"{asked.base}{query}", 303, headers=PRIVATE)
+        query = "left=1" if count is None else f"closed={count}"
+        return RedirectResponse(f"{asked.base}?{query}", 303, headers=PRIVATE)
 
-    def _refuse(self, asked: _Asked, refusal: Refused) -> Response:
+    async def _refuse(self, asked: _Asked, refusal: Refused) -> Response:
         if not asked.html:
             return JSONResponse(refusal.content, refusal.status, headers=refusal.headers)
-        if refusal.url is not None and "HX-Redirect" not in refusal.headers:
+        if asked.is_link and refusal.url is not None and "HX-Redirect" not in refusal.headers:
             return RedirectResponse(refusal.url, 303, headers=PRIVATE)
-        body = message_page(refusal.title, refusal.text, asked.base, self._options.home_url)
-        return HTMLResponse(body, refusal.status, headers={**self._page_headers, **refusal.headers})
+        status, name = refusal.status, refusal.name
+        links = {} if refusal.url is None else {"log_in": refusal.url}
+        if status != _NOT_LOGGED_IN:
+            links["title"] = asked.base
+        elif "left" in asked.query:  # which is no fault
+            status, name = 200, "logged_out"
+        page = message_page(await self._frame(asked), name, refusal.parts, links)
+        return HTMLResponse(page, status, headers={**refusal.headers, **PAGE})
+
+    def _frame(self, asked: _Asked) -> Awaitable[Frame]:
+        accepted = Headers(raw=list(headers_of(asked.scope))).get("accept-language", "")
+        return self._options.framing.of(asked.scope, asked.base, accepted)
 
 
 def _parts(scope: Scope) -> list[str]:

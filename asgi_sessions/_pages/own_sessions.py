@@ -59,8 +59,8 @@ class Refused(Exception):
 
     Args:
         status: of the answer.
-        title: in a few words; in lower case it is the `detail` for programs.
-        text: for people.
+        detail: in a few words, for programs. The texts for people are named after it.
+        parts: what the placeholders of the text stand for.
         facts: what programs are told besides.
         url: where people can do something about it.
         headers: that the answer has besides.
@@ -69,20 +69,20 @@ class Refused(Exception):
     def __init__(
         self,
         status: int,
-        title: str,
-        text: str,
+        detail: str,
         *,
+        parts: Mapping[str, str] | None = None,
         facts: Mapping[str, Any] | None = None,
         url: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(title)
+        super().__init__(detail)
         self.status = status
-        self.title = title
-        self.text = text
+        self.name = detail.replace(" ", "_").replace("-", "_")
+        self.parts = parts or {}
         self.url = url
         self.headers = {**PRIVATE, **(headers or {})}
-        self.content = {"detail": title.lower(), **(facts or {})}
+        self.content = {"detail": detail, **(facts or {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +164,14 @@ class OwnSessions:
             and not context.bearer
             and crosses_sites(headers, same_site=self._same_site, trusted=self._trusted)
         ):
-            text = "Another site has sent you here. Nothing was ended."
-            raise Refused(403, "Cross-site request refused", text)
+            raise Refused(403, "cross-site request refused")
         if context.error is not None:
             raise context.error  # to say that nobody is logged in would be a guess
         if context.session is None:
             url = self._options.login_url
             raise Refused(
                 401,
-                "Not logged in",
-                "Log in to see where else you are.",
+                "not logged in",
                 facts={"reason": context.end_reason},
                 url=url,
                 headers=htmx_redirect(headers, url),
@@ -236,8 +234,7 @@ class OwnSessions:
         url = self._options.confirm_url or self._options.login_url
         raise Refused(
             403,
-            "Log in again first",
-            "Your login is too old to end other sessions with it. Nothing was ended.",
+            "log in again first",
             facts={
                 "authenticated_at": since and since.isoformat(),
                 "max_age": fresh_for.total_seconds(),
@@ -249,7 +246,7 @@ class OwnSessions:
 
 def not_found() -> Refused:
     """There is none such; whose it may be is not told."""
-    return Refused(404, "Not found", "You have no such session.")
+    return Refused(404, "not found")
 
 
 def _owner(session: Session) -> tuple[str, str]:

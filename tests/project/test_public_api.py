@@ -83,6 +83,7 @@ ADDED_OPTIONS = {
     "bearer": False,
     "data": False,
     "visitor_lifetimes": Lifetimes(absolute=timedelta(days=14), idle=timedelta(days=3)),
+    "device_cookie": None,
 }
 
 PROPERTIES = {"database", "metadata", "table", "cookie_name", "data"}
@@ -125,7 +126,8 @@ PLAIN = {
     "end_session_endpoint": "(self, *, redirect_to=None, clear_site_data=())",
     "routes": (
         "(self, *, html=True, fresh_for=None, login_url=None, confirm_url=None, home_url=None,"
-        " template=None)"
+        " template=None, translate=None, language=None, time_zone=None, links=None,"
+        " form_fields=None)"
     ),
 }
 
