@@ -18,7 +18,7 @@ from ._connection.context import Conn, RequestContext, scope_of
 from ._connection.data import RequestData
 from ._connection.data_methods import DataMethods
 from ._connection.marking import mark, marked_at
-from ._connection.outside import Watch, look_up, opened, scope_from_headers
+from ._connection.outside import Watch, look_up, opened, scope_from_headers, watch
 from ._connection.reading import Reader
 from ._connection.touching import touch_if_due
 from ._database.pools.app_connection import join
@@ -730,7 +730,7 @@ class Sessions:
             What stops it, once the socket is closed by others: ``watch.stop()``, or the end of
             ``with sessions.watch(...):``.
         """
-        return Watch(self._core, session, close)
+        return watch(self._core, session, close)
 
     def no_touch(self, conn: Conn) -> None:
         """Do not count this request as use of its session, which so may idle out in spite of it."""

@@ -56,6 +56,8 @@ class BackChannelLogout(Receiver):
         ConfigurationError: if an argument cannot be one.
     """
 
+    media_type = "application/x-www-form-urlencoded"
+
     def __init__(
         self,
         sessions: Sessions,
@@ -65,8 +67,7 @@ class BackChannelLogout(Receiver):
         keys: Keys,
         algorithms: Sequence[str] = ALGORITHMS,
     ) -> None:
-        core = sessions._core
-        super().__init__(core, "application/x-www-form-urlencoded")
+        core = self._core = sessions._core
         self._steps = ProviderSteps(core, issuer)
         self._verifier = verifier_of(
             core,

@@ -57,6 +57,8 @@ class EventReceiver(Receiver):
         ConfigurationError: if an argument cannot be one.
     """
 
+    media_type = "application/secevent+jwt"
+
     def __init__(
         self,
         sessions: Sessions,
@@ -66,8 +68,7 @@ class EventReceiver(Receiver):
         keys: Keys,
         algorithms: Sequence[str] = ALGORITHMS,
     ) -> None:
-        core = sessions._core
-        super().__init__(core, "application/secevent+jwt")
+        core = self._core = sessions._core
         self._steps = ProviderSteps(core, issuer)
         self._verifier = verifier_of(
             core,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
@@ -24,16 +25,12 @@ _IN_ENGLISH = {"Content-Language": "en"}
 
 
 class Receiver(ABC):
-    """What all such apps have in common.
+    """What all such apps have in common."""
 
-    Args:
-        core: the steps of a session's life.
-        media_type: of the body.
-    """
-
-    def __init__(self, core: Core, media_type: str) -> None:
-        self._core = core
-        self._media_type = media_type
+    #: Of the body.
+    media_type: ClassVar[str]
+    # The steps of a session's life, which each of them gets from its `Sessions`.
+    _core: Core
 
     @abstractmethod
     async def take(self, body: bytes) -> Response:
@@ -73,8 +70,8 @@ class Receiver(ABC):
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         headers = Headers(raw=list(headers_of(scope)))
         given = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if given != self._media_type:
-            raise Refusal(f"no {self._media_type}")
+        if given != self.media_type:
+            raise Refusal(f"no {self.media_type}")
         body, more = b"", True
         while more:
             message = await receive()
