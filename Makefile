@@ -68,7 +68,7 @@ dist: $(VENV)/.release  ## build the release into dist/, try its wheel, list wha
 	  --output-reproducible --output-file build/sbom.cdx.json
 
 clean:  ## remove what the other targets have made, the demo's people and sessions too
-	rm -rf .demo-secret demo.db* starlette-demo.db* fastapi-demo.db* litestar-demo.db*
+	rm -rf .demo-secret demo.db* starlette-demo.db* fastapi-demo.db* litestar-demo.db* sso-demo.db*
 	rm -rf $(VENV) build dist benchmarks/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

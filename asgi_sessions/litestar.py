@@ -28,6 +28,7 @@ from ._sessions import Sessions
 try:
     from litestar import Request, Response
     from litestar.config.app import AppConfig
+    from litestar.config.response_cache import default_cache_key_builder
     from litestar.connection import ASGIConnection
     from litestar.di import NamedDependency, Provide
     from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
@@ -99,7 +100,8 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
     Adds `SessionMiddleware` as the innermost of the app's own middlewares, unless it stands in the
     list already; the lifespan; the dependencies `current_session` and `optional_session`; a 503 for
     a database that does not answer; the cookie to the OpenAPI document, and the token of
-    `Sessions(bearer=True)`, with each handler that asks for a session.
+    `Sessions(bearer=True)`, with each handler that asks for a session; the session to the key of
+    Litestar's cache of responses, unless the app has a key of its own.
 
     Args:
         sessions: the `Sessions` that hold the rows.
@@ -180,6 +182,9 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
             SessionsUnavailable: _unavailable,
             **app_config.exception_handlers,
         }
+        cache = app_config.response_cache_config
+        if cache.key_builder is default_cache_key_builder:
+            app_config.response_cache_config = replace(cache, key_builder=self._cache_key)
         if app_config.openapi_config is not None:
             # A copy: it may be Litestar's own, which all apps share.
             config = app_config.openapi_config = copy(app_config.openapi_config)
@@ -197,6 +202,12 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
                 users = self._retrieve_user is not None
                 asks = users and not is_open(handler, route.path, self._open)
                 _describe(handler, list(self._schemes), asks=asks)
+
+    def _cache_key(self, request: AnyRequest) -> str:
+        """Litestar's own is the address alone: what one person sees would be shown to the next."""
+        context, key = self._sessions._context(request), default_cache_key_builder(request)
+        known = context.session or context.visitor or next(iter(context.visits), None)
+        return key if known is None else f"{key} {known.sid}"
 
 
 def _person_from_scope_and_token(scope: Mapping[str, Any]) -> Person | None:

@@ -88,7 +88,15 @@ MakeSessions = Callable[..., Awaitable[Sessions]]
 ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
 #: Files and directories whose tests wait for servers, browsers and processes of their own more than
 #: they compute. They begin before all others, which compute meanwhile.
-FIRST = ["test_dbsc_browser", "clients", "cluster", "test_crashes", "servers", "test_browser"]
+FIRST = [
+    "test_dbsc_browser",
+    "test_providers",
+    "clients",
+    "cluster",
+    "test_crashes",
+    "servers",
+    "browser",
+]
 #: Those of one group run one after the other: their load keeps all processors busy.
 LOAD = {"cluster", "test_crashes"}
 

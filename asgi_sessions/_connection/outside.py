@@ -76,18 +76,15 @@ class Watch:
     """Closes something when a session ends, until it is stopped.
 
     Args:
-        core: knows what is open on sessions.
-        session: as `opened` has marked it; of any other one only its end is noticed.
-        close: closes it, or returns a coroutine that does.
+        close: closes it.
+        add: has a function called when the session ends; what it returns puts an end to that.
     """
 
-    def __init__(self, core: Core, session: Session, close: Callable[[], object]) -> None:
-        how: _Opened = getattr(session, _OPENED, _Opened(None, None))
-        self._background = core.background
-        self._close: Callable[[], object] | None = close
-        self._leave = core.live_connections.add(
-            session.id, self._end, lambda: how.secret, lambda: how.unproved_since
-        )
+    def __init__(
+        self, close: Callable[[], None], add: Callable[[Callable[[], None]], Callable[[], None]]
+    ) -> None:
+        self._close: Callable[[], None] | None = close
+        self._leave = add(self._end)
 
     def stop(self) -> None:
         """Watch no more. It may be called again."""
@@ -98,9 +95,7 @@ class Watch:
         close = self._close
         if close is not None:  # it may be told twice
             self.stop()
-            answer = close()
-            if inspect.iscoroutine(answer):
-                self._background.run(answer)
+            close()
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -114,3 +109,27 @@ class Watch:
     ) -> None:
         """As `stop`."""
         self.stop()
+
+
+def watch(core: Core, session: Session, close: Callable[[], object]) -> Watch:
+    """Have something closed when a session ends, which `opened` has marked; of any other session
+    only its end is noticed.
+
+    Args:
+        core: knows what is open on sessions.
+        session: which.
+        close: closes it, or returns a coroutine that does.
+    """
+    how: _Opened = getattr(session, _OPENED, _Opened(None, None))
+
+    def closing() -> None:
+        answer = close()
+        if inspect.iscoroutine(answer):
+            core.background.run(answer)
+
+    def add(end: Callable[[], None]) -> Callable[[], None]:
+        return core.live_connections.add(
+            session.id, end, lambda: how.secret, lambda: how.unproved_since
+        )
+
+    return Watch(closing, add)

@@ -175,6 +175,9 @@ def _item(page: DevicesPage, session: Session) -> str:
         where.append(said("via", provider=session.auth_provider))
     if session.bound:
         where.append(said("bound"))
+    if session.actor_id is not None:
+        actor, reason = session.actor_id, session.actor_reason or ""
+        where.append(said("acts_for_you", actor=actor, reason=reason))
     if session.ended_at is not None:
         over = said("over", reason=page.reason(session), when=_WHEN)
         when = [_timed(page, said("logged_in", when=_WHEN), session.started_at)]

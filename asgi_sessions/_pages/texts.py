@@ -46,6 +46,7 @@ ENGLISH: Texts = MappingProxyType(
         "unknown_address": "unknown address",
         "via": "via {provider}",
         "bound": "bound to the device",
+        "acts_for_you": "{actor} acts for you: {reason}",
         "last_seen": "Last seen {when}",
         "seen_and_logged_in": "logged in {when}",
         "logged_in": "Logged in {when}",
@@ -74,6 +75,7 @@ ENGLISH: Texts = MappingProxyType(
         "reason_expired": "expired",
         "reason_reuse": "ended because its cookie was used twice: it may have been stolen",
         "reason_not_delivered": "ended because the login did not go through",
+        "reason_actor_left": "ended when whoever acted for you left",
         "reason_unknown": "ended",
         # In place of the list.
         "logged_out": "Logged out",
@@ -108,6 +110,7 @@ GERMAN: Texts = MappingProxyType(
         "unknown_address": "unbekannte Adresse",
         "via": "über {provider}",
         "bound": "an das Gerät gebunden",
+        "acts_for_you": "{actor} handelt für Sie: {reason}",
         "last_seen": "Zuletzt aktiv {when}",
         "seen_and_logged_in": "angemeldet {when}",
         "logged_in": "Angemeldet {when}",
@@ -134,6 +137,7 @@ GERMAN: Texts = MappingProxyType(
         "reason_reuse": "beendet, weil ihr Cookie zweimal verwendet wurde: es ist womöglich"
         " gestohlen worden",
         "reason_not_delivered": "beendet, weil die Anmeldung nicht zustande kam",
+        "reason_actor_left": "beendet, als gegangen war, wer für Sie handelte",
         "reason_unknown": "beendet",
         "logged_out": "Abgemeldet",
         "logged_out_text": "Sie sind auf diesem Gerät abgemeldet.",

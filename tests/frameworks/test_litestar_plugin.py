@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from litestar import Litestar, Request, WebSocket, get, post, websocket
+from litestar.config.response_cache import ResponseCacheConfig, default_cache_key_builder
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import WebSocketDisconnect
@@ -18,6 +19,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.params import FromPath
 from litestar.response import Response
 from litestar.security.jwt import JWTAuth, Token
 from litestar.testing import TestClient
@@ -492,3 +494,61 @@ def test_two_apps_do_not_know_each_other() -> None:
 def test_an_app_without_a_document_needs_none() -> None:
     app = make(Sessions("sqlite:///never.db", secret_key=KEY), openapi_config=None)
     assert SessionMiddleware in middlewares(app)
+
+
+# --- what Litestar keeps --------------------------------------------------------------------------
+
+
+async def test_an_answer_that_is_kept_is_shown_to_nobody_else(tmp_path: Path) -> None:
+    @post("/login/{name:str}")
+    async def log_in(request: AnyRequest, name: FromPath[str]) -> None:
+        await sessions.start_session(request, {"id": name})
+
+    @post("/cart/{item:str}")
+    async def fill(request: AnyRequest, item: FromPath[str]) -> None:
+        request.session["cart"] = item
+
+    made: list[str] = []
+
+    @get("/", cache=60)
+    async def home(request: AnyRequest) -> list[Any]:
+        session = sessions.current(request)
+        made.append("home")
+        return [session and session.person_id, request.session.get("cart")]
+
+    @get("/form", cache=60)
+    async def form(request: AnyRequest) -> str:
+        made.append("form")
+        request.session["csrf"] = csrf = str(len(made))
+        return csrf
+
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    async with Sessions(url, secret_key=KEY, data=True) as sessions:
+        await sessions.create_tables()
+        app: Any = Litestar([log_in, fill, home, form], plugins=[SessionsPlugin(sessions)])
+        ann, ben, visitor, stranger = (Browser(app) for _ in range(4))
+        await ann.post("/login/ann")
+        await ben.post("/login/ben")
+        await visitor.post("/cart/apple")
+        seen = [(await one.get("/")).json() for one in (ann, ben, visitor, stranger)]
+        assert seen == [["ann", None], ["ben", None], [None, "apple"], [None, None]]
+        assert [(await one.get("/")).json() for one in (ann, ben, visitor, stranger)] == seen
+        assert len(made) == 4  # and it is kept
+        await sessions.end_all_sessions("ann")
+        assert (await ann.get("/")).json() == [None, None]
+        # Of two strangers, each becomes a visitor by what is kept.
+        assert [(await one.get("/form")).text for one in (stranger, Browser(app))] == ["5", "6"]
+        assert (await stranger.get("/form")).text == "5"
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "the app's"])
+def test_a_key_of_the_app_stays(plain: Sessions, own: bool) -> None:
+    def key(request: AnyRequest) -> str:
+        return "one for all"
+
+    given = key if own else default_cache_key_builder
+    config = ResponseCacheConfig(default_expiration=7, key_builder=given)
+    app = Litestar([], plugins=[SessionsPlugin(plain)], response_cache_config=config)
+    assert app.response_cache_config.default_expiration == 7
+    assert (app.response_cache_config.key_builder is key) == own
+    assert config.key_builder is given  # it may be another app's, too
