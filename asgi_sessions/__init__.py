@@ -5,7 +5,13 @@ every request checked against the row, so ending a session works everywhere at o
 """
 
 from ._connection.data_methods import DataMethods
-from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
+from ._errors import (
+    ConfigurationError,
+    ImpersonationRefused,
+    InvalidSession,
+    SessionsError,
+    SessionsUnavailable,
+)
 from ._middleware import SessionMiddleware
 from ._model.changeset import Changeset, changeset
 from ._model.lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
@@ -31,6 +37,7 @@ __all__ = [
     "CrossOriginProtection",
     "DataMethods",
     "DevicesPage",
+    "ImpersonationRefused",
     "Incident",
     "InvalidSession",
     "Lifetimes",

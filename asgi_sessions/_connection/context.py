@@ -160,7 +160,10 @@ class RequestContext:
         """Whether the browser's cookie is of this person's session, live or dead."""
         owner = (person.id, person.app_id)
         rows = (self.row, *self.brought)
-        return any(row is not None and (row.person_id, row.app_id) == owner for row in rows)
+        return any(
+            row is not None and (row.person_id, row.app_id) == owner and row.actor_sid is None
+            for row in rows
+        )
 
     def use(self, row: Row, session: Session) -> None:
         """Make this the session in use."""

@@ -320,6 +320,8 @@ def _facts(session: Session, current: Session) -> dict[str, Any]:
     }
     if session.bound:
         facts["bound"] = True
+    if session.actor_id is not None:
+        facts |= {"actor_id": session.actor_id, "actor_reason": session.actor_reason}
     if session.ended_at is not None:
         facts |= {"ended_at": session.ended_at.isoformat(), "end_reason": session.end_reason}
     return facts

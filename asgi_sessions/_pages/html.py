@@ -31,6 +31,7 @@ _REASONS = {
     "expired": "expired",
     "reuse": "ended because its cookie was used twice: it may have been stolen",
     "not_delivered": "ended because the login did not go through",
+    "actor_left": "ended when whoever acted for you left",
 }
 
 
@@ -137,6 +138,9 @@ def _item(page: DevicesPage, session: Session) -> str:
         where.append(f"via {escape(session.auth_provider)}")
     if session.bound:
         where.append("bound to the device")
+    if session.actor_id is not None:
+        who, why = escape(session.actor_id), escape(session.actor_reason or "")
+        where.append(f"{who} acts for you: {why}")
     started = _time(page, session.started_at)
     if session.ended_at is not None:
         why = f"{escape(page.reason(session))} {_time(page, session.ended_at)}"
