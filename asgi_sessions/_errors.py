@@ -43,7 +43,7 @@ class ImpersonationRefused(SessionsError):
 
     Attributes:
         reason: ``no_session``, ``not_a_login``, ``not_fresh``, ``acting`` (for somebody already),
-            ``self``, ``bound`` (to a device) or ``not_renewable``.
+            ``self`` or ``not_renewable``.
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -37,10 +37,6 @@ _REFUSALS: dict[WhyNot, str] = {
     ),
     "acting": "somebody acts for a person here already: call stop_impersonating first",
     "self": "nobody acts for themselves: this is a session of that person's",
-    "bound": (
-        "this session is bound to its device, and one in which its person acts for another would "
-        "not be: act from a browser that does not bind sessions"
-    ),
 }
 
 

@@ -99,9 +99,11 @@ async def resolve(
         actors = await _actors(core, rows)
         cookie, row, secret = _judge(tokens, rows, actors, now, settings.terms)
         if row is not None:
-            if row.binding is not None and cookie in (*_LIVE, *_BRIDGES):
-                proven = await _proven(binding, scope, context, row, now)
-                row, cookie = (row, Cookie.UNPROVEN) if proven is None else (proven, cookie)
+            bound = actors.get(row.id) or row  # whoever acts does so from their own device
+            if bound.binding is not None and cookie in (*_LIVE, *_BRIDGES):
+                proven = await _proven(binding, scope, context, bound, now)
+                cookie = Cookie.UNPROVEN if proven is None else cookie
+                row = proven if proven is not None and bound is row else row
             who = who_is(person, row, now, settings.terms)
             if person is not None and cookie is Cookie.REVOKED and who is Who.SAME:
                 readmitted_at = await core.readmitted_at(person)

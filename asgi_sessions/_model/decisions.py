@@ -254,7 +254,6 @@ WhyNot = Literal[
     "not_fresh",  # they have proved who they are longer than 15 minutes ago
     "acting",  # they act for somebody already
     "self",  # they are that person
-    "bound",  # their session is bound to a device
 ]
 
 
@@ -277,8 +276,6 @@ def may_not_act(
         return "not_a_login"
     if (row.person_id, row.app_id) == (whom.id, whom.app_id):
         return "self"
-    if row.binding is not None:
-        return "bound"
     return None if is_fresh(proof, now, FRESH_FOR) else "not_fresh"
 
 

@@ -132,7 +132,7 @@ class LiveConnections:
             here = self._loops[loop] = _Here(loop)
         here.open.setdefault(sid, {})[end] = _Opened(secret, unproved)
         if actor_sid is not None:
-            here.open.setdefault(actor_sid, {})[end] = _Opened(lambda: None, lambda: None)
+            here.open.setdefault(actor_sid, {})[end] = _Opened(lambda: None, unproved)
         if here.timer is None and here.check is None:
             self._wait(here, self._interval)
         if self._listen is not None and here.ears is None:

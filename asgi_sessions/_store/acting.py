@@ -69,7 +69,7 @@ class Acting:
                 rows = await connection.update(
                     "put aside",
                     sql,
-                    lambda: unchanged & sql.c.binding.is_(None),
+                    lambda: unchanged,
                     changes=sql.given(*aside),
                     values=given,
                 )
