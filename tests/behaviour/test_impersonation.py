@@ -454,6 +454,25 @@ async def test_a_session_that_ended_while_it_was_asked_for_is_not_acted_from(
     assert await plain.list_sessions(ANN, include_ended=True) == []
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_there_is_no_way_back_into_what_has_ended_meanwhile(
+    plain: Sessions, *, alone: bool
+) -> None:
+    async def late(request: Request) -> Response:
+        if alone:
+            await run(plain, plain.end_all_statement(STAFF))
+        else:
+            await plain.end_all_sessions(STAFF)
+        assert await plain.stop_impersonating(request) is None
+        return JSONResponse(plain.current(request))
+
+    browser, sid, own = await acting(plain, Route("/late", late))
+    response = await browser.get("/late")
+    assert (response.json(), set_cookies(response)) == (None, [])
+    assert await ended_as(plain, sid) == "actor_left"
+    assert await ended_as(plain, own) == "revoked"
+
+
 # --- attacks --------------------------------------------------------------------------------------
 
 
