@@ -5,6 +5,7 @@ every request checked against the row, so ending a session works everywhere at o
 """
 
 from ._connection.data_methods import DataMethods
+from ._connection.outside import Watch
 from ._errors import (
     ConfigurationError,
     ImpersonationRefused,
@@ -13,6 +14,7 @@ from ._errors import (
     SessionsUnavailable,
 )
 from ._middleware import SessionMiddleware
+from ._model.bearer import IssuedToken
 from ._model.changeset import Changeset, changeset
 from ._model.lifetimes import AAL1, AAL2, AAL3, BANKING, Lifetimes
 from ._model.person import Person, person_from_scope, sign_out_of_scope
@@ -40,6 +42,7 @@ __all__ = [
     "ImpersonationRefused",
     "Incident",
     "InvalidSession",
+    "IssuedToken",
     "Lifetimes",
     "Person",
     "Session",
@@ -51,6 +54,7 @@ __all__ = [
     "SessionsError",
     "SessionsUnavailable",
     "StarletteCookie",
+    "Watch",
     "changeset",
     "person_from_scope",
     "sign_out_of_scope",

@@ -60,6 +60,11 @@ def login_required(conn: Conn, sessions: Sessions | None = None) -> dict[str, An
     return {"error": "login_required", "error_description": _LOGIN, "reason": context.end_reason}
 
 
+def challenge(conn: Conn, sessions: Sessions | None = None) -> dict[str, str]:
+    """The header of a 401."""
+    return dict([(sessions or _sessions(scope_of(conn)))._core.settings.carriers.challenge])
+
+
 def not_fresh(session: Session, max_age: timedelta) -> dict[str, Any]:
     """When the person has proved who they are, and how long that counts (RFC 9470, 3)."""
     at = session.authenticated_at

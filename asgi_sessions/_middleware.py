@@ -10,24 +10,24 @@ from typing import Any, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._connection import answers
+from ._connection.answers import Answers
 from ._connection.binding import Respond
 from ._connection.context import SESSIONS, RequestContext
 from ._connection.data_layer import DataLayer
 from ._connection.delivery import Delivery
 from ._connection.notices import Notices, drops_secure_cookies
 from ._connection.outage import outage_at_hand, outage_of
+from ._connection.reading import Reader
 from ._connection.resolving import resolve, resumes
 from ._connection.revocable import Socket
 from ._connection.streams import Streams
 from ._connection.touching import touch_if_due
 from ._database.tasks import running_loop
 from ._errors import ConfigurationError, InvalidSession, SessionsUnavailable
-from ._model.carrier import for_caches
-from ._model.device import device_from_scope, headers_of
+from ._model.bearer import SUBPROTOCOL
+from ._model.device import headers_of
 from ._model.person import Person, is_vouched_for, person_from_scope, sign_out_of_scope
 from ._model.tokens import Presented
-from ._pages.cross_origin import foreign_origin
 from ._service.events import logger
 from ._service.identity import identify
 from ._sessions import Sessions
@@ -99,11 +99,12 @@ class SessionMiddleware:
         self._excludes = self._settings.excludes if self._settings.exclude else None
         self._touch = self._settings.touch
         self._key = sessions._key
-        self._read = self._settings.cookie.reader()
-        self._verify = self._settings.keys.verify
+        self._read = Reader(self._core).read
+        self._for_caches = self._settings.carriers.for_caches
         self._store = self._core.store
         self._binding = sessions._binding
         self._delivery = Delivery(self._core, self._binding)
+        self._answers = Answers(self._settings.carriers)
         self._data = sessions._core.data
         self._serve: ASGIApp = app
         if self._data is not None:
@@ -150,7 +151,7 @@ class SessionMiddleware:
                 await self._answer_device(respond, scope, receive, send)
                 return
             context.root_path = scope.get("root_path", "")  # routers change it
-        tokens = self._presented(scope, context)
+        tokens = self._read(scope, context)
         if (tokens is not None or person is not None) and not await self._enter(
             scope, context, person, tokens, send
         ):
@@ -169,7 +170,7 @@ class SessionMiddleware:
                     if message["status"] == _FAILED:  # a layer's own, and not the app's word
                         context.responding = context.replaced = True
                         forward = _swallow
-                        return answers.unavailable(scope, send, error)
+                        return self._answers.unavailable(scope, send, error)
                 if context.tells:
                     if (
                         (context.token or context.visitor) is not None
@@ -179,7 +180,7 @@ class SessionMiddleware:
                         self._notices.give("cookie_over_http")
                     return self._delivery.start(context, message, forward)
                 context.responding = True
-                headers = for_caches(message.get("headers", ()), private=context.private)
+                headers = self._for_caches(message.get("headers", ()), private=context.private)
                 return forward({**message, "headers": headers})
             return forward(message)
 
@@ -189,7 +190,7 @@ class SessionMiddleware:
             if not await self._gives_up(scope, context, send, error):
                 raise
         finally:
-            if context.undelivered is not None:
+            if context.undelivered is not None or context.issued:
                 await self._delivery.withdraw(context)
             if context.now is not None:
                 touch_if_due(self._core, context, context.now)
@@ -206,29 +207,6 @@ class SessionMiddleware:
             self._notices.give("state_overwritten")
         if person is None and context.error is None and is_vouched_for(scope):
             self._notices.give("person_behind")
-
-    def _presented(self, scope: Scope, context: RequestContext) -> list[Presented] | None:
-        """What the cookies say whose signature holds; None if no cookie of ours came. The cookies
-        themselves are in no variable any more when the app runs.
-        """
-        headers = scope.get("headers", ())
-        values = self._read(headers)
-        if scope["type"] == "websocket" and (values or self._data is not None):
-            context.foreign = foreign_origin(headers, self._settings.trusted_origins)
-        if not values or context.foreign:
-            return None
-        tokens, forged = [], []
-        for value in values:
-            token = self._verify(value)
-            if token is not None:
-                tokens.append(token)
-            elif self._data is not None and (visit := self._verify(value, visitor=True)):
-                context.visits = (*context.visits, visit)
-            else:
-                forged.append(value)
-        if forged:
-            self._core.note_forged(forged, partial(device_from_scope, scope))
-        return tokens
 
     async def _enter(
         self,
@@ -289,7 +267,7 @@ class SessionMiddleware:
             await respond(scope, receive, send)
         except SessionsUnavailable as error:
             self._core.events.unavailable(error)
-            await answers.unavailable(scope, send, error)
+            await self._answers.unavailable(scope, send, error)
 
     async def _go_without(
         self, scope: Scope, context: RequestContext, send: Send, error: SessionsUnavailable
@@ -297,7 +275,7 @@ class SessionMiddleware:
         """Refuse a request whose session cannot be looked up, or let it go on without one."""
         self._count(context, error)
         if self._settings.on_unavailable == "error":
-            await answers.unavailable(scope, send, error)
+            await self._answers.unavailable(scope, send, error)
             return False
         context.error = error
         if context.person is None:
@@ -316,7 +294,7 @@ class SessionMiddleware:
             self._notices.give("not_signed_out")
         if not left and not self._refuses:
             return True
-        await answers.signed_out(scope, send, context.end_reason)
+        await self._answers.signed_out(scope, send, context.end_reason)
         return False
 
     def _starts(self, scope: Scope) -> bool:
@@ -351,6 +329,8 @@ class SessionMiddleware:
                 await socket.send(message)
                 return
             watch()
+            if context.names_subprotocol and message.get("subprotocol") is None:
+                message = {**message, "subprotocol": SUBPROTOCOL}
             await self._delivery.start(context, message, socket.send)
 
         watch()
@@ -380,7 +360,7 @@ class SessionMiddleware:
             return False
         self._count(context, outage)
         if not context.responding:
-            await answers.unavailable(scope, send, outage)
+            await self._answers.unavailable(scope, send, outage)
             return True
         return context.replaced  # a layer raises again what it has answered
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import Enum
@@ -18,9 +18,13 @@ from ._connection.binding import DeviceBinding, check_binding
 from ._connection.context import Conn, RequestContext, scope_of
 from ._connection.data import RequestData
 from ._connection.data_methods import DataMethods
+from ._connection.outside import Watch, look_up, opened, scope_from_headers
+from ._connection.reading import Reader
+from ._connection.touching import touch_if_due
 from ._database.pools.app_connection import join
 from ._database.source import source_of
-from ._errors import ConfigurationError, ImpersonationRefused, InvalidSession
+from ._errors import ConfigurationError, InvalidSession
+from ._model.bearer import PREFIX, IssuedToken
 from ._model.changeset import checked
 from ._model.cookies import SameSite
 from ._model.decisions import is_fresh
@@ -30,7 +34,7 @@ from ._model.person import Person, person_from_scope
 from ._model.row import Row
 from ._model.session import Session
 from ._model.session_data import SessionData
-from ._model.tokens import SID_PATTERN
+from ._model.tokens import SID_PATTERN, Token
 from ._pages.devices import SessionRoutes
 from ._pages.logout import EndSessionEndpoint
 from ._pages.options import RouteOptions, Template
@@ -137,6 +141,7 @@ class Sessions:
         connection_max_idle: how long a connection to a database server may rest before another is
             opened in its place: firewalls and load balancers forget them without a word.
             ``?pool_recycle=`` (seconds) of a URL may say less.
+        bearer: whether native clients may send a token in place of the cookie (`start_token`).
         data: True gives each request ``request.session``, a dict that is kept in the database, for
             visitors without a login, too; `SessionData` says how large it may be, and what a login
             takes over of a visitor's. False leaves ``scope["session"]`` to others.
@@ -181,6 +186,7 @@ class Sessions:
         issuer: str | None = None,
         max_scope_sessions: int | None = 50,
         connection_max_idle: timedelta = timedelta(minutes=4),
+        bearer: bool = False,
         data: bool | SessionData = False,
         visitor_lifetimes: Lifetimes = VISITORS,
     ) -> None:
@@ -214,6 +220,7 @@ class Sessions:
         events = Events(on_event, chosen.now, background)
         self._core = Core(chosen, store, events, background)
         self._binding = None if dbsc is None else dbsc._attach(self._core)
+        self._read = Reader(self._core).read
         # In the scope; two Sessions in one app do not get in each other's way.
         self._key = f"asgi_sessions.{id(self)}"
 
@@ -379,11 +386,15 @@ class Sessions:
         identified = identify(person, core.settings)
         data = context.data
         source = None if data is None else data.source(context.row, identified)
+        replaces = context.replaceable
+        if context.bearer:  # the token's session is another one, which goes on, with its data
+            context.drop()
+            context.bearer, replaces, source = False, None, None
         started = await core.start(
             device_from_scope(scope_of(conn)),
             identified,
             remember=remember,
-            replaces=context.replaceable,
+            replaces=replaces,
             known=context.knows(identified),
             announce=context.announce,
             source=source,
@@ -463,7 +474,8 @@ class Sessions:
         if context.data is not None:
             await context.data.log_out(scope_of(conn), core.store)
         context.drop()
-        context.take(sid)
+        if not context.bearer:
+            context.take(sid)
         return session
 
     # --- more of one's own session --------------------------------------------------------------
@@ -492,16 +504,22 @@ class Sessions:
 
         Raises:
             ConfigurationError: if the response has begun.
+            ImpersonationRefused: in a session in which somebody acts for its person.
             InvalidSession: if `acr` or `amr` cannot be stored.
         """
         context = self._context(conn)
+        await self._renew(context, self._proof(context, acr, amr), connection)
+        return context.session
+
+    def _proof(
+        self, context: RequestContext, acr: str | None, amr: Sequence[str]
+    ) -> dict[str, Any]:
         shown = context.session
-        proof = {
+        return {
             "acr": acr or (shown and shown.acr),
             "amr": amr or (shown.amr if shown else ()),
             "authenticated_at": self._core.settings.now(),
         }
-        return await self._renew(context, proof, connection)
 
     async def rotate_session(
         self, conn: Conn, *, connection: AppConnection | None = None
@@ -516,30 +534,38 @@ class Sessions:
 
         Raises:
             ConfigurationError: if the response has begun.
+            ImpersonationRefused: in a session in which somebody acts for its person.
         """
-        return await self._renew(self._context(conn), {}, connection)
+        context = self._context(conn)
+        await self._renew(context, {}, connection)
+        return context.session
 
     async def _renew(
         self,
         context: RequestContext,
         proof: Mapping[str, Any],
         connection: AppConnection | None,
-    ) -> Session | None:
+        *,
+        bearer: bool = False,
+    ) -> Token | None:
+        """The new token, if this request has got it."""
         self._may_change(context)
         if context.row is None:
             return None
-        if context.row.actor_sid is not None:
-            raise ImpersonationRefused(
-                "not_renewable",
-                "a session in which somebody acts for its person is not renewed: nobody has proved "
-                "to be that person, and its lifetime was asked for when it began",
+        acting.refuse_inside(context, "not_renewable")
+        if context.bearer != bearer:
+            raise ConfigurationError(
+                "the client of this session sends a token, and would not take the cookie of a "
+                "renewal: give it a new token by renew_token"
+                if context.bearer
+                else "this session has a cookie, and no token: renew it by renew_session"
             )
         if context.bridge:  # a bridge renews nothing, but what has ended meanwhile has ended
             row = await self._core.store.by_sid(context.row.id)
             settings = self._core.settings
             if row is None or not row.live(settings.now(), settings.terms):
                 context.drop()
-            return context.session
+            return None
         core = await self._core_on(connection, context)
         renewed = await core.renew(context.row, context.presented, proof)
         if renewed is None:
@@ -550,8 +576,141 @@ class Sessions:
             context.use(renewed.row, unproved(renewed.session))
         else:
             context.use(renewed.row, renewed.session)
-            context.give(renewed.token)
-        return context.session
+            if not bearer:
+                context.give(renewed.token)
+        return renewed.token
+
+    # --- clients that send a token --------------------------------------------------------------
+
+    async def start_token(
+        self,
+        conn: Conn,
+        person: object,
+        *,
+        lifetimes: Lifetimes | None = None,
+        connection: AppConnection | None = None,
+    ) -> IssuedToken:
+        """A session for a client without a cookie jar, which sends the token from now on as
+        ``Authorization: Bearer <token>`` (RFC 6750, 2.1). The session of this request stays as it
+        is, and no cookie is set. The response is stored by no cache.
+
+        It counts for `max_sessions_per_person`, and is listed and ended like any other. If the app
+        fails, or answers with a status of 500 and above, it ends (``not_delivered``).
+
+        Args:
+            conn: the request, whose User-Agent and address are kept.
+            person: an object or mapping with an id; see `Person`.
+            lifetimes: its own; those of `Sessions` if None. The idle timeout is kept in whole
+                seconds.
+            connection: as in `start_session`; the token is good once that has committed.
+
+        Raises:
+            ConfigurationError: without the option `bearer`, if the person has no id, or the
+                response has begun.
+            ImpersonationRefused: in a session in which somebody acts for its person, which the
+                token would outlast.
+            InvalidSession: if an attribute cannot be stored.
+        """
+        self._needs_bearer("start_token")
+        if not isinstance(lifetimes, Lifetimes | None):
+            raise ConfigurationError(f"lifetimes={lifetimes!r}: use Lifetimes(...), or None")
+        context = self._context(conn)
+        self._may_change(context)
+        acting.refuse_inside(context, "acting")
+        core = await self._core_on(connection, context)
+        identified = identify(person, core.settings)
+        started = await core.start(
+            device_from_scope(scope_of(conn)),
+            identified,
+            remember=True,
+            known=context.knows(identified),
+            announce=context.issue,
+            bearer=True,
+            lifetimes=lifetimes,
+        )
+        return self._issued(started.session, started.token)
+
+    async def renew_token(
+        self,
+        conn: Conn,
+        *,
+        acr: str | None = None,
+        amr: Sequence[str] = (),
+        connection: AppConnection | None = None,
+    ) -> IssuedToken | None:
+        """As `renew_session`, for a client that sends a token: a new one for the same session. None
+        without a live session, and for a request that came with the token before the current one.
+
+        Args:
+            conn: the request.
+            acr: how well the person is authenticated now; None leaves it as it is.
+            amr: the methods that were used, such as ``["pwd", "otp"]``; none leaves them.
+            connection: as in `start_session`.
+
+        Raises:
+            ConfigurationError: without the option `bearer`, if the session has a cookie and no
+                token, or the response has begun.
+            InvalidSession: if `acr` or `amr` cannot be stored.
+        """
+        self._needs_bearer("renew_token")
+        context = self._context(conn)
+        token = await self._renew(context, self._proof(context, acr, amr), connection, bearer=True)
+        if token is None or context.session is None:
+            return None
+        context.unstored = context.tells = True
+        return self._issued(context.session, token)
+
+    def _issued(self, session: Session, token: Token | None) -> IssuedToken:
+        assert token is not None  # noqa: S101 -- for the type checker: a new session has its own
+        return IssuedToken(session, PREFIX + self._core.settings.keys.sign(token, "bearer"))
+
+    def _needs_bearer(self, name: str) -> None:
+        if not self._core.settings.bearer:
+            raise ConfigurationError(f"{name} needs Sessions(bearer=True)")
+
+    # --- outside of the middleware --------------------------------------------------------------
+
+    async def authenticate(
+        self, headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
+    ) -> Session | None:
+        """The session of a client that has not come through the middleware: the handshake of
+        Socket.IO, the metadata of gRPC, a message in a queue. It decides as the middleware does,
+        counts as use, and ends what has to end.
+
+        A browser that names another origin than ``Host``, which is not one of `trusted_origins`,
+        has no session by its cookie, as with a WebSocket.
+
+        Args:
+            headers: by name, or as pairs, as ASGI and gRPC have them. Those named ``cookie``,
+                ``authorization``, ``origin`` and ``host`` are looked at.
+
+        Raises:
+            SessionsUnavailable: if the database does not answer.
+        """
+        scope = scope_from_headers(headers)
+        context = RequestContext(scope, self._key)
+        if tokens := self._read(scope, context):
+            await look_up(self._core, scope, context, tokens, binding=self._binding)
+            if context.now is not None:
+                touch_if_due(self._core, context, context.now)
+        return None if context.session is None else opened(context.session, context)
+
+    def watch(self, session: Session, close: Callable[[], object]) -> Watch:
+        """Have something closed when its session ends, in this process at once, in others within
+        `socket_check_interval`: a socket that the middleware does not know of.
+
+        Args:
+            session: as `authenticate` has given it. Of such a one it also knows the secret that
+                the client has shown, so that a renewal by somebody else closes the socket. Of any
+                other session it knows only whether it lives.
+            close: called once, in the event loop that runs now; a function, or one that returns a
+                coroutine.
+
+        Returns:
+            What stops it, once the socket is closed by others: ``watch.stop()``, or the end of
+            ``with sessions.watch(...):``.
+        """
+        return Watch(self._core, session, close)
 
     # --- acting for somebody ----------------------------------------------------------------------
 
@@ -811,6 +970,7 @@ class Sessions:
             redirect_to=redirect_to,
             trusted=self._core.settings.trusted_origins,
             clear_site_data=clear_site_data,
+            by_cookie=lambda scope: not self._context(scope).bearer,
         )
 
     def routes(

@@ -9,13 +9,14 @@ from ._errors import ConfigurationError
 from ._guards import (
     NOT_FRESH,
     NOT_LOGGED_IN,
+    challenge,
     checked_age,
     is_fresh,
     login_required,
     not_fresh,
     session_of,
 )
-from ._model.carrier import CHALLENGE, SCHEME
+from ._model.carrier import SCHEME
 from ._model.session import Session
 from ._sessions import Sessions
 
@@ -185,5 +186,7 @@ def _list_refusals(operation: Any) -> None:  # noqa: ANN401 -- a piece of a JSON
 def _session(connection: HTTPConnection, sessions: Sessions | None = None) -> Session:
     session = session_of(connection, sessions)
     if session is None:
-        raise HTTPException(401, login_required(connection, sessions), dict([CHALLENGE]))
+        raise HTTPException(
+            401, login_required(connection, sessions), challenge(connection, sessions)
+        )
     return session

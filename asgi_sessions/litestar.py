@@ -10,6 +10,7 @@ from typing import Any
 
 from ._errors import ConfigurationError, SessionsUnavailable
 from ._guards import (
+    challenge,
     checked_age,
     is_fresh,
     login_required,
@@ -17,7 +18,7 @@ from ._guards import (
     session_of,
 )
 from ._middleware import OnSignedOut, PersonReader, SessionMiddleware, SignOut
-from ._model.carrier import CHALLENGE, SCHEME
+from ._model.carrier import SCHEME
 from ._model.person import Person, person_from_scope, sign_out_of_scope
 from ._model.session import Session
 from ._sessions import Sessions
@@ -197,7 +198,7 @@ def _session(connection: AnyConnection) -> Session:
     if session is None:
         facts = login_required(connection)
         raise NotAuthorizedException(
-            facts["error_description"], headers=dict([CHALLENGE]), extra=facts
+            facts["error_description"], headers=challenge(connection), extra=facts
         )
     return session
 

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from rich.console import Console
 
 from . import (
+    figures_bearer,
     figures_cost,
     figures_data,
     figures_growth,
@@ -104,6 +105,7 @@ def parts(lab: Lab, kinds_with_large: Collection[str]) -> list[tuple[str, str, P
         ("mn", figures_person.one_person, some),
         ("o", figures_load.locked, some),
         ("q", figures_cost.engines, every),
+        ("v", figures_bearer.resumes, some),
         ("r", figures_data.reads, some),
         ("s", figures_data.writes, some),
         ("u", figures_data.visitors, but_mariadb if lab.effort.visitors else []),

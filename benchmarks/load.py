@@ -39,12 +39,17 @@ def now() -> datetime:
 
 
 def scope(
-    path: str = "/", cookie: bytes | None = None, *, method: str = "GET", query: bytes = b""
+    path: str = "/",
+    cookie: bytes | None = None,
+    *,
+    method: str = "GET",
+    query: bytes = b"",
+    header: bytes = b"cookie",
 ) -> dict[str, Any]:
-    """What uvicorn makes of a browser's request."""
+    """What uvicorn makes of a browser's request; `header`: what carries the cookie."""
     headers = _HEADERS.copy()
     if cookie is not None:
-        headers.append((b"cookie", cookie))
+        headers.append((header, cookie))
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -124,7 +129,13 @@ async def log_in(app: App, person: str) -> bytes:
 
 
 def requests(
-    app: App, path: str, cookies: Sequence[bytes | None], *, seed: int = 1, body: bool = False
+    app: App,
+    path: str,
+    cookies: Sequence[bytes | None],
+    *,
+    seed: int = 1,
+    body: bool = False,
+    header: bytes = b"cookie",
 ) -> RequestContext:
     """Requests with one of the cookies each, drawn at random.
 
@@ -134,6 +145,7 @@ def requests(
         cookies: None for a request without.
         seed: of the drawing.
         body: whether the app asks for the request's body, or for its client's leaving.
+        header: what carries the cookie.
     """
     choose = Random(seed).choice
 
@@ -145,7 +157,7 @@ def requests(
     else:
 
         async def call() -> None:
-            await app(scope(path, choose(cookies)), _body, _drop)
+            await app(scope(path, choose(cookies), header=header), _body, _drop)
 
     return call
 

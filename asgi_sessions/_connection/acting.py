@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 from asgi_sessions._errors import ConfigurationError, ImpersonationRefused
 from asgi_sessions._model.changeset import checked
@@ -22,7 +23,7 @@ from .context import Conn, RequestContext, scope_of
 #: How long somebody may act for another person at most.
 LONGEST = timedelta(hours=12)
 
-_REFUSALS: dict[WhyNot, str] = {
+_REFUSALS: dict[WhyNot | Literal["not_renewable"], str] = {
     "no_session": (
         "nobody is logged in here, or not any more: log in, and act for the person from that "
         "session"
@@ -36,6 +37,10 @@ _REFUSALS: dict[WhyNot, str] = {
         f"{FRESH_FOR.seconds // 60} minutes: let them log in again, or confirm and renew_session"
     ),
     "acting": "somebody acts for a person here already: call stop_impersonating first",
+    "not_renewable": (
+        "a session in which somebody acts for its person is not renewed: nobody has proved to be "
+        "that person, and how long it lasts was said when it began"
+    ),
     "self": "nobody acts for themselves: this is a session of that person's",
 }
 
@@ -74,9 +79,19 @@ def wish(
     return Wish(row, context.presented, whom, why, lifetime)
 
 
-def refusal(reason: WhyNot) -> ImpersonationRefused:
+def refusal(reason: WhyNot | Literal["not_renewable"]) -> ImpersonationRefused:
     """The error that says why not, and what to do."""
     return ImpersonationRefused(reason, _REFUSALS[reason])
+
+
+def refuse_inside(context: RequestContext, reason: Literal["acting", "not_renewable"]) -> None:
+    """Refuse what is not for a session in which somebody acts for its person.
+
+    Raises:
+        ImpersonationRefused: in such a one.
+    """
+    if context.row is not None and context.row.actor_sid is not None:
+        raise refusal(reason)
 
 
 async def begin(core: Core, conn: Conn, context: RequestContext, asked: Wish) -> Session:

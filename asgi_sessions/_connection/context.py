@@ -76,6 +76,11 @@ class RequestContext:
         extra: further headers of the response.
         foreign: whether a WebSocket comes from a site that is not trusted, so that cookies count
             for nothing.
+        bearer: whether the client sent a token of ours, so that no cookie counts, and none is set.
+        names_subprotocol: whether a WebSocket has to be told a sub-protocol of ours, if the app
+            chooses none.
+        issued: the sids of new tokens that are not on their way yet.
+        unstored: whether the response carries a token, so that no cache may keep it.
         visits: what the visitors' cookies with a valid signature say.
         visitor: the token to set the cookie to, for a visitor without a login.
         data: the data of the session or visitor; None without the option `data`.
@@ -111,6 +116,10 @@ class RequestContext:
     root_path = ""
     extra: Sequence[tuple[bytes, bytes]] = ()
     foreign = False
+    bearer = False
+    names_subprotocol = False
+    issued: Sequence[str] = ()
+    unstored = False
     visits: Sequence[Presented] = ()
     visitor: Token | None = None
     data: RequestData | None = None
@@ -153,7 +162,7 @@ class RequestContext:
 
     @property
     def replaceable(self) -> str | None:
-        """The live session that the browser's cookie names."""
+        """The live session that the browser's cookie names, or the client's token."""
         return self.kept if self.row is None else self.row.id
 
     def knows(self, person: Person) -> bool:
@@ -179,6 +188,10 @@ class RequestContext:
     def announce(self, sid: str) -> None:
         """A login is about to be written, whose cookie has to reach somebody."""
         self.undelivered, self.tells = sid, True
+
+    def issue(self, sid: str) -> None:
+        """A session is about to be written, whose token the response carries."""
+        self.issued, self.unstored, self.tells = (*self.issued, sid), True, True
 
     def give(self, token: Token | None) -> None:
         """Have the response set the cookie, if there is a new token."""

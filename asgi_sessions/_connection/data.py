@@ -93,7 +93,9 @@ class RequestData:
         if text is not None:
             self.dict = SessionDict(decode(text))
             self._before = Snapshot(text, self.dict)
-        if self._steps.options.starlette_cookie is not None and not context.foreign:
+        if self._steps.options.starlette_cookie is not None and not (
+            context.foreign or context.bearer
+        ):
             self._take_starlettes(scope, self._steps.options.starlette_cookie)
 
     def _take_starlettes(self, scope: Scope, cookie: StarletteCookie) -> None:
@@ -210,6 +212,8 @@ class RequestData:
             why = "nobody knows whether there is a session, for the database did not answer"
         elif context.responding:
             why = "they were written after the response had begun, too late for a cookie"
+        elif context.bearer:
+            why = "the client has sent a token, and a visitor would need a cookie"
         elif (
             self._superseded
             or context.foreign

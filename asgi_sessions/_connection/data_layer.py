@@ -113,10 +113,10 @@ class DataLayer:
 
     async def _renew(self, scope: Scope, context: RequestContext, data: RequestData) -> None:
         """A new secret for a login, or a visitor."""
-        if context.row is not None:
-            await self._regenerate(scope)
-        else:
+        if context.row is None:
             await data.regenerate(context)
+        elif not context.bearer:  # nobody can give a client somebody else's token unnoticed
+            await self._regenerate(scope)
 
 
 def _ends_a_socket(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 from starlette.types import Message, Send
 
 from asgi_sessions._errors import SessionsError
-from asgi_sessions._model.carrier import for_caches
+from asgi_sessions._model.carrier import unstored
 from asgi_sessions._model.tokens import Token
 from asgi_sessions._service.core import Core
 from asgi_sessions._service.events import logger
@@ -35,7 +35,7 @@ class Delivery:
     async def start(self, context: RequestContext, message: Message, send: Send) -> None:
         """Send the start of a response, with the cookie that it has to carry."""
         await send(await self._answer(context, message))
-        context.undelivered = None
+        context.undelivered, context.issued = None, ()
 
     async def _answer(self, context: RequestContext, message: Message) -> Message:
         """The start of a response, with the cookie that it has to carry."""
@@ -49,12 +49,16 @@ class Delivery:
             context.token = None
         if context.token is None:
             await self._not_delivered(context)  # the app has failed, or has given up the login
+        if failed:
+            await self._not_issued(context)
         cookie = await self._cookie(context)
         headers = list(message.get("headers", ()))
         if cookie is not None:
             headers = self._settings.cookie.write(headers, cookie)
         if message["type"] != "websocket.accept":  # no cache keeps a handshake
-            headers = for_caches(headers, private=context.private)
+            if context.unstored:
+                headers = unstored(headers)
+            headers = self._settings.carriers.for_caches(headers, private=context.private)
         elif cookie is None and not context.extra:
             return message
         headers += context.extra
@@ -76,7 +80,7 @@ class Delivery:
         if context.visitor is not None:  # after a logout, too: one cookie says it all
             left = self._settings.visitor_lifetimes.absolute
             return cookie.render(
-                self._settings.keys.sign(context.visitor, visitor=True),
+                self._settings.keys.sign(context.visitor, "visitor"),
                 max_age=round(left.total_seconds()),
             )
         return cookie.render("", max_age=0) if context.clear else None
@@ -106,9 +110,11 @@ class Delivery:
 
     async def withdraw(self, context: RequestContext) -> None:
         """End the session of a login whose cookie has not reached anybody."""
+        # Shielded: a client that has gone must not leave a session behind.
         if context.undelivered is not None:
-            # Shielded: a client that has gone must not leave a session behind.
             await asyncio.shield(self._core.background.run(self._not_delivered(context)))
+        if context.issued:
+            await asyncio.shield(self._core.background.run(self._not_issued(context)))
 
     async def _not_delivered(self, context: RequestContext) -> None:
         sid, context.undelivered = context.undelivered, None
@@ -118,13 +124,26 @@ class Delivery:
         if (transaction := _undecided(context)) is not None:
             transaction.too_late(sid, None if context.data is None else context.data.give_back)
             return
+        await self._end(sid)
+        if context.data is not None:
+            await context.data.give_back()
+
+    async def _not_issued(self, context: RequestContext) -> None:
+        """End the sessions of new tokens that have not reached anybody."""
+        sids, context.issued = context.issued, ()
+        if (transaction := _undecided(context)) is not None:
+            for sid in sids:
+                transaction.too_late(sid)
+            return
+        for sid in sids:
+            await self._end(sid)
+
+    async def _end(self, sid: str) -> None:
         try:
             await self._core.end(sid, "not_delivered")
         except SessionsError as error:
-            # Nobody has its cookie; it runs out by itself.
+            # Nobody has its secret; it runs out by itself.
             logger.warning("session %s was not delivered and could not be ended: %s", sid, error)
-        if context.data is not None:
-            await context.data.give_back()
 
 
 def _undecided(context: RequestContext) -> Transaction | None:

@@ -163,7 +163,8 @@ async def _find(
         context.explain(reason)
     if started is not None:
         context.use(started.row, started.session)
-        context.give(started.token)
+        if not context.bearer:
+            context.give(started.token)
         context.now = core.settings.now()
     return then is not Then.SIGN_OUT
 

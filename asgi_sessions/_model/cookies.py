@@ -9,7 +9,7 @@ from typing import Literal
 
 from asgi_sessions._errors import ConfigurationError
 
-from .carrier import Headers
+from .carrier import Headers, unstored
 
 SameSite = Literal["lax", "strict", "none"]
 
@@ -19,17 +19,6 @@ VALUE_LENGTH = 512
 #: path that has set another.
 MOST_VALUES = 8
 
-#: Headers that may tell a cache to keep what ``Cache-Control: no-store`` tells it to forget: some
-#: caches obey these first (RFC 9213, 2.2).
-_CACHING = frozenset(
-    {
-        b"cache-control",
-        b"cdn-cache-control",
-        b"expires",
-        b"surrogate-control",
-        b"x-accel-expires",
-    }
-)
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
 _DOMAIN = re.compile(r"\.?[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
 _PATH = re.compile(r"/[!-:<-~]*")
@@ -120,23 +109,17 @@ class CookieSettings:
         return "; ".join(parts).encode("ascii")
 
     def write(self, headers: Headers, cookie: bytes) -> list[tuple[bytes, bytes]]:
-        """The response's headers with our cookie as its only one of the name.
-
-        A response that carries it is stored nowhere (``Cache-Control: no-store``, ASVS 14.3.2):
-        whatever the app says to caches is left out.
+        """The response's headers with our cookie as its only one of the name. A response that
+        carries it is stored nowhere.
         """
         ours = self.wire_name.encode("ascii")
         written = [
             (name, value)
             for name, value in headers
-            if name.lower() not in _CACHING
-            and not (
-                # As browsers read it (RFC 6265bis, 5.6).
-                name.lower() == b"set-cookie" and value.partition(b"=")[0].strip(b" \t") == ours
-            )
+            # As browsers read it (RFC 6265bis, 5.6).
+            if name.lower() != b"set-cookie" or value.partition(b"=")[0].strip(b" \t") != ours
         ]
-        written += [(b"set-cookie", cookie), (b"cache-control", b"no-store")]
-        return written
+        return unstored([*written, (b"set-cookie", cookie)])
 
 
 def _spells(pattern: re.Pattern[str], value: object) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from itsdangerous import Signer
 
@@ -41,6 +41,8 @@ _presented = tuple.__new__
 _MICROSECOND = timedelta(microseconds=1)
 
 RandomBytes = Callable[[int], bytes]
+#: What carries a signed secret: none is taken for another.
+Use = Literal["cookie", "visitor", "bearer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,34 +128,37 @@ class Keys:
                 f"{KEY_LENGTH} characters, at least {KEY_VARIETY} of them distinct; make one with:"
                 " python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
-        signers = [_signer(key, f"asgi_sessions.cookie.{purpose}") for key in self._keys]
         # With the key already in, as RFC 2104, 4, has it: half of an HMAC's work.
-        self._keyed = [_keyed(signer.derive_key()) for signer in signers]
-        visitors = [_signer(key, f"asgi_sessions.visitor.{purpose}") for key in self._keys]
-        self._visitors = [_keyed(signer.derive_key()) for signer in visitors]
+        self._keyed: dict[Use, list[tuple[_Hash, _Hash]]] = {
+            use: [
+                _keyed(_signer(key, f"asgi_sessions.{use}.{purpose}").derive_key())
+                for key in self._keys
+            ]
+            for use in get_args(Use)
+        }
         self._device_keys = [
             _signer(key, "asgi_sessions.device").derive_key() for key in self._keys
         ]
 
     def __repr__(self) -> str:
         """Without the keys."""
-        return f"<{len(self._keyed)} keys>"
+        return f"<{len(self._keys)} keys>"
 
-    def sign(self, token: Token, *, visitor: bool = False) -> str:
-        """The cookie's value: of a session, or of a visitor without a login."""
+    def sign(self, token: Token, use: Use = "cookie") -> str:
+        """What carries the token: a session's cookie, or that of a visitor without a login, or a
+        bearer token, without its prefix.
+        """
         said = f"{token.sid}.{token.secret}"
-        keyed = (self._visitors if visitor else self._keyed)[0]
+        keyed = self._keyed[use][0]
         return f"{said}.{_signature(keyed, said.encode('ascii')).decode('ascii')}"
 
-    def verify(self, value: str, *, visitor: bool = False) -> Presented | None:
-        """What a value says that one of the keys signed; None for anything else. The cookies of
-        sessions and those of visitors are not taken for one another.
-        """
+    def verify(self, value: str, use: Use = "cookie") -> Presented | None:
+        """What a value says that one of the keys signed for this use; None for anything else."""
         if len(value) != _LENGTH or value[_SIGNATURE - 1] != "." or not value.isascii():
             return None
         given = value.encode("ascii")
         said, signature = given[: _SIGNATURE - 1], given[_SIGNATURE:]
-        for keyed in self._visitors if visitor else self._keyed:
+        for keyed in self._keyed[use]:
             # The text is compared, not what it decodes to: one token has one spelling.
             if hmac.compare_digest(_signature(keyed, said), signature):
                 sid, secret_hash = value[: _SECRET - 1], sha256(said[_SECRET:]).digest()

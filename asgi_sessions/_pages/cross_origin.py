@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from asgi_sessions._errors import ConfigurationError
+from asgi_sessions._model.bearer import tokens_in
 from asgi_sessions._model.device import headers_of
 
 #: What browsers leave out of an origin, and clients may leave out of a host.
@@ -70,7 +71,7 @@ class CrossOriginProtection:
     """Refuses what a browser sends on behalf of another origin (ASVS 3.5.1, 3.5.3): unsafe methods
     and the handshakes of WebSockets. No tokens, no cookies: browsers say by themselves, by
     `Sec-Fetch-Site`, or by `Origin`, where a request comes from. A client that says neither is no
-    browser, and passes.
+    browser, and passes; so does one with a bearer token of ours.
 
     Args:
         app: the app behind it.
@@ -121,4 +122,8 @@ class CrossOriginProtection:
         if self._exempt is not None and self._exempt(scope):
             return True
         headers = Headers(raw=list(headers_of(scope)))
+        # No site can have a browser send this header to another origin that does not allow it. The
+        # sub-protocol in which a token may come, any site can.
+        if tokens_in(headers.raw):
+            return True
         return not crosses_sites(headers, same_site=False, trusted=self._trusted)

@@ -45,6 +45,8 @@ class _Context(Protocol):
     def end_reason(self) -> str | None: ...
     @property
     def error(self) -> Exception | None: ...
+    @property
+    def bearer(self) -> bool: ...
 
 
 class _OwnSessions(Protocol):
@@ -130,12 +132,15 @@ class SessionRoutes:
             allowed = ", ".join(methods)
             text = f"This address takes {allowed}."
             return self._refuse(asked, 405, "Method not allowed", text, headers={"Allow": allowed})
-        if method not in _READS and crosses_sites(
-            headers, same_site=self._same_site, trusted=self._trusted
+        context = self._context(scope)
+        # A token is nothing that other sites have browsers send.
+        if (
+            method not in _READS
+            and not context.bearer
+            and crosses_sites(headers, same_site=self._same_site, trusted=self._trusted)
         ):
             text = "Another site has sent you here. Nothing was ended."
             return self._refuse(asked, 403, "Cross-site request refused", text)
-        context = self._context(scope)
         if context.error is not None:
             raise context.error  # to say that nobody is logged in would be a guess
         session = context.session
@@ -318,6 +323,8 @@ def _facts(session: Session, current: Session) -> dict[str, Any]:
         "last_seen_at": session.last_seen_at.isoformat(),
         "expires_at": session.expires_at.isoformat(),
     }
+    if session.bearer:
+        facts["bearer"] = True
     if session.bound:
         facts["bound"] = True
     if session.actor_id is not None:

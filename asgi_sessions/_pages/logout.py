@@ -30,6 +30,8 @@ class EndSessionEndpoint:
         redirect_to: where a 303 leads; None for JSON. Fixed here: no request can change it.
         trusted: origins that may post, too.
         clear_site_data: what the browser is told to forget.
+        by_cookie: whether a request has its session by a cookie, which other sites have browsers
+            send, too; a token they do not have.
 
     Raises:
         ConfigurationError: if `redirect_to` is neither a path nor a URL.
@@ -43,6 +45,7 @@ class EndSessionEndpoint:
         redirect_to: str | None,
         trusted: Sequence[str] = (),
         clear_site_data: Sequence[str] = (),
+        by_cookie: Callable[[Scope], bool] = lambda _: True,
     ) -> None:
         for error in target_fault("redirect_to", redirect_to):
             raise ConfigurationError(error)
@@ -51,6 +54,7 @@ class EndSessionEndpoint:
                 f"clear_site_data={clear_site_data!r}: use a list of some of {', '.join(CLEARED)}"
             )
         self._trusted = trusted
+        self._by_cookie = by_cookie
         self._cleared = ", ".join(f'"{kind}"' for kind in clear_site_data)
         self._end_session = end_session
         self._same_site = same_site
@@ -65,7 +69,8 @@ class EndSessionEndpoint:
         if scope.get("method") != "POST":
             return JSONResponse({"detail": "use POST"}, 405, headers={"Allow": "POST"})
         headers = Headers(raw=list(headers_of(scope)))
-        if crosses_sites(headers, same_site=self._same_site, trusted=self._trusted):
+        crosses = crosses_sites(headers, same_site=self._same_site, trusted=self._trusted)
+        if crosses and self._by_cookie(scope):
             return JSONResponse({"detail": "cross-site request refused"}, 403)
         await self._end_session(scope)
         forget = {"Clear-Site-Data": self._cleared} if self._cleared else None

@@ -24,7 +24,7 @@ from asgi_sessions._model.decisions import (
     who_is,
 )
 from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
-from asgi_sessions._model.lifetimes import Terms
+from asgi_sessions._model.lifetimes import Lifetimes, Terms
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._model.session import Session
@@ -141,13 +141,18 @@ class Core:
         known: bool = False,
         announce: Callable[[str], None] | None = None,
         source: Owner | None = None,
+        bearer: bool = False,
+        lifetimes: Lifetimes | None = None,
     ) -> Started:
         """A new row of origin ``login``; `announce` is told its sid before it is written. `known`:
         whether the browser has shown that it is no new device. `source`: whose data it takes over.
+        `bearer`: whether its client sends a token. `lifetimes`: its own, if it has some.
         """
         now = self.settings.now()
         await self.note_proof(person)
-        values, token, keys = self.new_rows.make(device, person, "login", now, remember=remember)
+        values, token, keys = self.new_rows.make(
+            device, person, "login", now, remember=remember, bearer=bearer, lifetimes=lifetimes
+        )
         new_device = await self._is_new(keys, known=known)
         if announce is not None:
             announce(token.sid)

@@ -40,10 +40,13 @@ def identify(person: object, settings: Settings) -> Person:
         "auth_provider": person.auth_provider,
         "acr": person.acr,
         "amr": person.amr,
-        "issuer": person.issuer,
-        "subject": person.subject,
-        "provider_sid": person.provider_sid,
     }
+    if person.issuer is not None:  # without it, its words mean nobody
+        facts |= {
+            "issuer": person.issuer,
+            "subject": person.subject,
+            "provider_sid": person.provider_sid,
+        }
     cast = changeset(None, facts).checked()
     return Person(
         cast["person_id"],
@@ -54,9 +57,9 @@ def identify(person: object, settings: Settings) -> Person:
         cast["acr"],
         person.amr,
         person.issued_at,
-        cast["issuer"],
-        cast["subject"],
-        cast["provider_sid"],
+        cast.get("issuer"),
+        cast.get("subject"),
+        cast.get("provider_sid"),
     )
 
 

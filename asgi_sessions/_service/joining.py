@@ -88,7 +88,7 @@ class Transaction:
     def __init__(self, core: Core, joined: Joined) -> None:
         self._outer = core
         self._joined = joined
-        self._undelivered: str | None = None
+        self._undelivered: list[str] = []
         self._give_back: Callable[[], Awaitable[None]] | None = None
         inline = _Inline()
         self._events, self._ends = DeferredEvents(core.events, inline), DeferredEnds()
@@ -102,11 +102,13 @@ class Transaction:
         """Whether the app has neither committed nor rolled back."""
         return bool(self._joined.root.is_active)
 
-    def too_late(self, sid: str, give_back: Callable[[], Awaitable[None]] | None) -> None:
+    def too_late(self, sid: str, give_back: Callable[[], Awaitable[None]] | None = None) -> None:
         """The response has begun before the commit, so that the cookie of this new session has not
-        been sent: should it be committed yet, the session ends, and gives its data back.
+        been sent, or its token: should it be committed yet, the session ends, and gives its data
+        back.
         """
-        self._undelivered, self._give_back = sid, give_back
+        self._undelivered.append(sid)
+        self._give_back = give_back or self._give_back
 
     def _over(self, _: object) -> None:
         if not self._heard:
@@ -152,9 +154,13 @@ class Transaction:
             self._outer.live_connections.end(session.id, but=row.secret_hash)
 
     async def _give_up(self, rows: dict[str, Row | None]) -> None:
-        sid = self._undelivered
-        if sid is None or rows.get(sid) is None:
-            return
+        late = [sid for sid in self._undelivered if rows.get(sid) is not None]
+        for sid in late:
+            await self._end_late(sid)
+        if late and self._give_back is not None:
+            await self._give_back()
+
+    async def _end_late(self, sid: str) -> None:
         logger.warning(
             "session %s was committed after its response had begun, too late for its cookie: "
             "commit before the handler returns",
@@ -162,5 +168,3 @@ class Transaction:
             extra={"event": "committed_too_late", "sid": sid},
         )
         await self._outer.end(sid, "not_delivered")
-        if self._give_back is not None:
-            await self._give_back()

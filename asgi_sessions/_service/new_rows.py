@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
+from asgi_sessions._model.lifetimes import Lifetimes
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.tokens import Token, digest, new_secret, new_sid
 
@@ -27,7 +29,15 @@ class NewRows:
         self._random = random
 
     def make(
-        self, device: Device, person: Person, origin: str, now: datetime, *, remember: bool
+        self,
+        device: Device,
+        person: Person,
+        origin: str,
+        now: datetime,
+        *,
+        remember: bool,
+        bearer: bool = False,
+        lifetimes: Lifetimes | None = None,
     ) -> tuple[dict[str, Any], Token, list[bytes]]:
         """The values of all columns, the token of the cookie, and the keys of the device.
 
@@ -37,6 +47,8 @@ class NewRows:
             origin: ``login`` or ``scope``.
             now: the moment.
             remember: whether the cookie outlives the browser.
+            bearer: whether its client sends a token in place of the cookie.
+            lifetimes: its own; None for those of the options.
         """
         keys = self.device_keys(device, person)
         token = Token(new_sid(now, self._random), new_secret(self._random))
@@ -44,7 +56,8 @@ class NewRows:
         # The rest is of our own making, or has been cast where it came in.
         given = checked(
             started_at=now,
-            expires_at=self._settings.terms.of(remember=remember).expires_at(now),
+            expires_at=(lifetimes or self._settings.terms.of(remember=remember)).expires_at(now),
+            idle_seconds=None if lifetimes is None else ceil(lifetimes.idle.total_seconds()),
             remember=remember,
             amr=person.amr,
         )
@@ -68,8 +81,7 @@ class NewRows:
             "acr": person.acr,
             "binding": None,
             "renewed_at": None,
-            "bearer": False,
-            "idle_seconds": None,
+            "bearer": bearer,
             "actor_id": None,
             "actor_sid": None,
             "actor_reason": None,

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from asgi_sessions._database.pools.base import Source
 from asgi_sessions._errors import ConfigurationError, InvalidSession
+from asgi_sessions._model.carrier import Carriers
 from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.cookies import CookieSettings
 from asgi_sessions._model.device import StoreIP
@@ -62,6 +63,7 @@ class Settings:
     issuer: str | None
     max_scope_sessions: int | None
     connection_max_idle: timedelta
+    bearer: bool
     data: SessionData | bool
     visitor_lifetimes: Lifetimes
 
@@ -76,6 +78,11 @@ class Settings:
     def terms(self) -> Terms:
         """The lifetimes of sessions with and without `remember`."""
         return Terms(self.lifetimes, self.browser_lifetimes or self.lifetimes)
+
+    @cached_property
+    def carriers(self) -> Carriers:
+        """By what clients bring their sessions."""
+        return Carriers(bearer=self.bearer)
 
     def excludes(self, scope: Mapping[str, Any]) -> bool:
         """Whether a connection is left alone: its path is one of `exclude`, or below it."""
@@ -255,6 +262,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         are_origins,
         "use a list of origins as browsers write them, such as 'https://app.example.com'",
     ),
+    "bearer": _YES_OR_NO,
     "data": (
         lambda v: isinstance(v, bool | SessionData),
         "use True, False or SessionData(...)",

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from asgi_sessions import (
     ConfigurationError,
     Incident,
+    IssuedToken,
     SessionEvent,
     Sessions,
     SessionsUnavailable,
@@ -168,6 +169,28 @@ async def test_a_login_that_is_rolled_back_has_not_happened(world: World) -> Non
     assert (await browser.see())["sid"] is None
     assert await world.live() == []
     assert world.events == []
+
+
+async def test_a_token_is_good_once_the_transaction_has_committed(
+    make_sessions: MakeSessions, database_url: str
+) -> None:
+    async with opened_world(make_sessions, database_url, "connection", bearer=True) as world:
+        issued: list[IssuedToken] = []
+
+        async def issue(request: Request, transaction: Open) -> None:
+            connection: Any = transaction.connection
+            issued.append(await world.sessions.start_token(request, "ann", connection=connection))
+
+        async def too_late(request: Request, transaction: Open) -> None:
+            await issue(request, transaction)
+            raise LookupError
+
+        browser = Browser(world.app, raise_app_exceptions=False)
+        for step in (then(issue, commit=False), too_late, then(issue, commit=True)):
+            await world.take(browser, step)
+        seen = [await browser.see(authorization=f"Bearer {one.token}") for one in issued]
+        assert [one["person_id"] for one in seen] == [None, None, "ann"]
+        assert world.events == ["started"]
 
 
 async def test_the_rollback_of_a_savepoint_undoes_what_was_done_in_it(world: World) -> None:

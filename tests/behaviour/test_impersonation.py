@@ -588,6 +588,48 @@ async def test_a_stream_in_it_ends_with_their_own(make_sessions: MakeSessions) -
         assert (await inner.get("/")).status_code == 200
 
 
+async def test_what_is_open_outside_of_the_middleware_ends_with_their_own(plain: Sessions) -> None:
+    browser, sid, _ = await acting(plain)
+    cookie = f"{plain.cookie_name}={cookie_of(browser, plain)}"
+    session = await plain.authenticate({"cookie": cookie})
+    assert session is not None
+    assert (session.sid, session.actor_id) == (sid, STAFF)
+    closed = asyncio.Event()
+    with plain.watch(session, closed.set):
+        await run(plain, plain.end_all_statement(STAFF))
+        await check_what_is_open(plain)
+        await asyncio.wait_for(closed.wait(), 5)
+    assert open_sids(plain) == []
+    assert await plain.authenticate({"cookie": cookie}) is None
+    assert await ended_as(plain, sid) == "actor_left"
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+async def test_no_token_is_issued_in_it_and_nobody_acts_by_a_token(
+    make_sessions: MakeSessions,
+) -> None:
+    sessions = await make_sessions(bearer=True)
+
+    async def token(request: Request) -> Response:
+        person = request.query_params["person"]
+        try:
+            issued = await sessions.start_token(request, {"id": person})
+        except ImpersonationRefused as refused:
+            return JSONResponse({"refused": refused.reason})
+        return JSONResponse({"token": issued.token})
+
+    browser, _, _ = await acting(sessions, Route("/token", token, methods=["POST"]))
+    response = await browser.post(f"/token?person={ANN}")
+    assert response.json() == {"refused": "acting"}
+    await browser.post("/back")
+    issued = (await browser.post(f"/token?person={STAFF}")).json()["token"]
+    header = {"authorization": f"Bearer {issued}"}
+    response = await Browser(app_of(sessions)).post(f"/act?person={ANN}", headers=header)
+    assert response.json()["refused"] == "not_a_login"
+
+
 # --- data -----------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ NAMES |= {"ALL_APPS", "ANYBODY", "sign_out_of_scope"}
 #: DESIGN §14, and what it needs beside it.
 NAMES |= {"CrossOriginProtection"}  # DESIGN §13
 NAMES |= {"ImpersonationRefused"}  # DESIGN §12
+NAMES |= {"IssuedToken", "Watch"}  # DESIGN §12, and what `watch` returns
 NAMES |= {"SessionData", "SessionDict", "DataMethods", "MISSING", "StarletteCookie"}
 
 REQUIRED = inspect.Parameter.empty
@@ -79,6 +80,7 @@ ADDED_OPTIONS = {
     "issuer": None,
     "max_scope_sessions": 50,
     "connection_max_idle": timedelta(minutes=4),
+    "bearer": False,
     "data": False,
     "visitor_lifetimes": Lifetimes(absolute=timedelta(days=14), idle=timedelta(days=3)),
 }
@@ -113,6 +115,9 @@ COROUTINES = {
     "end_all_sessions": "(self, person_id, *, app_id=None, except_sid=None, connection=None)",
     "readmit": "(self, person_id, *, app_id=None)",
     "purge": "(self, *, batch_size=1000)",
+    "start_token": "(self, conn, person, *, lifetimes=None, connection=None)",
+    "renew_token": "(self, conn, *, acr=None, amr=(), connection=None)",
+    "authenticate": "(self, headers)",
 }
 PLAIN = {
     "ddl": "(self, dialect)",
@@ -121,6 +126,7 @@ PLAIN = {
     "is_fresh": "(self, conn, max_age)",
     "current": "(self, conn)",
     "no_touch": "(self, conn)",
+    "watch": "(self, session, close)",
     "end_session_endpoint": "(self, *, redirect_to=None, clear_site_data=())",
     "routes": (
         "(self, *, html=True, fresh_for=None, login_url=None, confirm_url=None, home_url=None,"
@@ -253,7 +259,7 @@ def test_the_middleware_takes_the_app_first_and_the_rest_by_keyword() -> None:
             "Person",
             (
                 "(id, app_id=None, auth_provider=None, authenticated_at=None, sid=None,"
-                " acr=None, amr=(), issued_at=None, issuer=None, subject=None)"
+                " acr=None, amr=(), issued_at=None, issuer=None, subject=None, provider_sid=None)"
             ),
         ),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,10 +39,18 @@ def http(
     }
 
 
-def websocket(*, cookie: str | None = None, denial: bool = False) -> Scope:
+def websocket(
+    *,
+    cookie: str | None = None,
+    denial: bool = False,
+    subprotocols: Sequence[str] = (),
+    **headers: str,
+) -> Scope:
     """The scope of a WebSocket; with `denial`, of a server that can send a response instead."""
-    scope = {**http(cookie=cookie), "type": "websocket", "scheme": "wss", "subprotocols": []}
+    scope = {**http(cookie=cookie), "type": "websocket", "scheme": "wss"}
     del scope["method"]
+    scope["subprotocols"] = [*subprotocols]
+    scope["headers"] += [(name.encode(), value.encode()) for name, value in headers.items()]
     scope["extensions"] = {"websocket.http.response": {}} if denial else {}
     return scope
 

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from asgi_sessions import AAL2, BANKING, ConfigurationError, Lifetimes, Sessions
-from asgi_sessions._model.carrier import for_caches
+from asgi_sessions._model.carrier import Carriers
 from asgi_sessions._model.cookies import VALUE_LENGTH, CookieSettings, SameSite
 from tests.conftest import MakeSessions
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app, set_cookies, vouched
@@ -204,7 +204,7 @@ def test_a_cookie_is_cleared_with_the_attributes_it_was_set_with(settings: Cooki
 
 def write(headers: Iterable[tuple[bytes, bytes]], *, vary: bool = False) -> HEADERS:
     written = CookieSettings().write(headers, OURS)
-    return for_caches(written, private=False) if vary else written
+    return Carriers(bearer=False).for_caches(written, private=False) if vary else written
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ def test_other_headers_keep_their_order_and_their_spelling() -> None:
 def test_what_the_app_tells_caches_of_an_answer_to_somebody_holds() -> None:
     headers = [(b"Cache-Control", b"public"), (b"set-cookie", b"__Host-sid=app")]
     vary = (b"vary", b"Cookie")
-    assert for_caches(headers, private=True) == [*headers, vary]
-    assert for_caches(headers[1:], private=True) == [
+    assert Carriers(bearer=False).for_caches(headers, private=True) == [*headers, vary]
+    assert Carriers(bearer=False).for_caches(headers[1:], private=True) == [
         headers[1],
         (b"cache-control", b"private"),
         vary,
@@ -288,7 +288,7 @@ def test_the_headers_given_stay_as_they_are() -> None:
 @pytest.mark.parametrize("name", [b"vary", b"Vary"])
 def test_vary_is_merged_with_the_apps(name: bytes, before: list[bytes], after: list[bytes]) -> None:
     headers = [(name, value) for value in before]
-    written = for_caches(headers, private=False)
+    written = Carriers(bearer=False).for_caches(headers, private=False)
     assert [value for key, value in written if key.lower() == b"vary"] == after
 
 

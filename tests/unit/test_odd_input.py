@@ -19,7 +19,7 @@ from sqlalchemy import Boolean, DateTime, LargeBinary, MetaData, String
 from starlette.datastructures import Headers
 
 from asgi_sessions import ConfigurationError, Session, changeset
-from asgi_sessions._model.carrier import for_caches
+from asgi_sessions._model.carrier import Carriers
 from asgi_sessions._model.cookies import VALUE_LENGTH, CookieSettings
 from asgi_sessions._model.device import (
     USER_AGENT_LENGTH,
@@ -273,7 +273,7 @@ def test_one_response_never_has_two_cookies_of_ours_and_varies_if_it_must(
     before = list(headers)
     written = headers if cookie is None else CookieSettings().write(headers, cookie)
     if vary:
-        written = for_caches(written, private=False)
+        written = Carriers(bearer=False).for_caches(written, private=False)
     assert headers == before
     if cookie is not None:
         assert [value for value in names(written, b"set-cookie") if is_ours(value)] == [cookie]

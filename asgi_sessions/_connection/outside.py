@@ -1,0 +1,123 @@
+"""Sessions of clients that have not come through the middleware: looked up by their headers, and
+watched while something of theirs is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from starlette.types import Scope
+
+from asgi_sessions._model.session import Session
+from asgi_sessions._model.tokens import Presented
+from asgi_sessions._service.core import Core
+
+from .binding import Binding
+from .context import RequestContext
+from .resolving import resolve, resumes
+
+#: The name of an attribute of the sessions that `opened` has marked. It is no field: nothing that
+#: shows sessions, or compares them, knows of it.
+_OPENED = "_opened"
+
+
+class _Opened(NamedTuple):
+    """How a client has shown that a session is theirs."""
+
+    secret: bytes | None
+    unproved_since: datetime | None
+    actor_sid: str | None
+
+
+def scope_from_headers(
+    headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
+) -> Scope:
+    """A scope with these headers, as that of a WebSocket's handshake."""
+    pairs: Any = headers.items() if isinstance(headers, Mapping) else headers
+    raw = [(_raw(name).lower(), _raw(value)) for name, value in pairs]
+    return {"type": "websocket", "headers": raw}
+
+
+def _raw(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1", "replace")
+
+
+async def look_up(
+    core: Core,
+    scope: Scope,
+    context: RequestContext,
+    tokens: Sequence[Presented],
+    *,
+    binding: Binding | None,
+) -> None:
+    """Give a context the session of these tokens, for nobody but whom it names.
+
+    Raises:
+        SessionsUnavailable: if the database does not answer.
+    """
+    rows = await asyncio.gather(*(core.store.by_sid(token.sid) for token in tokens))
+    if not resumes(core.settings, context, None, tokens, rows):
+        await resolve(
+            core, scope, context, tokens, rows, binding=binding, person=None, sent=True, start=False
+        )
+
+
+def opened(session: Session, context: RequestContext) -> Session:
+    """The session, marked with how it was opened."""
+    actor_sid = None if context.row is None else context.row.actor_sid
+    how = _Opened(context.secret, context.unproved_since, actor_sid)
+    object.__setattr__(session, _OPENED, how)
+    return session
+
+
+class Watch:
+    """Closes something when a session ends, until it is stopped.
+
+    Args:
+        core: knows what is open on sessions.
+        session: as `opened` has marked it; of any other one only its end is noticed.
+        close: closes it, or returns a coroutine that does.
+    """
+
+    def __init__(self, core: Core, session: Session, close: Callable[[], object]) -> None:
+        how: _Opened = getattr(session, _OPENED, _Opened(None, None, None))
+        self._background = core.background
+        self._close: Callable[[], object] | None = close
+        self._leave = core.live_connections.add(
+            session.id,
+            self._end,
+            lambda: how.secret,
+            lambda: how.unproved_since,
+            how.actor_sid,
+        )
+
+    def stop(self) -> None:
+        """Watch no more. It may be called again."""
+        self._close = None
+        self._leave()
+
+    def _end(self) -> None:
+        close = self._close
+        if close is not None:  # it may be told twice
+            self.stop()
+            answer = close()
+            if inspect.iscoroutine(answer):
+                self._background.run(answer)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As `stop`."""
+        self.stop()
