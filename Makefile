@@ -29,7 +29,7 @@ test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS)$(TEST_SERVERS),-servers)  ## run 
 	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not waits and not alone" $(coverage)
 	@# Three, however few processors there are, as they wait: the groups of tests/conftest.py, and the
 	@# rest. Only their directories are named: to look through the others takes each process seconds.
-	$(python) -m pytest -n 3 --dist loadgroup -m waits $(more_coverage) tests/browser tests/cluster tests/servers
+	$(python) -m pytest -n 3 --dist loadgroup -m waits $(more_coverage) tests/browser tests/clients tests/cluster tests/servers
 	@# When nothing runs beside (.ci/run waits here). 5: none was chosen, as PYTEST_ADDOPTS may have it.
 	$(BEFORE_ALONE)
 	$(python) -m pytest -m alone $(more_coverage) tests/servers || [ $$? = 5 ]

@@ -25,6 +25,7 @@ OPTIONAL = {
     "click",
     "cryptography",
     "fastapi",
+    "fastapi_users",
     "greenlet",
     "joserfc",
     "litestar",

@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from starlette.datastructures import Headers
+
 from ._connection.context import SESSIONS, Conn, scope_of
 from ._errors import ConfigurationError
+from ._model.device import headers_of
 from ._model.session import Session
+from ._pages.logout import target_fault
+from ._pages.negotiation import htmx_redirect
 from ._sessions import Sessions
 
 #: What a 401 and a 403 of the guards mean, for the OpenAPI document.
@@ -46,6 +51,18 @@ def checked_age(max_age: object) -> timedelta:
     if not isinstance(max_age, timedelta) or max_age <= timedelta(0):
         raise ConfigurationError(f"max_age={max_age!r}: use a datetime.timedelta of more than 0")
     return max_age
+
+
+def checked_urls(**urls: str | None) -> None:
+    """Raises a ConfigurationError if one of them is neither a path nor a URL."""
+    errors = [error for name, url in urls.items() for error in target_fault(name, url)]
+    if errors:
+        raise ConfigurationError("; ".join(errors))
+
+
+def led_to(conn: Conn, url: str | None) -> dict[str, str]:
+    """The header by which htmx leads the page to a URL; nothing for other clients."""
+    return htmx_redirect(Headers(raw=list(headers_of(scope_of(conn)))), url)
 
 
 def login_required(conn: Conn, sessions: Sessions | None = None) -> dict[str, Any]:

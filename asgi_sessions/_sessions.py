@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
@@ -18,6 +18,7 @@ from ._connection.binding import DeviceBinding, check_binding
 from ._connection.context import Conn, RequestContext, scope_of
 from ._connection.data import RequestData
 from ._connection.data_methods import DataMethods
+from ._connection.marking import mark, marked_at
 from ._connection.outside import Watch, look_up, opened, scope_from_headers
 from ._connection.reading import Reader
 from ._connection.touching import touch_if_due
@@ -36,8 +37,11 @@ from ._model.session import Session
 from ._model.session_data import SessionData
 from ._model.tokens import SID_PATTERN, Token
 from ._pages.devices import SessionRoutes
+from ._pages.frame import Said
 from ._pages.logout import EndSessionEndpoint
 from ._pages.options import RouteOptions, Template
+from ._pages.own_sessions import OwnSessions
+from ._pages.texts import Translate
 from ._service.background import BackgroundTasks
 from ._service.core import Core, unproved
 from ._service.events import EventHandler, Events, check_handler
@@ -146,6 +150,9 @@ class Sessions:
             visitors without a login, too; `SessionData` says how large it may be, and what a login
             takes over of a visitor's. False leaves ``scope["session"]`` to others.
         visitor_lifetimes: how long data are kept of visitors who do not log in.
+        device_cookie: for how long a second cookie marks the browsers on which people have logged
+            in (with `remember`), so that `SessionEvent.new_device` knows them when nothing else
+            does: at most 400 days. A logout leaves it. None sets none.
 
     Raises:
         ConfigurationError: for options that cannot work, all errors in one message.
@@ -189,6 +196,7 @@ class Sessions:
         bearer: bool = False,
         data: bool | SessionData = False,
         visitor_lifetimes: Lifetimes = VISITORS,
+        device_cookie: timedelta | None = None,
     ) -> None:
         given = {
             name: value for name, value in locals().items() if name not in ("self", "database")
@@ -396,6 +404,7 @@ class Sessions:
             remember=remember,
             replaces=replaces,
             known=context.knows(identified),
+            marked_at=marked_at(core.settings, context, scope_of(conn), identified),
             announce=context.announce,
             source=source,
         )
@@ -405,6 +414,7 @@ class Sessions:
         context.use(started.row, started.session)
         context.presented = None
         context.give(started.token)
+        mark(core, context, scope_of(conn), started.row)
         return started.session
 
     async def get(self, conn: Conn) -> Session | None:
@@ -982,6 +992,11 @@ class Sessions:
         confirm_url: str | None = None,
         home_url: str | None = None,
         template: Template | None = None,
+        translate: Translate | None = None,
+        language: Said[str | None] = None,
+        time_zone: Said[str | tzinfo | None] = None,
+        links: Said[Mapping[str, str] | None] = None,
+        form_fields: Said[Mapping[str, str] | None] = None,
     ) -> SessionRoutes:
         """An ASGI app to mount, at ``/sessions`` for instance, where the person who is logged in
         sees where else they are, and ends it (ASVS 7.5.2). For programs it speaks JSON.
@@ -991,10 +1006,24 @@ class Sessions:
             fresh_for: how long ago a person may have proved who they are to end other sessions;
                 None for as long as their own lasts. To list them never depends on it.
             login_url: where the page sends people who have no session; None answers with 401.
-            confirm_url: where it sends those whose login is too old; `login_url` if None.
+                Whoever has pressed a button gets a page with a link to it.
+            confirm_url: where the link of those leads whose login is too old; `login_url` if None.
             home_url: where its link "Back" leads; None for no link.
             template: makes the page from a `DevicesPage`: a str of HTML, in which it has escaped
                 what comes from clients. It needs a Content-Security-Policy of yours.
+            translate: further languages, or other words: a mapping of languages such as ``pt-BR``
+                to texts by their names, or a function of a language that returns such texts, or
+                None. What it leaves out is ours, in English where there is nothing else.
+            language: which one the page has, for instance ``de``; None for what the browser would
+                rather have (``Accept-Language``).
+            time_zone: in which the page tells times: a name such as ``Europe/Berlin``, or a tzinfo;
+                None, and a name that is none, for UTC.
+            links: further links of the page: their texts, and where they lead.
+            form_fields: what each of its forms sends besides, such as the token of the app's own
+                protection against forged requests: names and values.
+
+        The last three, and `language`, may each be a function of the scope, which returns it now or
+        is a coroutine function.
 
         Raises:
             ConfigurationError: for options that cannot be.
@@ -1006,13 +1035,20 @@ class Sessions:
             confirm_url=confirm_url,
             home_url=home_url,
             template=template,
+            translate=translate,
+            language=language,
+            time_zone=time_zone,
+            links=links,
+            form_fields=form_fields,
         )
+        return SessionRoutes(self._own_sessions(options), options, now=self._core.settings.now)
+
+    def _own_sessions(self, options: RouteOptions) -> OwnSessions:
         settings = self._core.settings
-        return SessionRoutes(
+        return OwnSessions(
             self,
             options,
             context=self._context,
-            now=settings.now,
             trusted=settings.trusted_origins,
             same_site=settings.cookie.domain is not None,
         )

@@ -60,11 +60,18 @@ MakeSessions = Callable[..., Awaitable[Sessions]]
 
 #: Files and directories whose tests wait for servers, browsers and processes of their own more than
 #: they compute; and the files that measure how soon somebody is answered.
-WAITS = {"cluster", "servers", "test_dbsc_browser"}
+WAITS = {"clients", "cluster", "servers", "test_cross_origin_browser", "test_dbsc_browser"}
 ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
-#: Of the former, what runs one after the other, by group: load keeps all processors busy, and the
-#: browser's cookies run out in seconds.
-GROUPS = {"cluster": "load", "test_crashes": "load", "test_dbsc_browser": "browser"}
+#: Of the former, what runs one after the other, by group: load keeps all processors busy, the
+#: browser's cookies run out in seconds, and the last two start for all of their tests what takes
+#: longer than these.
+GROUPS = {
+    "cluster": "load",
+    "test_crashes": "load",
+    "test_dbsc_browser": "browser",
+    "test_cross_origin_browser": "cross-origin",
+    "test_deployments": "deployments",
+}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.types import Scope
 
 from asgi_sessions._errors import SessionsUnavailable
+from asgi_sessions._model.decisions import vouches
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.session import Session
@@ -54,6 +55,7 @@ class RequestContext:
         kept: the live session that the browser's cookie names, if it is not in use.
         brought: the rows of the browser's cookies, if not one that was simply resumed.
         token: what to set the cookie to.
+        mark: what to set the cookie to that marks the device, once the other one is sent.
         clear: whether to clear the cookie.
         cleared_sid: the session that has been logged out.
         transaction: the app's, of which the latest change was a part.
@@ -97,6 +99,7 @@ class RequestContext:
     kept: str | None = None
     brought: Sequence[Row | None] = ()
     token: Token | None = None
+    mark: bytes | None = None
     clear = False
     cleared_sid: str | None = None
     transaction: Transaction | None = None
@@ -161,16 +164,25 @@ class RequestContext:
         return self.now or row.started_at
 
     @property
+    def beside(self) -> Sequence[tuple[bytes, bytes]]:
+        """Further headers of the response; the device is marked if a login is delivered."""
+        if self.mark is None or self.token is None:
+            return self.extra
+        return (*self.extra, (b"set-cookie", self.mark))
+
+    @property
     def replaceable(self) -> str | None:
         """The live session that the browser's cookie names, or the client's token."""
         return self.kept if self.row is None else self.row.id
 
     def knows(self, person: Person) -> bool:
-        """Whether the browser's cookie is of this person's session, live or dead."""
+        """Whether the browser's cookie is of this person's session, live or dead, and of one that
+        vouches for its device.
+        """
         owner = (person.id, person.app_id)
         rows = (self.row, *self.brought)
         return any(
-            row is not None and (row.person_id, row.app_id) == owner and row.actor_sid is None
+            row is not None and (row.person_id, row.app_id) == owner and vouches(row)
             for row in rows
         )
 

@@ -61,7 +61,7 @@ class Delivery:
             headers = self._settings.carriers.for_caches(headers, private=context.private)
         elif cookie is None and not context.extra:
             return message
-        headers += context.extra
+        headers += context.beside
         if self._binding is not None:
             headers += self._binding.headers(context)
         return {**message, "headers": headers}

@@ -29,6 +29,8 @@ class Reader:
         self._core = core
         self._bearer = settings.bearer
         self._data = settings.session_data is not None
+        # Whether other cookies count, too: a visitor's, and the mark of the device.
+        self._others = self._data or settings.device_marks is not None
         self._trusted = settings.trusted_origins
         self._cookies = settings.cookie.reader()
         self._verify = settings.keys.verify
@@ -50,7 +52,7 @@ class Reader:
             return [] if token is None else [token]
         headers = scope.get("headers", ())
         values = self._cookies(headers)
-        if scope["type"] == "websocket" and (values or self._data):
+        if scope["type"] == "websocket" and (values or self._others):
             context.foreign = foreign_origin(headers, self._trusted)
         if not values or context.foreign:
             return None

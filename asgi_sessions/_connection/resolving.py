@@ -30,6 +30,7 @@ from asgi_sessions._store.data import Owner
 
 from .binding import Binding
 from .context import RequestContext
+from .marking import mark, marked_at
 
 _LIVE = (Cookie.LIVE_LOGIN, Cookie.LIVE_SCOPE)
 _BRIDGES = (Cookie.BRIDGE_LOGIN, Cookie.BRIDGE_SCOPE)
@@ -157,6 +158,7 @@ async def _find(
         person,
         start=start,
         known=context.knows(person),
+        marked_at=marked_at(core.settings, context, scope, person),
         source=None if visit is None else Owner(*visit),
     )
     if reason is not None:
@@ -165,6 +167,8 @@ async def _find(
         context.use(started.row, started.session)
         if not context.bearer:
             context.give(started.token)
+            if started.token is not None:
+                mark(core, context, scope, started.row)
         context.now = core.settings.now()
     return then is not Then.SIGN_OUT
 

@@ -423,6 +423,13 @@ def is_cut_off(cutoffs: Iterable[Cutoff], proof: datetime | None, sid: str | Non
     )
 
 
+def vouches(row: Row) -> bool:
+    """Whether a row of a person's shows that its device is theirs. One that was ended as somebody
+    else's does not, and neither does one in which somebody acted for them.
+    """
+    return row.end_reason not in ("revoked", "reuse") and row.actor_id is None
+
+
 def is_fresh(authenticated_at: datetime | None, now: datetime, max_age: timedelta) -> bool:
     """Whether a proof of identity is recent enough (ASVS 7.5.1). One in the future is not: the
     clock that dated it cannot be compared with ours.

@@ -1,8 +1,8 @@
-"""The devices page as HTML. The texts of its refusals stand in `devices.py`."""
+"""The devices page as HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -11,32 +11,27 @@ from importlib.resources import files
 
 from starlette.types import Scope
 
+from asgi_sessions._model.device import OTHER_DEVICES
+from asgi_sessions._model.device_name import device_name
 from asgi_sessions._model.session import Session
+
+from .frame import Frame
+from .texts import ENGLISH
 
 #: Served as a file of its own, so that a strict Content-Security-Policy lets it in.
 STYLE = files("asgi_sessions").joinpath("_pages/page.css").read_text("utf-8")
 #: Part of its URL, so that browsers may keep it.
 _STYLE_VERSION = sha256(STYLE.encode()).hexdigest()[:12]
 
-_UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+_UNITS = (("days_ago", 86_400), ("hours_ago", 3_600), ("minutes_ago", 60))
 #: After so long, "40 days ago" says less than the date.
 _LONG_AGO = timedelta(days=30)
-
-_REASONS = {
-    "logout": "logged out",
-    "revoked": "ended from another device",
-    "replaced": "replaced by a new login in the same browser",
-    "person_changed": "somebody else logged in in the same browser",
-    "limit": "ended because there were too many",
-    "expired": "expired",
-    "reuse": "ended because its cookie was used twice: it may have been stolen",
-    "not_delivered": "ended because the login did not go through",
-    "actor_left": "ended when whoever acted for you left",
-}
+#: Stands for a time in a text until it is HTML; no text has it.
+_WHEN = "\0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DevicesPage:
+class DevicesPage(Frame):
     """What a template of the page of `Sessions.routes` is given. What is in the sessions comes
     from clients: a template has to escape it.
 
@@ -50,73 +45,104 @@ class DevicesPage:
         home_url: where the rest of the app is, if that was said.
         now: when the page is made.
         scope: of the request.
+        language: the page's: its ``tag`` such as ``de``, its ``direction`` (``ltr`` or ``rtl``),
+            its texts by ``text(name)``, which are not escaped.
+        time_zone: in which times are told.
+        links: of the app's: texts and where they lead.
+        form_fields: of the app's, for each form: their names and values.
     """
 
     current: Session
     live: Sequence[Session]
     ended: Sequence[Session] | None
     closed: int | None
-    base: str
-    home_url: str | None
     now: datetime
     scope: Scope
 
     def ago(self, moment: datetime) -> str:
         """Such as "2 hours ago"; the date where it is longer than 30 days."""
-        age = self.now - moment
+        text, age = self.language.text, self.now - moment
         if age > _LONG_AGO:
-            return f"on {moment.day} {moment:%B %Y}"
-        for unit, seconds in _UNITS:
+            day = moment.astimezone(self.time_zone)
+            months = text("months").split()
+            return text("date", day=day.day, month=months[day.month - 1], year=day.year)
+        for name, seconds in _UNITS:
             count = int(age.total_seconds() // seconds)
             if count > 0:
-                return f"{count} {unit}{'s' if count > 1 else ''} ago"
-        return "just now"
+                return text(name, count=count)
+        return text("just_now")
+
+    def exact(self, moment: datetime) -> str:
+        """Such as "2026-01-01 12:00:00 UTC"."""
+        return f"{moment.astimezone(self.time_zone):%Y-%m-%d %H:%M:%S %Z}"
+
+    def device(self, session: Session) -> str:
+        """What a session's device is called, such as "Firefox on Linux"."""
+        text, agent = self.language.text, session.user_agent
+        if agent == OTHER_DEVICES.user_agent:
+            return text("other_devices")
+        both = text("device", browser="{browser}", system="{system}")
+        return device_name(agent, both=both, none=text("unknown_device"))
 
     def reason(self, session: Session) -> str:
         """Why a session ended, in words; a word of the app's own as it is."""
-        return _REASONS.get(session.end_reason or "", session.end_reason or "ended")
+        name = f"reason_{session.end_reason or 'unknown'}"
+        return self.language.text(name) if name in ENGLISH else session.end_reason or ""
 
 
 def devices_page(page: DevicesPage) -> str:
     """The page as HTML."""
-    others = len(page.live) - 1
-    parts = [
-        "<h1>Where you are logged in</h1>",
-        '<p class="soft">End what you do not recognise, and change your password.</p>',
-    ]
+    said = _escaped(page)
+    parts = [f"<h1>{said('title')}</h1>", f'<p class="soft">{said("advice")}</p>']
     if page.closed is not None:
-        parts.append(f'<p class="note" role="status">{_ended(page.closed)}</p>')
-    parts.append(f'<ul role="list" aria-label="Live sessions">{_items(page, page.live)}\n</ul>')
-    links = []
-    if others:
-        links.append(_button(f"{page.base}end-others", "End all other sessions"))
+        parts.append(f'<p class="note" role="status">{said("closed", count=page.closed)}</p>')
+    parts.append(_list(page, "live", page.live))
+    row = []
+    if len(page.live) > 1:
+        row.append(_button(page, "end-others", said("end_others")))
     if page.ended is None:
-        links.append(f'<a href="{escape(page.base)}?ended=1">Show recently ended sessions</a>')
-    if page.home_url is not None:
-        links.append(_home(page.home_url))
-    parts.append(f'<div class="row">{" ".join(links)}</div>')
+        row.append(_link(f"{page.base}?ended=1", page.language.text("show_ended")))
+    parts.append(_row(page, row))
     if page.ended is not None:
-        parts.append("<h2>Recently ended</h2>")
-        listed = f'<ul role="list" aria-label="Ended sessions">{_items(page, page.ended)}\n</ul>'
-        parts.append(listed if page.ended else '<p class="soft">None.</p>')
-    return document("Where you are logged in", "\n".join(parts), page.base)
+        parts.append(f"<h2>{said('recently_ended')}</h2>")
+        none = f'<p class="soft">{said("none")}</p>'
+        parts.append(_list(page, "ended", page.ended) if page.ended else none)
+    return document(page, "title", "\n".join(parts))
 
 
-def message_page(title: str, text: str, base: str, home_url: str | None) -> str:
-    """A page that says one thing."""
-    home = "" if home_url is None else f'\n<div class="row">{_home(home_url)}</div>'
-    return document(title, f"<h1>{escape(title)}</h1>\n<p>{escape(text)}</p>{home}", base)
+def message_page(
+    frame: Frame, name: str, parts: Mapping[str, str], links: Mapping[str, str]
+) -> str:
+    """A page that says one thing.
+
+    Args:
+        frame: what stands around it.
+        name: of the title among the texts; that of the text itself ends in ``_text``.
+        parts: what the text's placeholders stand for.
+        links: what else leads on: the names of the texts, and where they lead.
+    """
+    said = _escaped(frame)
+    body = [f"<h1>{said(name)}</h1>", f"<p>{said(f'{name}_text', **parts)}</p>"]
+    row = [_link(url, frame.language.text(text)) for text, url in links.items()]
+    return document(frame, name, "\n".join([*body, _row(frame, row)]))
 
 
-def document(title: str, body: str, base: str) -> str:
-    """A whole page; `body` is HTML in which everything foreign is escaped."""
+def document(frame: Frame, name: str, body: str) -> str:
+    """A whole page.
+
+    Args:
+        frame: what stands around it.
+        name: of the title among the texts.
+        body: HTML in which everything foreign is escaped.
+    """
+    language = frame.language
     return f"""<!doctype html>
-<html lang="en">
+<html lang="{language.tag}" dir="{language.direction}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<link rel="stylesheet" href="{escape(base)}style.css?{_STYLE_VERSION}">
+<title>{escape(language.text(name))}</title>
+<link rel="stylesheet" href="{escape(frame.base)}style.css?{_STYLE_VERSION}">
 </head>
 <body>
 <main>
@@ -127,55 +153,80 @@ def document(title: str, body: str, base: str) -> str:
 """
 
 
-def _items(page: DevicesPage, sessions: Sequence[Session]) -> str:
-    return "".join(_item(page, session) for session in sessions)
+def _escaped(frame: Frame) -> Callable[..., str]:
+    """The texts of a page, escaped."""
+    return lambda name, **parts: escape(frame.language.text(name, **parts))
+
+
+def _list(page: DevicesPage, name: str, sessions: Sequence[Session]) -> str:
+    items = "".join(_item(page, session) for session in sessions)
+    return f'<ul role="list" aria-label="{_escaped(page)(name)}">{items}\n</ul>'
 
 
 def _item(page: DevicesPage, session: Session) -> str:
+    said = _escaped(page)
     here = session.sid == page.current.sid
-    where = [escape(session.ip_address or "unknown address")]
+    device, address = (
+        page.device(session),
+        session.ip_address or page.language.text("unknown_address"),
+    )
+    where = [escape(address)]
     if session.auth_provider:
-        where.append(f"via {escape(session.auth_provider)}")
+        where.append(said("via", provider=session.auth_provider))
     if session.bound:
-        where.append("bound to the device")
+        where.append(said("bound"))
     if session.actor_id is not None:
-        who, why = escape(session.actor_id), escape(session.actor_reason or "")
-        where.append(f"{who} acts for you: {why}")
-    started = _time(page, session.started_at)
+        where.append(said("acts", actor=session.actor_id, reason=session.actor_reason or ""))
     if session.ended_at is not None:
-        why = f"{escape(page.reason(session))} {_time(page, session.ended_at)}"
-        when, button = [f"Logged in {started}", why], ""
+        over = said("over", reason=page.reason(session), when=_WHEN)
+        when = [_timed(page, said("logged_in", when=_WHEN), session.started_at)]
+        when.append(_timed(page, over, session.ended_at))
+        button = ""
     else:
-        when = [f"Last seen {_time(page, session.last_seen_at)}", f"logged in {started}"]
-        label = "Log out" if here else "End"
+        when = [_timed(page, said("last_seen", when=_WHEN), session.last_seen_at)]
+        when.append(_timed(page, said("seen_and_logged_in", when=_WHEN), session.started_at))
+        label = said("log_out" if here else "end")
         # Those who hear the page, not see it, are told which one.
-        what = f"{label}: {session.device}, {session.ip_address or 'unknown address'}"
-        button = _button(f"{page.base}{session.sid}/end", label, what)
-    mark = ' <span class="badge">this device</span>' if here else ""
-    name = f'<strong title="{escape(session.user_agent or "")}">{escape(session.device)}</strong>'
+        what = f"{label}: {escape(device)}, {escape(address)}"
+        button = _button(page, f"{session.sid}/end", label, what)
+    mark = f' <span class="badge">{said("this_device")}</span>' if here else ""
+    name = f'<strong title="{escape(session.user_agent or "")}">{escape(device)}</strong>'
     kind = "" if session.ended_at is None else ' class="over"'
     return f"\n<li{kind}><div>{name}{mark}{_line(where)}{_line(when)}</div>{button}</li>"
 
 
 def _line(facts: Sequence[str]) -> str:
     """A line that breaks between its facts rather than in them."""
-    return f'\n<p class="soft">{" · ".join(f"<span>{fact}</span>" for fact in facts)}</p>'
+    return f'\n<p class="soft">{" · ".join(f"<bdi>{fact}</bdi>" for fact in facts)}</p>'
 
 
-def _time(page: DevicesPage, moment: datetime) -> str:
-    exact = f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-    return f'<time datetime="{moment.isoformat()}" title="{exact}">{page.ago(moment)}</time>'
+def _timed(page: DevicesPage, said: str, moment: datetime) -> str:
+    """A text with a time in it."""
+    exact = escape(page.exact(moment))
+    time = (
+        f'<time datetime="{moment.isoformat()}" title="{exact}">{escape(page.ago(moment))}</time>'
+    )
+    return said.replace(_WHEN, time)
 
 
-def _button(action: str, label: str, name: str | None = None) -> str:
-    """A form of one button: what changes something is a POST."""
-    spoken = "" if name is None else f' aria-label="{escape(name)}"'
-    return f'<form method="post" action="{escape(action)}"><button{spoken}>{label}</button></form>'
+def _button(page: DevicesPage, action: str, label: str, name: str | None = None) -> str:
+    """A form of one button: what changes something is a POST. Label and name are escaped."""
+    spoken = "" if name is None else f' aria-label="{name}"'
+    fields = "".join(
+        f'<input type="hidden" name="{escape(field)}" value="{escape(value)}">'
+        for field, value in page.form_fields.items()
+    )
+    action = escape(f"{page.base}{action}")
+    return f'<form method="post" action="{action}">{fields}<button{spoken}>{label}</button></form>'
 
 
-def _home(url: str) -> str:
-    return f'<a href="{escape(url)}">Back</a>'
+def _row(frame: Frame, row: Sequence[str]) -> str:
+    """What leads on, with the app's own links."""
+    links = [_link(url, text) for text, url in frame.links.items()]
+    if frame.home_url is not None:
+        links.append(_link(frame.home_url, frame.language.text("back")))
+    return f'<div class="row">{" ".join([*row, *links])}</div>'
 
 
-def _ended(count: int) -> str:
-    return "1 session was ended." if count == 1 else f"{count} sessions were ended."
+def _link(url: str, text: str) -> str:
+    return f'<a href="{escape(url)}">{escape(text)}</a>'

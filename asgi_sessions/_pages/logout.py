@@ -13,6 +13,7 @@ from asgi_sessions._errors import ConfigurationError
 from asgi_sessions._model.device import headers_of
 
 from .cross_origin import crosses_sites
+from .negotiation import htmx_redirect
 
 # A path of this site, or an absolute URL that the developer wrote out.
 _TARGET = re.compile(r"(/(?![/\\])|https?://[!-.0-\[\]-~]+)[!-\[\]-~]*")
@@ -62,10 +63,11 @@ class EndSessionEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        response = await self._respond(scope)
+        response = await self.respond(scope)
         await response(scope, receive, send)
 
-    async def _respond(self, scope: Scope) -> Response:
+    async def respond(self, scope: Scope) -> Response:
+        """The answer to one request."""
         if scope.get("method") != "POST":
             return JSONResponse({"detail": "use POST"}, 405, headers={"Allow": "POST"})
         headers = Headers(raw=list(headers_of(scope)))
@@ -73,7 +75,9 @@ class EndSessionEndpoint:
         if crosses and self._by_cookie(scope):
             return JSONResponse({"detail": "cross-site request refused"}, 403)
         await self._end_session(scope)
-        forget = {"Clear-Site-Data": self._cleared} if self._cleared else None
+        forget = {"Clear-Site-Data": self._cleared} if self._cleared else {}
+        if led := htmx_redirect(headers, self._redirect_to):
+            return Response(status_code=204, headers={**forget, **led})
         if self._redirect_to is not None:
             return RedirectResponse(self._redirect_to, 303, headers=forget)
         return JSONResponse({"message": "session ended"}, headers=forget)

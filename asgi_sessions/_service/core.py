@@ -21,9 +21,11 @@ from asgi_sessions._model.decisions import (
     found_as,
     is_cut_off,
     readmitted_at,
+    vouches,
     who_is,
 )
 from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
+from asgi_sessions._model.device_name import family
 from asgi_sessions._model.lifetimes import Lifetimes, Terms
 from asgi_sessions._model.person import Person
 from asgi_sessions._model.row import Row, enforced_at
@@ -49,6 +51,8 @@ from .options import Settings
 
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
+#: Rows of a person that are asked for the browser of a login: live ones, and as many ended ones.
+_LOOKED_AT = 50
 
 
 class Started(NamedTuple):
@@ -75,6 +79,7 @@ class Core:
 
     Attributes:
         new_rows: makes the rows of new sessions.
+        random: returns so many random bytes.
         proof_lifetime: how long the proof of a device is good; zero where no device can prove
             itself.
     """
@@ -139,21 +144,32 @@ class Core:
         remember: bool,
         replaces: str | None = None,
         known: bool = False,
+        marked_at: datetime | None = None,
         announce: Callable[[str], None] | None = None,
         source: Owner | None = None,
         bearer: bool = False,
         lifetimes: Lifetimes | None = None,
     ) -> Started:
-        """A new row of origin ``login``; `announce` is told its sid before it is written. `known`:
-        whether the browser has shown that it is no new device. `source`: whose data it takes over.
-        `bearer`: whether its client sends a token. `lifetimes`: its own, if it has some.
+        """A new row of origin ``login``.
+
+        Args:
+            device: on which.
+            person: whose.
+            remember: whether the cookie outlives the browser.
+            replaces: the session that it takes the place of.
+            known: whether the browser has shown by its cookie that it is no new device.
+            marked_at: when the browser was last marked as one of theirs.
+            announce: is told its sid before it is written.
+            source: whose data it takes over.
+            bearer: whether its client sends a token.
+            lifetimes: its own, if it has some.
         """
         now = self.settings.now()
         await self.note_proof(person)
         values, token, keys = self.new_rows.make(
             device, person, "login", now, remember=remember, bearer=bearer, lifetimes=lifetimes
         )
-        new_device = await self._is_new(keys, known=known)
+        new_device = await self._is_new(device, person, keys, known=known, marked_at=marked_at)
         if announce is not None:
             announce(token.sid)
         row, ended, crowded, source_data = await self.store.insert(
@@ -172,6 +188,7 @@ class Core:
         *,
         start: bool,
         known: bool,
+        marked_at: datetime | None = None,
         source: Owner | None = None,
     ) -> tuple[Then, Started | None, str | None]:
         """The session of a person without a cookie: named by their token, or their device's; else
@@ -200,7 +217,7 @@ class Core:
             return then, Started(_lesser(self.session(row), person), row, None), None
         if not start:
             return Then.NO_SESSION, None, None
-        new_device = await self._is_new(own, known=known)
+        new_device = await self._is_new(device, person, own, known=known, marked_at=marked_at)
         return await self._start_once(
             device, person, (own, shared), now, new_device=new_device, source=source
         )
@@ -390,11 +407,38 @@ class Core:
             for sid, (digest, binding) in living.items()
         }
 
-    async def _is_new(self, keys: Sequence[bytes], *, known: bool) -> bool:
-        # Asked where somebody is told: it costs a look-up.
+    async def _is_new(
+        self,
+        device: Device,
+        person: Person,
+        keys: Sequence[bytes],
+        *,
+        known: bool,
+        marked_at: datetime | None,
+    ) -> bool:
+        # Asked where somebody is told: it costs look-ups, the fewer the better it is known.
         if known or not self.events.has_handler:
             return False
-        return await self.store.by_device(keys) is None
+        if marked_at is not None and not is_cut_off(await self._cutoffs(person), marked_at, None):
+            return False
+        row = await self.store.by_device(keys)
+        return not (row is not None and vouches(row)) and not await self._is_updated(device, person)
+
+    async def _is_updated(self, device: Device, person: Person) -> bool:
+        """Whether the person has used another version of this browser at this address."""
+        address = self.address(device)
+        if address is None:
+            return False
+        mine = (address, family(device.user_agent))
+        whose = (str(person.id), str(person.app_id))
+        live = await self.store.listed(
+            *whose, live=self.settings.now(), limit=_LOOKED_AT, before=None
+        )
+        ended = await self.store.last_ended(*whose, limit=_LOOKED_AT)
+        return any(
+            vouches(row) and (row.ip_address, family(row.user_agent)) == mine
+            for row in (*live, *ended)
+        )
 
     async def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
         await self.ended(ended)

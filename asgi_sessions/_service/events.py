@@ -45,8 +45,10 @@ class SessionEvent:
             ``reuse_detected`` (a superseded secret was presented: the cookie was stolen).
         session: the session as it is after the step.
         new_device: of ``started``: whether the person has not been seen on this device in this
-            app. It is known if the browser brought a cookie of theirs, live or dead, or if a row
-            of theirs has its User-Agent and address; rows are kept for `keep_ended`.
+            app. It is known if the browser brought a cookie of theirs, live or dead; if a row of
+            theirs has its User-Agent and address, or at the address another version of the browser
+            (rows are kept for `keep_ended`); or if it has their mark (`device_cookie`). Sessions
+            that were ended as ``revoked`` or ``reuse`` do not make it known.
     """
 
     kind: EventKind

@@ -15,6 +15,7 @@ from asgi_sessions._model.carrier import Carriers
 from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.cookies import CookieSettings
 from asgi_sessions._model.device import StoreIP
+from asgi_sessions._model.device_mark import DeviceMarks
 from asgi_sessions._model.lifetimes import LONGEST_LIFETIME, Lifetimes, Terms, plain_utc
 from asgi_sessions._model.session_data import SessionData
 from asgi_sessions._model.tokens import Keys
@@ -66,6 +67,7 @@ class Settings:
     bearer: bool
     data: SessionData | bool
     visitor_lifetimes: Lifetimes
+    device_cookie: timedelta | None
 
     @cached_property
     def session_data(self) -> SessionData | None:
@@ -73,6 +75,13 @@ class Settings:
         if isinstance(self.data, bool):
             return SessionData() if self.data else None
         return self.data
+
+    @cached_property
+    def device_marks(self) -> DeviceMarks | None:
+        """The cookie that marks devices; None if nobody has asked for it."""
+        if self.device_cookie is None:
+            return None
+        return DeviceMarks(self.keys, self.cookie, self.device_cookie)
 
     @cached_property
     def terms(self) -> Terms:
@@ -221,6 +230,9 @@ def _table_name(value: object) -> bool:
     return isinstance(value, str) and _TABLE_NAME.fullmatch(value) is not None
 
 
+_SECOND = timedelta(seconds=1)
+#: Browsers keep no cookie for longer (RFC 6265bis, 5.5).
+_LONGEST_COOKIE = timedelta(days=400)
 _A_DURATION = (_duration, "use a datetime.timedelta that is not negative (40,000 days at most)")
 _YES_OR_NO = (lambda value: isinstance(value, bool), "use True or False")
 _MORE_THAN_0 = (
@@ -266,6 +278,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data": (
         lambda v: isinstance(v, bool | SessionData),
         "use True, False or SessionData(...)",
+    ),
+    "device_cookie": (
+        lambda v: v is None or (_duration(v) and _SECOND <= v <= _LONGEST_COOKIE),
+        "use a datetime.timedelta of 1 second to 400 days, or None",
     ),
     "visitor_lifetimes": (lambda v: isinstance(v, Lifetimes), "use Lifetimes(...)"),
     "issuer": (

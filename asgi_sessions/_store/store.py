@@ -345,6 +345,21 @@ class Store:
         answer: list[Row] = await self._query(work)
         return answer
 
+    async def last_ended(self, person_id: str, app_id: str, *, limit: int) -> list[Row]:
+        """A person's rows in an app that ended last, the last one first; no more are read."""
+        sql, c = self._sql, self.table.c
+
+        def make() -> Select[Any]:
+            theirs = sql.theirs.where(sql.person, sql.app, c.ended_at.is_not(None))
+            return theirs.order_by(c.ended_at.desc(), c.id.desc()).limit(LIMIT)
+
+        async def work(connection: RowConnection) -> list[Row]:
+            given = values(person_id=person_id, app_id=app_id, limit=limit)
+            return await connection.rows(("last_ended",), make, given, many=True)
+
+        answer: list[Row] = await self._query(work)
+        return answer
+
     # --- writes -------------------------------------------------------------------------------
 
     async def insert(

@@ -245,15 +245,22 @@ def imports() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("imports")
-@pytest.mark.parametrize("extra", ["fastapi", "litestar"])
-def test_without_its_extra_a_module_names_it(extra: str) -> None:
-    for name in [name for name in sys.modules if name.startswith(("asgi_sessions", extra))]:
+@pytest.mark.parametrize(
+    ("library", "mend"),
+    [
+        ("fastapi", r"asgi-login-sessions\[fastapi\]"),
+        ("fastapi_users", "fastapi-users"),
+        ("litestar", r"asgi-login-sessions\[litestar\]"),
+    ],
+)
+def test_without_its_library_a_module_names_the_mend(library: str, mend: str) -> None:
+    for name in [name for name in sys.modules if name.startswith(("asgi_sessions", library))]:
         del sys.modules[name]
-    sys.modules[extra] = None  # type: ignore[assignment]  # as Python marks what is not there
-    import_module("asgi_sessions")  # which needs neither
-    with pytest.raises(ImportError, match=rf"install asgi-login-sessions\[{extra}\]") as caught:
-        import_module(f"asgi_sessions.{extra}")
-    assert caught.value.name == extra
+    sys.modules[library] = None  # type: ignore[assignment]  # as Python marks what is not there
+    import_module("asgi_sessions")  # which needs none
+    with pytest.raises(ImportError, match=rf"install {mend}$") as caught:
+        import_module(f"asgi_sessions.{library}")
+    assert caught.value.name == library
 
 
 # --- control characters ---------------------------------------------------------------------------

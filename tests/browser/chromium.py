@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Playwright
+from playwright.sync_api import Browser, BrowserContext, Playwright
 
 from tests.support.certificates import Certificate
 
@@ -34,6 +34,14 @@ def browser_path() -> str:
     if os.environ.get("TEST_BROWSER") == "1":
         pytest.fail("TEST_BROWSER=1 is set, and no browser is found: install chromium")
     pytest.skip("no browser is found: install chromium")
+
+
+def launch(playwright: Playwright, directory: Path) -> Browser:
+    """A browser without a window; each of its contexts has cookies of its own."""
+    return playwright.chromium.launch(
+        executable_path=browser_path(),
+        env={**os.environ, "HOME": str(directory)},  # or it leaves traces in the user's
+    )
 
 
 def open_profile(

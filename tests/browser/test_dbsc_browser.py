@@ -188,18 +188,6 @@ def open_browser(
         yield open_
 
 
-def test_a_browser_that_is_missing_is_no_reason_to_skip_where_one_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("TEST_BROWSER", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="install chromium"):
-        browser_path()
-    monkeypatch.setenv("TEST_BROWSER", "1")
-    with pytest.raises(pytest.fail.Exception, match="install chromium"):
-        browser_path()
-
-
 # --- binding --------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import create_engine, event, func, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import AssertionPool, AsyncAdaptedQueuePool, NullPool, QueuePool, StaticPool
 from sqlalchemy.schema import DropTable
@@ -140,6 +140,35 @@ async def test_the_database_is_what_was_passed(apps: Any) -> None:
 def test_the_database_is_what_was_passed_where_no_loop_runs(database_url: EngineURL) -> None:
     engine = app_engine(database_url, database_url.driver)
     assert Sessions(engine, secret_key=KEY).database is engine
+
+
+async def test_each_connection_is_opened_with_what_the_app_says_then(
+    apps: Any, database_url: EngineURL, table_name: str
+) -> None:
+    """As docs/recipes.md has it for passwords: here the rest of the URL is of no use."""
+    await apps()
+    right = make_url(database_url)
+    wrong = right.set(database="/nowhere/app.db" if kind(database_url) == "sqlite" else "nowhere")
+    app = App(
+        EngineURL.of(wrong.render_as_string(hide_password=False), database_url.driver), table_name
+    )
+    opened = []
+
+    @event.listens_for(app.engine.sync_engine, "do_connect")
+    def say(dialect: Any, record: Any, positional: list[Any], options: dict[str, Any]) -> None:
+        opened.append(record)
+        if positional:
+            positional[0] = right.database
+        else:
+            name = next(name for name in ("database", "dbname", "db") if name in options)
+            options[name] = right.database
+
+    try:
+        await app.use()
+        assert len(opened) >= app.out == 3
+    finally:
+        await app.sessions.disconnect()
+        await app.engine.dispose()
 
 
 async def test_connections_come_back_as_they_went(apps: Any, database_url: EngineURL) -> None:

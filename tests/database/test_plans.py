@@ -36,7 +36,7 @@ ROWS = 3000
 @pytest.fixture
 async def crowded(make_sessions: MakeSessions, database_url: str, clock: Clock) -> Sessions:
     """`Sessions` whose table has many rows, of which one in three has ended."""
-    sessions = await make_sessions(max_sessions_per_person=5)
+    sessions = await make_sessions(max_sessions_per_person=5, on_event=lambda _: None)
     moment = timedelta(seconds=1)
     rows = [
         {

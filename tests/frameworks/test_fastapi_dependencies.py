@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from fastapi.security import HTTPBearer
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
@@ -18,10 +18,14 @@ from asgi_sessions.fastapi import (
     CurrentSession,
     OptionalSession,
     current_session,
+    current_session_of,
     describe_sessions,
     fresh_session,
+    fresh_session_of,
+    session_router,
 )
 from asgi_sessions.testing import Clock, logged_in_cookie
+from tests.conftest import MakeSessions
 from tests.support import KEY, Browser
 
 HOUR = timedelta(hours=1)
@@ -123,6 +127,42 @@ async def test_where_nobody_knows_when_nobody_is_fresh(sessions: Sessions) -> No
     assert answer.json()["detail"]["authenticated_at"] is None
 
 
+async def test_htmx_is_led_to_the_login_and_to_the_confirmation(
+    sessions: Sessions, clock: Clock
+) -> None:
+    app = FastAPI()
+    current = Depends(current_session_of(sessions, login_url="/login"))
+    both = fresh_session(HOUR, login_url="/login", confirm_url="/confirm")
+    guards = {
+        "/current": current,
+        "/both": both,
+        "/one": fresh_session_of(sessions, HOUR, login_url="/login"),
+        "/none": fresh_session(HOUR),
+    }
+    for path, guard in guards.items():
+        app.get(path, dependencies=[guard])(answer)
+    app.add_middleware(SessionMiddleware, sessions=sessions)
+
+    async def led(browser: Browser, **headers: str) -> list[str | None]:
+        answers = [await browser.get(path, headers=headers) for path in guards]
+        return [one.headers.get("hx-redirect") for one in answers]
+
+    browser = Browser(app)
+    assert await led(browser, **{"hx-request": "true"}) == ["/login", "/login", "/login", None]
+    assert await led(browser) == [None] * 4
+    browser.cookies.update(await logged_in_cookie(sessions, "ann"))
+    clock.turn(2 * HOUR)
+    assert await led(browser, **{"hx-request": "true"}) == [None, "/confirm", "/login", None]
+    assert await led(browser) == [None] * 4
+
+
+def test_a_url_that_cannot_be_one_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"login_url='login'.*; confirm_url='//evil'"):
+        fresh_session(HOUR, login_url="login", confirm_url="//evil")
+    with pytest.raises(ConfigurationError, match="login_url='login'"):
+        current_session_of(Sessions("sqlite:///never.db", secret_key=KEY), login_url="login")
+
+
 @pytest.mark.parametrize("max_age", [timedelta(0), -HOUR, 3600, None])
 def test_an_age_that_cannot_be_one_is_refused(max_age: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^max_age=.*: use a datetime.timedelta of more"):
@@ -202,6 +242,46 @@ def test_the_document_says_who_asks_for_the_cookie() -> None:
         assert "security" not in operations["/optional"]
         for path in ("/current", "/fresh", "/guarded"):
             assert operations[path]["security"] == [{"session": []}]
+
+
+def test_the_document_has_the_token_beside_the_cookie() -> None:
+    sessions = Sessions("sqlite:///never.db", secret_key=KEY, bearer=True)
+    app = make(sessions)
+    app.include_router(session_router(sessions), prefix="/api")
+    router_alone = app.openapi()["paths"]["/api/"]["get"]["security"]
+    describe_sessions(app, sessions)
+    for _ in range(2):  # FastAPI keeps it
+        document = app.openapi()
+        assert document["components"]["securitySchemes"]["session_token"] == {
+            "type": "http",
+            "scheme": "bearer",
+        }
+        either: Any = [{"session": []}, {"session_token": []}]
+        for path in ("/current", "/fresh", "/guarded", "/api/"):
+            assert document["paths"][path]["get"]["security"] == router_alone == either
+        assert document["paths"]["/api/logout"]["post"]["security"] == [*either, {}]
+        assert "security" not in document["paths"]["/optional"]["get"]
+
+
+async def test_a_token_is_asked_for_and_lets_in(make_sessions: MakeSessions) -> None:
+    sessions = await make_sessions(bearer=True)
+    app = make(sessions)
+    app.include_router(session_router(sessions), prefix="/api")
+
+    @app.post("/token")
+    async def log_in(request: Request) -> str:
+        return (await sessions.start_token(request, {"id": "ann"})).token
+
+    browser = Browser(app)
+    assert (await browser.get("/current")).headers["www-authenticate"] == "Bearer"
+    token = (await browser.post("/token")).json()
+    foreign = {"authorization": f"Bearer {token}", "sec-fetch-site": "cross-site"}
+    (session,) = (await browser.get("/api/", headers=foreign)).json()["sessions"]
+    assert (await browser.get("/current", headers=foreign)).json() == session["sid"]
+    assert session["bearer"] is True
+    # No site can have a browser send it.
+    assert (await browser.post("/api/logout", headers=foreign)).status_code == 200
+    assert (await browser.get("/current", headers=foreign)).status_code == 401
 
 
 def test_without_a_word_the_document_has_the_cookie_of_the_defaults() -> None:

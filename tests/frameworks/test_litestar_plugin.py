@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar import Litestar, Request, WebSocket, get, websocket
+from litestar import Litestar, Request, WebSocket, get, post, websocket
+from litestar.config.response_cache import ResponseCacheConfig, default_cache_key_builder
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import WebSocketDisconnect
@@ -17,16 +19,20 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.params import FromPath
 from litestar.response import Response
+from litestar.security.jwt import JWTAuth, Token
 from litestar.testing import TestClient
 
 from asgi_sessions import (
     ConfigurationError,
     Person,
+    Session,
     SessionMiddleware,
     Sessions,
     SessionsUnavailable,
 )
+from asgi_sessions._litestar_user import RetrieveUser
 from asgi_sessions.litestar import (
     CurrentSession,
     OptionalSession,
@@ -35,6 +41,7 @@ from asgi_sessions.litestar import (
     requires_session,
 )
 from asgi_sessions.testing import Clock, logged_in_cookie
+from tests.conftest import MakeSessions
 from tests.support import KEY, Browser, Vouch, vouched
 
 HOUR = timedelta(hours=1)
@@ -71,6 +78,10 @@ HANDLERS: list[Any] = [current, optional, guarded, fresh, home]
 
 def make(sessions: Sessions, **options: Any) -> Any:  # Browser takes Starlette's kind of ASGI
     return Litestar(HANDLERS, plugins=[SessionsPlugin(sessions)], **options)
+
+
+def as_asgi(app: Litestar) -> Any:  # Browser takes Starlette's kind
+    return app
 
 
 async def browse(sessions: Sessions, person: str | None = None) -> Browser:
@@ -178,6 +189,143 @@ async def test_an_outage_is_no_logout(tmp_path: Path) -> None:
         assert answer.headers["cache-control"] == "no-store"
     await working.disconnect()
     await broken.disconnect()
+
+
+async def test_htmx_is_led_to_the_login_and_to_the_confirmation(
+    sessions: Sessions, clock: Clock
+) -> None:
+    htmx = {"hx-request": "true"}
+
+    async def led(browser: Browser, **headers: str) -> list[str | None]:
+        answers = [await browser.get(path, headers=headers) for path in ("/guarded", "/fresh")]
+        return [one.headers.get("hx-redirect") for one in answers]
+
+    plugin = SessionsPlugin(sessions, login_url="/login", confirm_url="/confirm")
+    browser = Browser(as_asgi(Litestar(HANDLERS, plugins=[plugin])))
+    simple = Browser(as_asgi(Litestar(HANDLERS, plugins=[SessionsPlugin(sessions)])))
+    mine = [DefineMiddleware(SessionMiddleware, sessions=sessions)]
+    without = Browser(as_asgi(Litestar([guarded], middleware=mine, openapi_config=None)))
+    assert await led(browser, **htmx) == ["/login", "/login"]
+    assert await led(browser) == await led(simple, **htmx) == [None, None]
+    assert await led(without, **htmx) == [None, None]
+    cookie = await logged_in_cookie(sessions, "ann")
+    clock.turn(2 * HOUR)
+    for one in (browser, simple):
+        one.cookies.update(cookie)
+    assert await led(browser, **htmx) == [None, "/confirm"]
+    assert await led(browser) == await led(simple, **htmx) == [None, None]
+
+
+# --- request.user ---------------------------------------------------------------------------------
+
+
+@dataclass
+class User:
+    name: str
+
+
+@get("/me")
+async def me(request: AnyRequest) -> dict[str, str | None]:
+    user, session = request.user, request.auth
+    return {"user": user and user.name, "sid": session and session.sid}
+
+
+@get("/welcome", sync_to_thread=False)
+def welcome(request: AnyRequest) -> str:
+    return f"Hello, {request.user.name if request.user else 'stranger'}"
+
+
+@get("/open", exclude_from_auth=True)
+async def open_to_all(request: AnyRequest) -> str:
+    return str(request.user)
+
+
+USER_HANDLERS: list[Any] = [me, welcome, open_to_all]
+USERS = {"ann": User("Ann")}
+
+
+async def retrieve_later(session: Session) -> User | None:
+    return USERS.get(session.person_id)
+
+
+@pytest.mark.parametrize("retrieve", [retrieve_later, lambda one: USERS.get(one.person_id)])
+async def test_the_user_comes_from_the_session_and_a_stranger_is_refused(
+    sessions: Sessions, retrieve: RetrieveUser
+) -> None:
+    plugin = SessionsPlugin(sessions, retrieve_user=retrieve, exclude=["^/welcome"])
+    app = Litestar(USER_HANDLERS, plugins=[plugin])
+    ann, ghost, stranger = (Browser(as_asgi(app)) for _ in range(3))
+    ann.cookies.update(await logged_in_cookie(sessions, "ann"))
+    ghost.cookies.update(await logged_in_cookie(sessions, "ghost"))  # whose row is gone
+    (session,) = await sessions.list_sessions("ann")
+    assert (await ann.get("/me")).json() == {"user": "Ann", "sid": session.sid}
+    assert (await ann.get("/welcome")).text == "Hello, Ann"
+    for browser in (ghost, stranger):
+        refused = await browser.get("/me")
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Cookie"
+        assert refused.json()["extra"]["error"] == "login_required"
+        assert (await browser.get("/welcome")).text == "Hello, stranger"
+        assert (await browser.get("/open")).text == "None"
+    await sessions.end_all_sessions("ann")
+    assert (await ann.get("/me")).json()["extra"]["reason"] == "revoked"
+    operations = described(app)["paths"]
+    assert operations["/me"]["get"]["security"] == [{"session": []}]
+    assert "401" in operations["/me"]["get"]["responses"]
+    assert not any("security" in operations[path]["get"] for path in ("/welcome", "/open"))
+
+
+async def test_a_token_of_litestars_opens_a_session_until_all_are_ended_and_a_newer_one_again(
+    make_sessions: MakeSessions,
+) -> None:
+    clock = Clock(datetime(2020, 1, 1, tzinfo=UTC))  # Litestar takes no token from the future
+    sessions = await make_sessions(clock=clock)
+    never = datetime(2100, 1, 1, tzinfo=UTC)
+
+    async def of_the_token(token: Token, _: ASGIConnection[Any, Any, Any, Any]) -> dict[str, str]:
+        return {"id": token.sub}
+
+    @get("/deaf")
+    async def deaf() -> str:  # looks at no user
+        return "come in"
+
+    def bearer() -> dict[str, str]:
+        token = Token(sub="ann", iat=clock.now, exp=never).encode(KEY, "HS256")
+        return {"authorization": f"Bearer {token}"}
+
+    async def seen(headers: dict[str, str]) -> list[int]:
+        answers = [await browser.get(path, headers=headers) for path in ("/welcome", "/deaf")]
+        return [one.status_code for one in answers]
+
+    layer = JWTAuth[dict[str, str]](token_secret=KEY, retrieve_user_handler=of_the_token)
+    plugin = SessionsPlugin(sessions, retrieve_user=retrieve_later)
+    app = Litestar([welcome, deaf], on_app_init=[layer.on_app_init], plugins=[plugin])
+    browser = Browser(as_asgi(app))
+    old = bearer()
+    assert await seen(old) == [200, 200]
+    (session,) = await sessions.list_sessions("ann")
+    assert (session.origin, session.started_at) == ("scope", clock.now)
+    clock.turn(HOUR)
+    await sessions.end_all_sessions("ann")
+    assert await seen(old) == [401, 401]
+    clock.turn(HOUR)
+    assert await seen(bearer()) == [200, 200]
+    assert await seen(old) == [200, 200]  # the device has a session again
+
+
+@pytest.mark.parametrize(
+    ("options", "mend"),
+    [
+        ({"exclude": ["/login"]}, "so it needs retrieve_user="),
+        ({"retrieve_user": "ann"}, r"retrieve_user='ann'\): use a function of the session"),
+        ({"retrieve_user": retrieve_later, "exclude": 7}, "exclude=7.*: use a list of regular"),
+        ({"retrieve_user": retrieve_later, "exclude": "("}, r"exclude='\('\): missing \)"),
+        ({"login_url": "login"}, "login_url='login': use a path"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(options: Any, mend: str) -> None:
+    with pytest.raises(ConfigurationError, match=mend):
+        SessionsPlugin(Sessions("sqlite:///never.db", secret_key=KEY), **options)
 
 
 # --- what the plugin adds -------------------------------------------------------------------------
@@ -297,6 +445,27 @@ def test_the_document_says_who_asks_for_the_cookie() -> None:
     }
 
 
+async def test_a_token_lets_in_and_is_in_the_document(make_sessions: MakeSessions) -> None:
+    sessions = await make_sessions(bearer=True)
+
+    @post("/token", status_code=200)
+    async def log_in(request: AnyRequest) -> str:
+        return (await sessions.start_token(request, {"id": "ann"})).token
+
+    app = Litestar([*HANDLERS, log_in], plugins=[SessionsPlugin(sessions)])
+    document = described(app)
+    token: Any = {"type": "http", "scheme": "bearer"}
+    assert document["components"]["securitySchemes"]["session_token"] == token
+    either: Any = [{"session": []}, {"session_token": []}]
+    assert document["paths"]["/guarded"]["get"]["security"] == either
+    browser = Browser(as_asgi(app))
+    assert (await browser.get("/guarded")).headers["www-authenticate"] == "Bearer"
+    issued = (await browser.post("/token")).text
+    answer = await browser.get("/guarded", headers={"authorization": f"Bearer {issued}"})
+    (session,) = await sessions.list_sessions("ann")
+    assert answer.text == session.sid
+
+
 def test_a_guard_of_the_whole_app_is_in_the_document_of_each_handler() -> None:
     sessions = Sessions("sqlite:///never.db", secret_key=KEY)
     document = described(make(sessions, guards=[requires_session]))
@@ -325,3 +494,61 @@ def test_two_apps_do_not_know_each_other() -> None:
 def test_an_app_without_a_document_needs_none() -> None:
     app = make(Sessions("sqlite:///never.db", secret_key=KEY), openapi_config=None)
     assert SessionMiddleware in middlewares(app)
+
+
+# --- what Litestar keeps --------------------------------------------------------------------------
+
+
+async def test_an_answer_that_is_kept_is_shown_to_nobody_else(tmp_path: Path) -> None:
+    @post("/login/{name:str}")
+    async def log_in(request: AnyRequest, name: FromPath[str]) -> None:
+        await sessions.start_session(request, {"id": name})
+
+    @post("/cart/{item:str}")
+    async def fill(request: AnyRequest, item: FromPath[str]) -> None:
+        request.session["cart"] = item
+
+    made: list[str] = []
+
+    @get("/", cache=60)
+    async def home(request: AnyRequest) -> list[Any]:
+        session = sessions.current(request)
+        made.append("home")
+        return [session and session.person_id, request.session.get("cart")]
+
+    @get("/form", cache=60)
+    async def form(request: AnyRequest) -> str:
+        made.append("form")
+        request.session["csrf"] = csrf = str(len(made))
+        return csrf
+
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    async with Sessions(url, secret_key=KEY, data=True) as sessions:
+        await sessions.create_tables()
+        app: Any = Litestar([log_in, fill, home, form], plugins=[SessionsPlugin(sessions)])
+        ann, ben, visitor, stranger = (Browser(app) for _ in range(4))
+        await ann.post("/login/ann")
+        await ben.post("/login/ben")
+        await visitor.post("/cart/apple")
+        seen = [(await one.get("/")).json() for one in (ann, ben, visitor, stranger)]
+        assert seen == [["ann", None], ["ben", None], [None, "apple"], [None, None]]
+        assert [(await one.get("/")).json() for one in (ann, ben, visitor, stranger)] == seen
+        assert len(made) == 4  # and it is kept
+        await sessions.end_all_sessions("ann")
+        assert (await ann.get("/")).json() == [None, None]
+        # Of two strangers, each becomes a visitor by what is kept.
+        assert [(await one.get("/form")).text for one in (stranger, Browser(app))] == ["5", "6"]
+        assert (await stranger.get("/form")).text == "5"
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "the app's"])
+def test_a_key_of_the_app_stays(plain: Sessions, own: bool) -> None:
+    def key(request: AnyRequest) -> str:
+        return "one for all"
+
+    given = key if own else default_cache_key_builder
+    config = ResponseCacheConfig(default_expiration=7, key_builder=given)
+    app = Litestar([], plugins=[SessionsPlugin(plain)], response_cache_config=config)
+    assert app.response_cache_config.default_expiration == 7
+    assert (app.response_cache_config.key_builder is key) == own
+    assert config.key_builder is given  # it may be another app's, too

@@ -39,7 +39,10 @@ from tests.support.repository import DOCS, PAGES, README, ROOT
 
 #: What the page of other people's libraries imports.
 LIBRARIES = ("authlib", "imia", "sqladmin", "starlette_admin", "starlette_flash", "starlette_wtf")
-INTEGRATIONS = [f"asgi_sessions.{name}" for name in ("dbsc", "fastapi", "litestar", "starlette")]
+INTEGRATIONS = [
+    f"asgi_sessions.{name}"
+    for name in ("dbsc", "fastapi", "fastapi_users", "litestar", "starlette")
+]
 
 
 def name_of(page: Path) -> str:
@@ -473,6 +476,7 @@ def test_the_site_has_the_pages_in_the_parts_of_the_index() -> None:
 def test_the_reference_of_the_api_has_each_public_name() -> None:
     page = (DOCS / "api.md").read_text()
     shown = set(re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE))
+    need("fastapi_users")
     for module in (asgi_sessions, *map(import_module, INTEGRATIONS)):
         for name in module.__all__:
             assert f"{module.__name__}.{name}" in shown or f"`{name}`" in page, name

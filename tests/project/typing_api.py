@@ -359,6 +359,8 @@ SessionAuthBackend("ada")  # type: ignore[arg-type]
 FreshSession = Annotated[Session, in_fastapi.fresh_session(timedelta(minutes=5))]
 in_fastapi.fresh_session(300)  # type: ignore[arg-type]
 in_fastapi.describe_sessions(fastapi_app, sessions)
+fastapi_app.include_router(in_fastapi.session_router(sessions, login_url="/login"))
+fastapi.Depends(in_fastapi.current_session_of(sessions, login_url="/login"))
 in_fastapi.describe_sessions(sessions, fastapi_app)  # type: ignore[arg-type]
 
 
@@ -384,8 +386,15 @@ async def in_a_guarded_handler(
     assert_type(optional_session, Session | None)
 
 
+async def retrieve_user(session: Session) -> str | None:
+    return session.person_id
+
+
 litestar.Litestar([in_a_guarded_handler], plugins=[in_litestar.SessionsPlugin(sessions)])
 in_litestar.SessionsPlugin(sessions, person=bearer)
+in_litestar.SessionsPlugin(sessions, retrieve_user=retrieve_user, exclude=["^/login"])
+in_litestar.SessionsPlugin(sessions, retrieve_user=lambda one: one.person_id, login_url="/login")
+in_litestar.SessionsPlugin(sessions, retrieve_user=sessions)  # type: ignore[arg-type]
 in_litestar.SessionsPlugin()  # type: ignore[call-arg]
 
 

@@ -38,6 +38,12 @@ def blocks(page: Path, language: str) -> list[Block]:
     return [block for block in found if block.language == language]
 
 
+def the_block(page: Path, language: str, word: str) -> str:
+    """The only block that has this word."""
+    (found,) = [block.source for block in blocks(page, language) if word in block.source]
+    return found
+
+
 def prose(page: Path) -> str:
     """The page without its blocks of code."""
     return _FENCE.sub("", page.read_text())

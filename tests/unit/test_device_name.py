@@ -32,9 +32,9 @@ def names_by(
     assert _device_name_module._parse is not None  # the tests' group installs it
     if request.param == "no library":
         monkeypatch.setattr(_device_name_module, "_parse", None)
-    device_name.cache_clear()
+    _device_name_module._read.cache_clear()
     yield request.param
-    device_name.cache_clear()
+    _device_name_module._read.cache_clear()
 
 
 @pytest.mark.usefixtures("names_by")
