@@ -28,8 +28,8 @@ test: $(VENV)/.tests$(if $(TEST_DATABASE_URLS)$(TEST_SERVERS),-servers)  ## run 
 	@# In their order: files of few tests, some of which take longest, would come last, one processor idle.
 	$(python) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not waits and not alone" $(coverage)
 	@# Three, however few processors there are, as they wait: the groups of tests/conftest.py, and the
-	@# rest. Only their directories are named: to look through the others takes each process seconds.
-	$(python) -m pytest -n 3 --dist loadgroup -m waits $(more_coverage) tests/browser tests/clients tests/cluster tests/servers
+	@# rest. Only where they are is named: to look through the others takes each process seconds.
+	$(python) -m pytest -n 3 --dist loadgroup -m waits $(more_coverage) tests/browser tests/clients tests/cluster tests/libraries/test_providers.py tests/servers
 	@# When nothing runs beside (.ci/run waits here). 5: none was chosen, as PYTEST_ADDOPTS may have it.
 	$(BEFORE_ALONE)
 	$(python) -m pytest -m alone $(more_coverage) tests/servers || [ $$? = 5 ]
@@ -74,7 +74,7 @@ dist: $(VENV)/.release  ## build the release into dist/, try its wheel, list wha
 	  --output-reproducible --output-file build/sbom.cdx.json
 
 clean:  ## remove what the other targets have made, the demo's people and sessions too
-	rm -rf .demo-secret demo.db* starlette-demo.db* fastapi-demo.db* litestar-demo.db*
+	rm -rf .demo-secret demo.db* starlette-demo.db* fastapi-demo.db* litestar-demo.db* sso-demo.db*
 	rm -rf $(VENV) build dist benchmarks/out .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

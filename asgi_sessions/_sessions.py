@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
@@ -38,14 +38,14 @@ from ._model.session_data import SessionData
 from ._model.tokens import SID_PATTERN, Token
 from ._pages.devices import SessionRoutes
 from ._pages.frame import Said
-from ._pages.logout import EndSessionEndpoint
+from ._pages.logout import EndSessionEndpoint, Redirect
 from ._pages.options import RouteOptions, Template
 from ._pages.own_sessions import OwnSessions
 from ._pages.texts import Translate
 from ._service.background import BackgroundTasks
 from ._service.core import Core, unproved
 from ._service.events import EventHandler, Events, check_handler
-from ._service.identity import identify
+from ._service.identity import identify, moment_of_proof
 from ._service.joining import Transaction
 from ._service.options import (
     AutoStart,
@@ -351,7 +351,9 @@ class Sessions:
         """
         core = await self._core_on(connection)
         started = await core.start(
-            device_from_scope(scope_of(conn)), identify(person, core.settings), remember=True
+            device_from_scope(scope_of(conn)),
+            identify(person, core.settings, login=True),
+            remember=True,
         )
         return started.session
 
@@ -386,12 +388,13 @@ class Sessions:
 
         Raises:
             ConfigurationError: if the person has no id, or the response has begun.
-            InvalidSession: if an attribute cannot be stored.
+            InvalidSession: if an attribute cannot be stored, or the provider has ended the session
+                that they have there.
         """
         context = self._context(conn)
         self._may_change(context)
         core = await self._core_on(connection, context)
-        identified = identify(person, core.settings)
+        identified = identify(person, core.settings, login=True)
         data = context.data
         source = None if data is None else data.source(context.row, identified)
         replaces = context.replaceable
@@ -496,10 +499,11 @@ class Sessions:
         *,
         acr: str | None = None,
         amr: Sequence[str] = (),
+        authenticated_at: datetime | None = None,
         connection: AppConnection | None = None,
     ) -> Session | None:
-        """After a password or a second factor: a new secret under the same sid, and
-        `authenticated_at` is now (ASVS 7.2.4, 7.5.1). None without a live session.
+        """After a password, a second factor or another login at the provider: a new secret under
+        the same sid, and a new `authenticated_at` (ASVS 7.2.4, 7.5.1). None without a live session.
 
         The previous secret stays good until the new one has been seen, and 60 s longer; never seen,
         for 10 minutes. It is a bridge for requests that were under way: nothing that was proved
@@ -510,25 +514,35 @@ class Sessions:
             conn: the request; a WebSocket before it is accepted.
             acr: how well the person is authenticated now; None leaves it as it is.
             amr: the methods that were used, such as ``["pwd", "otp"]``; none leaves them.
+            authenticated_at: when they proved it (aware); None for now. Pass the ``auth_time`` of a
+                provider, which may have asked nothing this time. It is kept even if the session
+                had a later one: what was proved earlier is not fresh. Up to 5 minutes ahead of the
+                clock count as now.
             connection: as in `start_session`.
 
         Raises:
             ConfigurationError: if the response has begun.
             ImpersonationRefused: in a session in which somebody acts for its person.
-            InvalidSession: if `acr` or `amr` cannot be stored.
+            InvalidSession: if `acr` or `amr` cannot be stored, or `authenticated_at` is not aware
+                or more than 5 minutes ahead of the clock.
         """
         context = self._context(conn)
-        await self._renew(context, self._proof(context, acr, amr), connection)
+        proof = self._proof(context, acr, amr, authenticated_at)
+        await self._renew(context, proof, connection)
         return context.session
 
     def _proof(
-        self, context: RequestContext, acr: str | None, amr: Sequence[str]
+        self,
+        context: RequestContext,
+        acr: str | None,
+        amr: Sequence[str],
+        authenticated_at: datetime | None,
     ) -> dict[str, Any]:
         shown = context.session
         return {
             "acr": acr or (shown and shown.acr),
             "amr": amr or (shown.amr if shown else ()),
-            "authenticated_at": self._core.settings.now(),
+            "authenticated_at": moment_of_proof(authenticated_at, self._core.settings),
         }
 
     async def rotate_session(
@@ -628,7 +642,7 @@ class Sessions:
         self._may_change(context)
         acting.refuse_inside(context, "acting")
         core = await self._core_on(connection, context)
-        identified = identify(person, core.settings)
+        identified = identify(person, core.settings, login=True)
         started = await core.start(
             device_from_scope(scope_of(conn)),
             identified,
@@ -646,6 +660,7 @@ class Sessions:
         *,
         acr: str | None = None,
         amr: Sequence[str] = (),
+        authenticated_at: datetime | None = None,
         connection: AppConnection | None = None,
     ) -> IssuedToken | None:
         """As `renew_session`, for a client that sends a token: a new one for the same session. None
@@ -655,16 +670,18 @@ class Sessions:
             conn: the request.
             acr: how well the person is authenticated now; None leaves it as it is.
             amr: the methods that were used, such as ``["pwd", "otp"]``; none leaves them.
+            authenticated_at: as in `renew_session`.
             connection: as in `start_session`.
 
         Raises:
             ConfigurationError: without the option `bearer`, if the session has a cookie and no
                 token, or the response has begun.
-            InvalidSession: if `acr` or `amr` cannot be stored.
+            InvalidSession: as `renew_session`.
         """
         self._needs_bearer("renew_token")
         context = self._context(conn)
-        token = await self._renew(context, self._proof(context, acr, amr), connection, bearer=True)
+        proof = self._proof(context, acr, amr, authenticated_at)
+        token = await self._renew(context, proof, connection, bearer=True)
         if token is None or context.session is None:
             return None
         context.unstored = context.tells = True
@@ -962,12 +979,18 @@ class Sessions:
     # --- routes -----------------------------------------------------------------------------------
 
     def end_session_endpoint(
-        self, *, redirect_to: str | None = None, clear_site_data: Sequence[str] = ()
+        self,
+        *,
+        redirect_to: str | Redirect | None = None,
+        clear_site_data: Sequence[str] = (),
     ) -> EndSessionEndpoint:
         """An ASGI app for the logout route: ``POST`` only (405), refused across sites (403).
 
         Args:
-            redirect_to: where a 303 leads; None for ``{"message": "session ended"}``.
+            redirect_to: where a 303 leads; None for ``{"message": "session ended"}``. Or a
+                function, async or not, of the `Session` that has ended, or of None if there was
+                none, that returns one or the other: to log out at the provider, too. If it has a
+                second parameter, that is what ``request.session`` held, as a dict.
             clear_site_data: what the browser is told to forget, such as ``("cache",)``: after that
                 its "Back" shows nothing of whoever has left.
 

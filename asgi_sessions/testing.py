@@ -61,6 +61,8 @@ async def logged_in_cookie(
     device = Device(
         clean_user_agent(user_agent), None if ip_address is None else clean_address(ip_address)
     )
-    started = await core.start(device, identify(person, core.settings), remember=remember)
+    started = await core.start(
+        device, identify(person, core.settings, login=True), remember=remember
+    )
     assert started.token is not None  # noqa: S101 -- for the type checker: a login has its own
     return {sessions.cookie_name: core.settings.keys.sign(started.token)}

@@ -60,10 +60,18 @@ MakeSessions = Callable[..., Awaitable[Sessions]]
 
 #: Files and directories whose tests wait for servers, browsers and processes of their own more than
 #: they compute; and the files that measure how soon somebody is answered.
-WAITS = {"clients", "cluster", "servers", "test_cross_origin_browser", "test_dbsc_browser"}
+WAITS = {
+    "clients",
+    "cluster",
+    "servers",
+    "test_cross_origin_browser",
+    "test_dbsc_browser",
+    "test_providers",
+    "test_sso_browser",
+}
 ALONE = {"test_outages", "test_pgbouncer", "test_proxy"}
 #: Of the former, what runs one after the other, by group: load keeps all processors busy, the
-#: browser's cookies run out in seconds, and the last two start for all of their tests what takes
+#: browser's cookies run out in seconds, and the last three start for all of their tests what takes
 #: longer than these.
 GROUPS = {
     "cluster": "load",
@@ -71,6 +79,7 @@ GROUPS = {
     "test_dbsc_browser": "browser",
     "test_cross_origin_browser": "cross-origin",
     "test_deployments": "deployments",
+    "test_providers": "providers",
 }
 
 

@@ -33,7 +33,8 @@ class Person:
         authenticated_at: when they last proved who they are (aware); None if unknown. A token's
             ``auth_time``.
         sid: the session of ours that their token names, if it names one. A provider's own ``sid``
-            (OpenID Connect) is another thing, and must not be passed here.
+            (OpenID Connect) is another thing, and must not be passed here; in claims with an
+            ``iss`` that are passed to `Sessions.start_session`, it is known for that.
         acr: how well they were authenticated, in the words of who did it; None if unknown.
         amr: the methods that were used, such as ``("pwd", "otp")`` (RFC 8176).
         issued_at: when their token was issued, its ``iat``. That proves nothing about the person,

@@ -176,7 +176,8 @@ def _item(page: DevicesPage, session: Session) -> str:
     if session.bound:
         where.append(said("bound"))
     if session.actor_id is not None:
-        where.append(said("acts", actor=session.actor_id, reason=session.actor_reason or ""))
+        actor, reason = session.actor_id, session.actor_reason or ""
+        where.append(said("acts_for_you", actor=actor, reason=reason))
     if session.ended_at is not None:
         over = said("over", reason=page.reason(session), when=_WHEN)
         when = [_timed(page, said("logged_in", when=_WHEN), session.started_at)]

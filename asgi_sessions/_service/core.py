@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from asgi_sessions._errors import SessionsError
+from asgi_sessions._errors import InvalidSession, SessionsError
 from asgi_sessions._model.changeset import checked
 from asgi_sessions._model.decisions import (
     BY_FINDING,
@@ -28,6 +28,7 @@ from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
 from asgi_sessions._model.device_name import family
 from asgi_sessions._model.lifetimes import Lifetimes, Terms
 from asgi_sessions._model.person import Person
+from asgi_sessions._model.provider import names_of, session_name_of
 from asgi_sessions._model.row import Row, enforced_at
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import (
@@ -49,6 +50,7 @@ from .live_connections import Alive, LiveConnections
 from .new_rows import NewRows, of_other_devices
 from .options import Settings
 
+_OVER = {"provider_sid": ["has been ended by the provider"]}
 #: The name of a task that waits until a use has been noted.
 TOUCH = "asgi_sessions touch"
 #: Rows of a person that are asked for the browser of a login: live ones, and as many ended ones.
@@ -165,6 +167,8 @@ class Core:
             lifetimes: its own, if it has some.
         """
         now = self.settings.now()
+        if await self._is_over(person):
+            raise InvalidSession(_OVER)
         await self.note_proof(person)
         values, token, keys = self.new_rows.make(
             device, person, "login", now, remember=remember, bearer=bearer, lifetimes=lifetimes
@@ -178,7 +182,11 @@ class Core:
         session = self.session(row)
         await self._started(session, ended, new_device=new_device)
         if crowded:
-            await self._report_batches(self.store.trim(row, now=now))
+            await self.report_batches(self.store.trim(row, now=now))
+        # Whoever has ended it writes that down first, so that one of the two sees the other.
+        if await self._is_over(person):
+            await self.end(row.id, "revoked")
+            raise InvalidSession(_OVER)
         return Started(session, row, token, source_data)
 
     async def find_or_start(
@@ -199,7 +207,7 @@ class Core:
             self.new_rows.device_keys(device, person),
             self.new_rows.device_keys(OTHER_DEVICES, person),
         )
-        asked = Finding(str(person.id), str(person.app_id), _sid(person), (*own, *shared))
+        asked = _about(person)._replace(sid=_sid(person), keys=(*own, *shared))
         row, device_row, cutoffs = await self.store.find(asked)
         claimed = row is not None and (row.person_id, row.app_id) == (person.id, person.app_id)
         if not claimed:
@@ -255,9 +263,15 @@ class Core:
             row = data.shown(row, source_data) if mine else await self.store.by_sid(row.id) or row
         return Then.START, Started(session, row, token if alone else None), None
 
+    async def _is_over(self, person: Person) -> bool:
+        """Whether the provider has ended the session there with which a person logs in."""
+        if (name := session_name_of(person)) is None:  # as with nearly everybody
+            return False
+        cutoffs = (await self.store.find(Finding(name, str(person.app_id)))).cutoffs
+        return is_cut_off(cutoffs, person.proof, None)
+
     async def _cutoffs(self, person: Person) -> list[Cutoff]:
-        asked = Finding(str(person.id), str(person.app_id))
-        return (await self.store.find(asked)).cutoffs
+        return (await self.store.find(_about(person))).cutoffs
 
     async def readmitted_at(self, person: Person) -> datetime | None:
         """When a person was last readmitted; None if never."""
@@ -281,7 +295,7 @@ class Core:
         await self.store.cutoffs.change(
             person_id, app_id, lambda old, beside: old.cut(beside, now, spared_sid), now=now
         )
-        return await self._report_batches(
+        return await self.report_batches(
             self.store.bulk.end_all(
                 person_id, app_id, except_sid=spared_sid, reason="revoked", now=now
             )
@@ -444,7 +458,7 @@ class Core:
         await self.ended(ended)
         self.events.report("started", session, new_device=new_device)
 
-    async def _report_batches(self, batches: AsyncIterator[Sequence[Row]]) -> int:
+    async def report_batches(self, batches: AsyncIterator[Sequence[Row]]) -> int:
         """Tell of the rows that end in batches; how many. Once begun it goes on to the last, even
         if nobody waits for it any more.
         """
@@ -479,6 +493,11 @@ class Core:
 def unproved(session: Session) -> Session:
     """The session as whoever has a superseded secret sees it: nothing has been proved."""
     return replace(session, authenticated_at=None, acr=None, amr=())
+
+
+def _about(person: Person) -> Finding:
+    """Asks for what was cut off of a person, by whoever has done it."""
+    return Finding(str(person.id), str(person.app_id), names=names_of(person))
 
 
 def _sid(person: Person) -> str | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from asgi_sessions import _metrics
 from asgi_sessions._errors import ConfigurationError
@@ -23,11 +23,22 @@ _security = logger.getChild("security")
 _database = logger.getChild("database")
 _data = logger.getChild("data")
 
-EventKind = Literal["started", "ended", "renewed", "bound", "reuse_detected"]
+EventKind = Literal[
+    "started",
+    "ended",
+    "renewed",
+    "bound",
+    "reuse_detected",
+    "claims_changed",
+    "assurance_changed",
+]
+#: What a provider may say of somebody, and the app decides what follows.
+SignalKind = Literal["claims_changed", "assurance_changed"]
 IncidentKind = Literal[
     "forged_cookie",
     "device_refused",
     "device_skipped",
+    "signal_refused",
     "outage_begun",
     "outage_over",
     "touch_failed",
@@ -41,38 +52,43 @@ class SessionEvent:
     Attributes:
         kind: ``started``, ``ended`` (`session.end_reason` says why), ``renewed``,
             ``bound`` (its browser has shown its device's proof for the first time; no other
-            device can use it from now on), or
-            ``reuse_detected`` (a superseded secret was presented: the cookie was stolen).
+            device can use it from now on),
+            ``reuse_detected`` (a superseded secret was presented: the cookie was stolen), or, as
+            the provider says of its person, ``claims_changed`` and ``assurance_changed``.
         session: the session as it is after the step.
         new_device: of ``started``: whether the person has not been seen on this device in this
             app. It is known if the browser brought a cookie of theirs, live or dead; if a row of
             theirs has its User-Agent and address, or at the address another version of the browser
             (rows are kept for `keep_ended`); or if it has their mark (`device_cookie`). Sessions
             that were ended as ``revoked`` or ``reuse`` do not make it known.
+        signal: of what the provider says: its event, as it came; else empty.
     """
 
     kind: EventKind
     session: Session
     new_device: bool = False
+    signal: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
     """An event that is not a step in the life of a session. Of those that a client can trigger at
     any rate, and of touches that failed, one a minute is reported, whose `count` includes the
-    suppressed ones; of those about devices, one a minute for each session and reason.
+    suppressed ones; of those about devices, one a minute for each session and reason; of refused
+    signals, for each reason.
 
     Attributes:
         kind: ``forged_cookie`` (it looks like ours, and its signature is invalid),
             ``device_refused`` (a bound session was used without a proof of its device, or a
             proof was none), ``device_skipped`` (let in without a proof, as `on_skipped` allows),
+            ``signal_refused`` (a logout token or an event of a provider that does not count),
             ``outage_begun`` and ``outage_over`` (of the database), or ``touch_failed``
             (`last_seen_at` was not written; the session goes on).
         count: how many since the last was reported; of an outage that is over, how many requests
             it has affected.
         client: the address that the latest came from, as `store_ip` allows.
         sid: the session that the latest was about, if it names one.
-        reason: why a device was refused, or has not proved itself.
+        reason: why a device was refused, or has not proved itself; why a signal was refused.
         error: what the database said.
     """
 
@@ -126,6 +142,7 @@ class Events:
         self._touches = RateLimit()
         self._forgeries = RateLimit()
         self._devices = ByKind()
+        self._signals = ByKind()
         self._lost = RateLimit()
 
     # --- sessions -----------------------------------------------------------------------------
@@ -214,6 +231,34 @@ class Events:
             self._hand_over(
                 Incident("device_skipped", count, client=address, sid=sid, reason=reason)
             )
+
+    def signalled(self, kind: SignalKind, session: Session, signal: Mapping[str, Any]) -> None:
+        """A provider says something of the person of a session, which ends nothing by itself."""
+        facts = {
+            "event": kind,
+            "sid": session.id,
+            "person_id": session.person_id,
+            "app_id": session.app_id,
+        }
+        _life.info("told by the provider of session %s: %s", session.id, kind, extra=facts)
+        self._hand_over(SessionEvent(kind, session, signal=signal))
+
+    def signal_refused(self, reason: str, client: Callable[[], str | None]) -> None:
+        """What claims to come from a provider does not count."""
+        if count := self._signals.due(reason, self.now()):
+            address = client()
+            facts = {
+                "event": "signal_refused",
+                "count": count,
+                "reason": reason,
+                "client": address,
+            }
+            _security.warning(
+                "%d signals of a provider refused (%s); the latest from %s",
+                *(count, reason, address),
+                extra=facts,
+            )
+            self._hand_over(Incident("signal_refused", count, client=address, reason=reason))
 
     def unavailable(self, error: Exception) -> None:
         """The database did not answer a request: reported when an outage begins."""

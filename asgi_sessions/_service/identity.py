@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from asgi_sessions._errors import ConfigurationError
-from asgi_sessions._model.changeset import changeset
+from asgi_sessions._errors import ConfigurationError, InvalidSession
+from asgi_sessions._model.changeset import changeset, checked
 from asgi_sessions._model.person import Person
 
 from .options import Settings
@@ -16,18 +16,22 @@ from .options import Settings
 SKEW = timedelta(minutes=5)
 
 
-def identify(person: object, settings: Settings) -> Person:
+def identify(person: object, settings: Settings, *, login: bool = False) -> Person:
     """The person with id and app as the table spells them.
 
     Args:
         person: any object or mapping with an id.
         settings: the app they are logged in to, the issuer whose subjects are ids, the clock.
+        login: whether the app starts a session for them, so that the ``sid`` of an issuer's claims
+            can be none of ours: it names the session that they have at the issuer.
 
     Raises:
         ConfigurationError: if there is no id, or only the subject of a foreign issuer.
         InvalidSession: if an id cannot be stored.
     """
-    person = Person.of(person)
+    given, person = person, Person.of(person)
+    if login and person.issuer is not None and not isinstance(given, Person):
+        person = replace(person, sid=None, provider_sid=person.sid)
     if person.id is None and person.subject is not None:
         person = replace(person, id=_id_of_subject(person, settings))
     latest = settings.now() + SKEW
@@ -61,6 +65,26 @@ def identify(person: object, settings: Settings) -> Person:
         cast.get("subject"),
         cast.get("provider_sid"),
     )
+
+
+def moment_of_proof(authenticated_at: datetime | None, settings: Settings) -> datetime:
+    """When a renewal says that the person has proved who they are: never later than now.
+
+    Args:
+        authenticated_at: as whoever saw the proof dates it; None for now.
+        settings: the clock.
+
+    Raises:
+        InvalidSession: if it is no aware datetime, or further ahead of the clock than `SKEW`.
+    """
+    now = settings.now()
+    if authenticated_at is None:
+        return now
+    moment: datetime = checked(authenticated_at=authenticated_at)["authenticated_at"]
+    if moment > now + SKEW:
+        late = f"must not be more than 5 minutes ahead of the clock, which says {now:%H:%M:%S} UTC"
+        raise InvalidSession({"authenticated_at": [late]})
+    return min(moment, now)
 
 
 def _id_of_subject(person: Person, settings: Settings) -> str | None:

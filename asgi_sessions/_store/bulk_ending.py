@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from heapq import nlargest
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Select, bindparam, select
 
@@ -14,7 +14,7 @@ from asgi_sessions._database.engines import Engines
 from asgi_sessions._database.statement import Record
 from asgi_sessions._model.row import Row
 
-from .clauses import LIMIT, Clauses, values
+from .clauses import LIMIT, Clauses, Condition, values
 from .connection import RowConnection
 from .ending import Ends
 from .maintenance import SMALLEST_END, Pace
@@ -24,6 +24,18 @@ _BATCH = 512
 #: Seconds that a batch should take where others write beside it, and rest after it at most:
 #: somebody waits for the last.
 _AIM = _REST = 0.02
+
+
+#: Where a row has what a provider calls its person, and their session there.
+Column = Literal["subject", "provider_sid"]
+
+
+class _Mine(NamedTuple):
+    """Which rows: the name of the condition, which has to say that they live, and its values."""
+
+    key: str
+    condition: Condition
+    given: dict[str, Any]
 
 
 class Bulk:
@@ -61,9 +73,26 @@ class Bulk:
         with self._engines.here.bulk.kept():
             app = await self._app_after("", person_id) if app_id is None else app_id
             while app is not None:
-                async for ended in self._batches(person_id, app, all_but_one, reason, now):
+                mine = self._owned(person_id, app)
+                async for ended in self._batches(mine, all_but_one, reason, now):
                     yield ended
                 app = await self._app_after(app, person_id) if app_id is None else None
+
+    async def end_named(
+        self, column: Column, value: str, issuer: str, app_id: str, *, reason: str, now: datetime
+    ) -> AsyncIterator[list[Row]]:
+        """End the live sessions in an app that have a value of an issuer's in a column; those of
+        each batch.
+        """
+
+        def everything(records: Sequence[Record]) -> list[str]:
+            return [record[0] for record in records]
+
+        given = values(**{column: value}, issuer=issuer, app_id=app_id)
+        mine = _Mine(column, self._sql.named(column), given)
+        with self._engines.here.bulk.kept():
+            async for ended in self._batches(mine, everything, reason, now):
+                yield ended
 
     async def trim(
         self, row: Row, most: int, *, reason: str, now: datetime
@@ -81,22 +110,24 @@ class Bulk:
             return [record[0] for record in everything if record[0] not in kept]
 
         with self._engines.here.bulk.kept():
-            async for ended in self._batches(row.person_id, row.app_id, keep, reason, now):
+            mine = self._owned(row.person_id, row.app_id)
+            async for ended in self._batches(mine, keep, reason, now):
                 yield ended
+
+    def _owned(self, person_id: str, app_id: str) -> _Mine:
+        return _Mine("owned", self._sql.owned, values(person_id=person_id, app_id=app_id))
 
     async def _batches(
         self,
-        person_id: str,
-        app_id: str,
+        mine: _Mine,
         choose: Callable[[Sequence[Record]], list[str]],
         reason: str,
         now: datetime,
     ) -> AsyncIterator[list[Row]]:
-        """End what is chosen of a person's live rows in an app.
+        """End what is chosen of some live rows.
 
         Args:
-            person_id: whose.
-            app_id: in which app.
+            mine: which.
             choose: of some rows (the sid, when it was seen last, whether it counts as a login of
                 the person) and of those before,
                 the sids of those that are to end.
@@ -108,9 +139,8 @@ class Bulk:
         before: str | None = None
         more = True
         while more:
-            given = values(person_id=person_id, app_id=app_id, before=before, limit=pace.size)
             with pace.measured():
-                records = await self._newest(given, now)
+                records = await self._newest(mine, before, pace.size, now)
                 sids = choose(records)
                 end = partial(self._ends.end_these, sids=sids, reason=reason, now=now)
                 ended: list[Row] = await self._engines.bulk(end) if sids else []
@@ -122,24 +152,27 @@ class Bulk:
                 before = records[-1][0]
                 await pace.rest(_REST)
 
-    async def _newest(self, given: dict[str, Any], now: datetime) -> Sequence[Record]:
-        """The newest live rows of a person in an app, from one (`before`) on: by the index of
-        people, from where that stands, so that none is read twice.
+    async def _newest(
+        self, mine: _Mine, before: str | None, limit: int, now: datetime
+    ) -> Sequence[Record]:
+        """The newest of these rows, from one (`before`) on: by their index, from where that stands,
+        so that none is read twice.
         """
         sql, c = self._sql, self._sql.c
-        first = given["p_before"] is None
+        first = before is None
 
         def make(connection: RowConnection) -> Select[Any]:
             counts = sql.logins.label("counts")
-            rows: Any = select(c.id, c.last_seen_at, counts).where(sql.owned)
+            rows: Any = select(c.id, c.last_seen_at, counts).where(mine.condition)
             if not first:
                 rows = rows.where(c.id < bindparam("p_before", type_=c.id.type))
             newest = [column.desc() for column in connection.by_id(sql)]
             return sql.by_person(rows.order_by(*newest).limit(LIMIT))
 
         async def work(connection: RowConnection) -> list[Record]:
+            given = {**mine.given, **values(before=before, limit=limit), **sql.at(now)}
             return await connection.records(
-                ("newest", first), partial(make, connection), {**given, **sql.at(now)}
+                ("newest", mine.key, first), partial(make, connection), given
             )
 
         records: Sequence[Record] = await self._engines.bulk(work)

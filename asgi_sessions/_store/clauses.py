@@ -205,6 +205,13 @@ class Clauses:
         unended = _UnendedOfPeople(c.ended_at)
         return and_(c.person_id == person, c.app_id == app, unended, self.live)
 
+    def named(self, column: str) -> Condition:
+        """The live rows in an app that have a value of an issuer's in a column, by the index of
+        that column, in which they stand by the id.
+        """
+        unended = _UnendedOfPeople(self.c.ended_at)
+        return and_(self.equals(column), self.equals("issuer"), unended, self.app, self.live)
+
     def by_person(self, rows: Select[Any]) -> Select[Any]:
         """A SELECT of people's rows in an order: MariaDB is to use the index of people."""
         return rows.with_hint(self.table, "IGNORE INDEX (PRIMARY)", "mysql")

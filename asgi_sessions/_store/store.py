@@ -29,7 +29,7 @@ from asgi_sessions._model.row import Row
 from asgi_sessions._model.session_data import SessionData, Visitor
 
 from .acting import Acting
-from .bulk_ending import Bulk
+from .bulk_ending import Bulk, Column
 from .clauses import LIMIT, Clauses, Condition, Sorted, values
 from .connection import RowConnection
 from .cutoffs import Cutoffs, in_app
@@ -67,12 +67,14 @@ class Finding(NamedTuple):
         app_id: in which app.
         sid: the session that their token names; None if it names none.
         keys: their device, by each key; the first that leads to a row counts.
+        names: under which something is remembered of them besides, as of a person.
     """
 
     person_id: str
     app_id: str
     sid: str | None = None
     keys: tuple[bytes, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class _Visit(NamedTuple):
@@ -263,12 +265,14 @@ class Store:
         if devices := {key for finding in findings for key in finding.keys}:
             for row in await self._load(connection, among(c.live_device_key, devices)):
                 found[row.live_device_key or b""] = row
-        cutoffs = await self.cutoffs.of(connection, {finding.person_id for finding in findings})
+        everybody = {name for one in findings for name in (one.person_id, *one.names)}
+        cutoffs = await self.cutoffs.of(connection, everybody)
 
         def known(finding: Finding) -> Known:
             named = None if finding.sid is None else found.get(finding.sid)
             device = next((found[key] for key in finding.keys if key in found), None)
-            theirs = cutoffs.get(finding.person_id, ())
+            names = (finding.person_id, *finding.names)
+            theirs = [one for name in names for one in cutoffs.get(name, ())]
             return Known(named, device, in_app(theirs, finding.app_id))
 
         return [known(job) if type(job) is Finding else found.get(job) for job in jobs]
@@ -341,6 +345,27 @@ class Store:
         async def work(connection: RowConnection) -> list[Row]:
             rows = await connection.rows(key, partial(make, connection), given, many=True)
             return sorted(rows, reverse=True)  # by the id, which comes first
+
+        answer: list[Row] = await self._query(work)
+        return answer
+
+    async def named(
+        self, column: Column, value: str, issuer: str, app_id: str, *, now: datetime
+    ) -> list[Row]:
+        """The live rows in an app that have a value of an issuer's in a column, the newest first;
+        so many that one can look through them.
+        """
+        sql = self._sql
+        given = values(**{column: value}, issuer=issuer, app_id=app_id, limit=_SIDS_AT_A_TIME)
+
+        async def work(connection: RowConnection) -> list[Row]:
+            newest = [one.desc() for one in connection.by_id(sql)]
+            return await connection.rows(
+                ("named", column),
+                lambda: sql.theirs.where(sql.named(column)).order_by(*newest).limit(LIMIT),
+                {**given, **sql.at(now)},
+                many=True,
+            )
 
         answer: list[Row] = await self._query(work)
         return answer

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    text,
 )
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Dialect
@@ -63,6 +64,16 @@ _JSONB: Any = postgresql.JSONB()
 _JSONB.astext_type = None  # Alembic would write it into migrations, by a name they do not know
 _DATA = JSON().with_variant(_JSONB, "postgresql")
 _MOMENT = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+
+def _of_provider(name: str, column: str) -> Index:
+    """As the index of people, of the rows alone that have the column, where the database can: a
+    login without a provider writes nothing into it.
+    """
+    there = text(f"{column} IS NOT NULL")
+    return Index(
+        name, column, "issuer", "ended_at", "id", postgresql_where=there, sqlite_where=there
+    )
 
 
 def sessions_table(name: str, metadata: MetaData) -> Table:
@@ -113,7 +124,7 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Column("actor_id", _text(ID_LENGTH)),
         Column("actor_sid", _sid()),
         Column("actor_reason", _text(ID_LENGTH)),
-        # Who says who the person is, and in whose words: read by what ends sessions by them.
+        # Who says who the person is, and in whose words: what ends sessions finds them by that.
         Column("issuer", _text(ID_LENGTH)),
         Column("subject", _text(ID_LENGTH)),
         Column("provider_sid", _text(ID_LENGTH)),
@@ -122,6 +133,8 @@ def sessions_table(name: str, metadata: MetaData) -> Table:
         Index(f"ux_{name}_live_device", "live_device_key", unique=True),
         # Of those that nobody has ended, the first that run out; of the others, the first that did.
         Index(f"ix_{name}_over", "ended_at", "expires_at"),
+        _of_provider(f"ix_{name}_subject", "subject"),
+        _of_provider(f"ix_{name}_provider_sid", "provider_sid"),
         schema=schema or None,
         mysql_engine="InnoDB",
         mariadb_engine="InnoDB",

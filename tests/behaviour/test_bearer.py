@@ -154,6 +154,22 @@ async def test_a_logout_by_token_ends_it_and_clears_no_cookie(sessions: Sessions
     assert await reasons(sessions, "ada") == ["logout"]
 
 
+async def test_a_renewal_of_a_token_is_dated_by_whoever_saw_the_proof(
+    plain: Sessions, clock: Clock
+) -> None:
+    async def proved(request: Request) -> Response:
+        at = clock.now - timedelta(minutes=1)
+        await plain.renew_token(request, authenticated_at=at)
+        return Response(status_code=204)
+
+    phone = Client(plain, Route("/proved", proved, methods=["POST"]))
+    await phone.start("ada")
+    clock.turn(timedelta(hours=1))
+    await phone.post("/proved")
+    (session,) = await plain.list_sessions("ada")
+    assert session.authenticated_at == clock.now - timedelta(minutes=1)
+
+
 async def test_a_token_has_lifetimes_of_its_own(sessions: Sessions, clock: Clock) -> None:
     year = Lifetimes(idle=timedelta(days=60), absolute=timedelta(days=365))
 

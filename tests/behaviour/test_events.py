@@ -31,6 +31,7 @@ from asgi_sessions import (
 )
 from asgi_sessions._connection.notices import TEXTS as NOTICES
 from asgi_sessions.dbsc import DBSC
+from asgi_sessions.ssf import EventReceiver
 from tests.conftest import MakeSessions
 from tests.support import KEY, OLD_KEY, Browser, Clock, make_app
 from tests.support.asgi import until
@@ -40,6 +41,7 @@ from tests.support.inside import check_what_is_open, opened, run_beside, settled
 from tests.support.listening import Server, stopped
 from tests.support.pages import Reader, table
 from tests.support.repository import DOCS
+from tests.support.sso import CLIENT, ISSUER, Provider, key, public, push
 
 PAGE = DOCS / "logging.md"
 KINDS = [
@@ -673,6 +675,15 @@ async def test_each_record_is_as_the_page_has_it(
     await until(lambda: "committed" in caplog.text)
     await connection.close()
     await engine.dispose()
+
+    provider = Provider(clock)
+    claims = {"id": "fay", "iss": ISSUER, "sub": "fay"}
+    await sessions.insert({"type": "http", "headers": []}, claims)
+    receiver = EventReceiver(sessions, issuer=ISSUER, audience=CLIENT, keys=public(key()))
+    person = {"format": "iss_sub", "iss": ISSUER, "sub": "fay"}
+    for change in ("token-claims-change", "assurance-level-change"):
+        await push(receiver, provider.event(f"caep/event-type/{change}", person))
+    await push(receiver, "junk")
 
     async def broken() -> None:
         raise SessionsError("nobody expects it")

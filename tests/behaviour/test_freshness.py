@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -113,6 +113,48 @@ async def test_a_login_and_a_renewal_are_proofs(sessions: Sessions, clock: Clock
     clock.turn(HOUR)
     await browser.post("/renew")
     assert (await only(sessions)).authenticated_at == clock.now
+
+
+def renew_at(sessions: Sessions) -> Route:
+    """A route that renews with the moment that it is told."""
+
+    async def renew(request: Request) -> Response:
+        moment = datetime.fromisoformat((await request.json())["at"])
+        await sessions.renew_session(request, acr="2", authenticated_at=moment)
+        return Response(status_code=204)
+
+    return Route("/proved", renew, methods=["POST"])
+
+
+async def test_a_renewal_is_dated_by_whoever_saw_the_proof_but_never_later_than_now(
+    plain: Sessions, clock: Clock
+) -> None:
+    browser = Browser(make_app(plain, renew_at(plain)))
+    await browser.login("ann")
+    started = clock.now
+    clock.turn(HOUR)
+    for proved, kept in (
+        (clock.now - timedelta(minutes=1), clock.now - timedelta(minutes=1)),
+        (clock.now + timedelta(minutes=5), clock.now),  # their clock is ahead
+        (started - HOUR, started - HOUR),  # nothing was asked anew: no longer fresh
+    ):
+        await browser.post("/proved", json={"at": proved.isoformat()})
+        session = await only(plain)
+        assert (session.acr, session.authenticated_at) == ("2", kept)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=5, seconds=1), None], ids=["ahead", "naive"])
+async def test_a_renewal_of_no_possible_moment_changes_nothing(
+    plain: Sessions, clock: Clock, ahead: timedelta | None
+) -> None:
+    browser = Browser(make_app(plain, renew_at(plain)))
+    await browser.login("ann")
+    before, cookie = await only(plain), browser.cookies[plain.cookie_name]
+    moment = clock.now.replace(tzinfo=None) if ahead is None else clock.now + ahead
+    with pytest.raises(InvalidSession, match=r"authenticated_at must .*(ahead|aware)"):
+        await browser.post("/proved", json={"at": moment.isoformat()})
+    assert await only(plain) == before
+    assert browser.cookies[plain.cookie_name] == cookie
 
 
 Step = Callable[[Sessions, Browser], Awaitable[object]]

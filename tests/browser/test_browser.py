@@ -17,14 +17,11 @@ from playwright.sync_api import (
     BrowserContext,
     ConsoleMessage,
     Page,
-    Playwright,
     expect,
-    sync_playwright,
 )
 
 from example_app import PASSWORDS
-from tests.browser import chromium as chromium_
-from tests.browser import firefox as firefox_
+from tests.browser import chromium, firefox
 from tests.project.test_end_to_end import EXAMPLE, PATIENCE, Server
 
 WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko)"
@@ -41,25 +38,6 @@ LEAST_HEIGHT = "elements => Math.min(...elements.map(one => one.getBoundingClien
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 NewContext = Callable[..., BrowserContext]
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    expect.set_options(timeout=PATIENCE * 1000)
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def chromium(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium_.launch(playwright, tmp_path_factory.mktemp("home")) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def firefox(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with firefox_.launch(playwright, tmp_path_factory.mktemp("home")) as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -138,8 +116,8 @@ def test_a_browser_that_is_missing_is_no_reason_to_skip_where_one_is_asked_for(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     for package, path in (
-        ("chromium", chromium_.browser_path),
-        ("firefox-esr", firefox_.browser_path),
+        ("chromium", chromium.browser_path),
+        ("firefox-esr", firefox.browser_path),
     ):
         monkeypatch.delenv("TEST_BROWSER", raising=False)
         with pytest.raises(pytest.skip.Exception, match=f"install {package}"):
@@ -236,6 +214,7 @@ def test_people_get_to_a_login_at_another_site_by_a_link(new_context: NewContext
         new_context().new_page().goto("/in")
         page.goto("/in")
         expect(page.get_by_role("heading")).to_have_text("Wo Sie angemeldet sind")
+        accessible(page)
         page.get_by_role("button", name=button).click()
         accessible(page)
         page.get_by_role("link", name="Anmelden").click()

@@ -20,11 +20,14 @@ from asgi_sessions._model.lifetimes import Terms
 from asgi_sessions._store.clauses import Clauses
 from asgi_sessions._store.connection import RowConnection
 from asgi_sessions._store.tables import sessions_table
+from asgi_sessions.oidc import BackChannelLogout
+from asgi_sessions.ssf import EventReceiver
 from tests.conftest import MakeSessions, name_of
 from tests.support import Browser, Clock, make_app, vouched
 from tests.support.engines import kind, sync_engine
 from tests.support.inside import driver_of
 from tests.support.plans import Explainer
+from tests.support.sso import CLIENT, ISSUER, Provider, key, log_out, public, push
 
 #: MySQL gives a note with each plan, which aiomysql makes a warning.
 pytestmark = pytest.mark.filterwarnings(r"ignore:/\* select#")
@@ -149,6 +152,46 @@ async def test_every_statement_finds_its_rows_by_an_index(crowded: Sessions, clo
     await live_through_everything(crowded, clock)
     assert {sql.split()[0] for sql in explainer.asked} == {"SELECT", "UPDATE", "DELETE"}
     assert explainer.whole == {}
+
+
+async def test_a_providers_word_finds_its_rows_by_an_index(
+    crowded: Sessions, database_url: str, clock: Clock
+) -> None:
+    """Few among many that have a provider, or one person among many; in whatever order the rows
+    are ended. A login and a resume need none of it.
+    """
+    c = crowded.table.c
+    words = {"issuer": ISSUER, "subject": c.person_id, "provider_sid": c.id}
+    engine = sync_engine(database_url)
+    explainer = Explainer(driver_of(crowded))
+    provider = Provider(clock)
+    logout = BackChannelLogout(crowded, issuer=ISSUER, client_id=CLIENT, keys=public(key()))
+    events = EventReceiver(crowded, issuer=ISSUER, audience=CLIENT, keys=public(key()))
+    person = {"format": "iss_sub", "iss": ISSUER, "sub": "person-8"}
+    try:
+        for most in (c.person_id == "person-8", c.id != ""):
+            with engine.connect() as connection:
+                connection.execute(update(crowded.table).where(most).values(words))
+                table = engine.dialect.identifier_preparer.format_table(crowded.table)
+                tables = "TABLE " if engine.dialect.name in {"mysql", "mariadb"} else ""
+                connection.exec_driver_sql(f"ANALYZE {tables}{table}")
+            (session, *_) = await crowded.list_sessions("person-8")
+            explainer.asked.clear()
+            changed = provider.event("caep/event-type/token-claims-change", person)
+            assert (await push(events, changed)).status_code == 202
+            for token in (
+                provider.logout_token(sid=session.sid),
+                provider.logout_token(sub="person-8"),
+            ):
+                assert (await log_out(logout, token)).status_code == 200
+            assert await crowded.list_sessions("person-8") == []
+            assert any("subject" in sql for sql in explainer.asked)
+            assert explainer.whole == {}
+            with engine.connect() as connection:  # they live again
+                mine = c.person_id == "person-8"
+                connection.execute(update(crowded.table).where(mine).values(ended_at=None))
+    finally:
+        engine.dispose()
 
 
 async def test_what_reads_everything_is_noticed(crowded: Sessions) -> None:

@@ -41,7 +41,7 @@ from tests.support.repository import DOCS, PAGES, README, ROOT
 LIBRARIES = ("authlib", "imia", "sqladmin", "starlette_admin", "starlette_flash", "starlette_wtf")
 INTEGRATIONS = [
     f"asgi_sessions.{name}"
-    for name in ("dbsc", "fastapi", "fastapi_users", "litestar", "starlette")
+    for name in ("dbsc", "fastapi", "fastapi_users", "jwt", "litestar", "oidc", "ssf", "starlette")
 ]
 
 

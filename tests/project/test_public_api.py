@@ -99,7 +99,7 @@ COROUTINES = {
     "create_tables": "(self)",
     "connect": "(self)",
     "disconnect": "(self)",
-    "renew_session": "(self, conn, *, acr=None, amr=(), connection=None)",
+    "renew_session": "(self, conn, *, acr=None, amr=(), authenticated_at=None, connection=None)",
     "list_sessions": (
         "(self, person_id, *, app_id=None, include_ended=False, limit=100, before=None)"
     ),
@@ -118,7 +118,7 @@ COROUTINES = {
     "readmit": "(self, person_id, *, app_id=None)",
     "purge": "(self, *, batch_size=1000)",
     "start_token": "(self, conn, person, *, lifetimes=None, connection=None)",
-    "renew_token": "(self, conn, *, acr=None, amr=(), connection=None)",
+    "renew_token": "(self, conn, *, acr=None, amr=(), authenticated_at=None, connection=None)",
     "authenticate": "(self, headers)",
 }
 PLAIN = {
@@ -138,7 +138,9 @@ PLAIN = {
 }
 
 #: Modules that are imported by their names.
-PUBLIC_MODULES = {"dbsc", "fastapi", "fastapi_users", "litestar", "starlette", "testing"}
+PUBLIC_MODULES = {
+    *("dbsc", "fastapi", "fastapi_users", "jwt", "litestar", "oidc", "ssf", "starlette", "testing"),
+}
 PUBLIC_OBJECTS = [getattr(asgi_sessions, name) for name in asgi_sessions.__all__]
 
 

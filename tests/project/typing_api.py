@@ -54,6 +54,9 @@ from asgi_sessions import (
 from asgi_sessions import fastapi as in_fastapi
 from asgi_sessions import litestar as in_litestar
 from asgi_sessions.dbsc import DBSC
+from asgi_sessions.jwt import TokenIssuer
+from asgi_sessions.oidc import BackChannelLogout
+from asgi_sessions.ssf import EventReceiver
 from asgi_sessions.starlette import SessionAuthBackend
 from asgi_sessions.testing import Clock, logged_in_cookie
 
@@ -69,7 +72,19 @@ def on_weekdays(scope: Mapping[str, Any]) -> bool:
 
 def tell(event: SessionEvent | Incident) -> None:
     if isinstance(event, SessionEvent):
-        assert_type(event.kind, Literal["started", "ended", "renewed", "bound", "reuse_detected"])
+        assert_type(
+            event.kind,
+            Literal[
+                "started",
+                "ended",
+                "renewed",
+                "bound",
+                "reuse_detected",
+                "claims_changed",
+                "assurance_changed",
+            ],
+        )
+        assert_type(event.signal, Mapping[str, Any])
         assert_type(event.session, Session)
         assert_type(event.session.device, str)
         assert_type(event.new_device, bool)
@@ -80,6 +95,7 @@ def tell(event: SessionEvent | Incident) -> None:
                 "forged_cookie",
                 "device_refused",
                 "device_skipped",
+                "signal_refused",
                 "outage_begun",
                 "outage_over",
                 "touch_failed",
@@ -222,6 +238,8 @@ async def on_a_request(request: Request) -> None:
     assert_type(await sessions.impersonate(request, "ann", reason="ticket 7"), Session)
     assert_type(await sessions.stop_impersonating(request), Session | None)
     await sessions.impersonate(request, "ann")  # type: ignore[call-arg]
+    proved = datetime.fromtimestamp(0, UTC)
+    assert_type(await sessions.renew_session(request, authenticated_at=proved), Session | None)
     assert_type(sessions.is_fresh(request, timedelta(minutes=5)), bool)
     assert_type(await sessions.end_other_sessions(request), int)
     await sessions.update_session_end(request)  # type: ignore[call-arg]
@@ -312,6 +330,33 @@ SessionMiddleware(plain)  # type: ignore[call-arg]
 SessionMiddleware(plain, sessions)  # type: ignore[call-arg]
 
 endpoint: ASGIApp = sessions.end_session_endpoint(redirect_to="/")
+
+
+def leave(ended: Session | None) -> str | None:
+    return None if ended is None else f"https://id.example/logout?logout_hint={ended.person_id}"
+
+
+async def leave_with_hint(ended: Session | None, data: Mapping[str, Any]) -> str:
+    return f"https://id.example/logout?id_token_hint={data.get('id_token')}"
+
+
+async def jwk_set() -> dict[str, Any]:
+    return {"keys": []}
+
+
+sessions.end_session_endpoint(redirect_to=leave)
+sessions.end_session_endpoint(redirect_to=leave_with_hint)
+sessions.end_session_endpoint(redirect_to=7)  # type: ignore[arg-type]
+provider_logout: ASGIApp = BackChannelLogout(
+    sessions, issuer="https://id.example", client_id="shop", keys="https://id.example/keys"
+)
+events: ASGIApp = EventReceiver(
+    sessions,
+    issuer="https://id.example",
+    audience="shop",
+    keys=jwk_set,
+    algorithms=["RS256"],
+)
 logout = Route("/logout", sessions.end_session_endpoint())
 
 
@@ -336,6 +381,7 @@ fastapi_app.mount("/sessions", mine)
 litestar_app = litestar.Litestar(
     route_handlers=[
         asgi("/logout")(sessions.end_session_endpoint()),
+        asgi("/backchannel-logout")(provider_logout),
         asgi("/sessions", is_mount=True)(mine),
     ],
     lifespan=[sessions.lifespan],
@@ -405,3 +451,9 @@ async def in_tests() -> None:
     tested = Sessions("sqlite:///sessions.db", secret_key=KEY, clock=clock)
     assert_type(await logged_in_cookie(tested, Account(7)), dict[str, str])
     assert_type(tested.end_all_statement(7, except_sid="a sid"), Update)
+
+
+def ask_a_service(tokens: TokenIssuer, request: Request) -> ASGIApp:
+    assert_type(tokens.token(request, audience="https://billing.example.com"), str | None)
+    tokens.token(request.scope, audience=["a", "b"], lifetime=timedelta(minutes=1))
+    return tokens.keys

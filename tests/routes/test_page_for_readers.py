@@ -15,6 +15,7 @@ from starlette.types import Scope
 from asgi_sessions import ConfigurationError, DevicesPage, Sessions
 from tests.routes.test_routes import HTML, MINUTE, app_with, page_of
 from tests.support import Browser, Clock
+from tests.support.engines import sync_engine
 
 pytestmark = pytest.mark.anyio
 
@@ -192,6 +193,19 @@ async def test_devices_that_share_a_session_are_named_in_the_language(
         session = await sessions.get_by_id(await browser.login("ann"))
         assert session is not None
         assert page.device(session) == said
+
+
+async def test_the_page_says_who_acts_for_its_person_and_why(
+    sessions: Sessions, database_url: str
+) -> None:
+    browser = Browser(app_with(sessions))
+    await browser.login("ann")
+    engine = sync_engine(database_url)
+    with engine.begin() as connection:
+        acting = {"actor_id": "<bob>", "actor_reason": "a ticket"}
+        connection.execute(sessions.table.update().values(acting))
+    engine.dispose()
+    assert "<bdi>&lt;bob&gt; acts for you: a ticket</bdi>" in await page_of(browser)
 
 
 # --- times ----------------------------------------------------------------------------------------
