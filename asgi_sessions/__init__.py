@@ -6,7 +6,13 @@ every request checked against the row, so ending a session works everywhere at o
 
 from ._connection.data_methods import DataMethods
 from ._connection.outside import Watch
-from ._errors import ConfigurationError, InvalidSession, SessionsError, SessionsUnavailable
+from ._errors import (
+    ConfigurationError,
+    ImpersonationRefused,
+    InvalidSession,
+    SessionsError,
+    SessionsUnavailable,
+)
 from ._middleware import SessionMiddleware
 from ._model.bearer import IssuedToken
 from ._model.changeset import Changeset, changeset
@@ -33,6 +39,7 @@ __all__ = [
     "CrossOriginProtection",
     "DataMethods",
     "DevicesPage",
+    "ImpersonationRefused",
     "Incident",
     "InvalidSession",
     "IssuedToken",

@@ -3,6 +3,7 @@
 * SessionsError
     * ConfigurationError    the developer's: raised where the mistake was made, names the mend
     * InvalidSession        the data's: a row that may not be written
+    * ImpersonationRefused  the person's: they may not act for another one from where they are
     * SessionsUnavailable   the database's: nothing is known about the session, nobody is logged out
 
 A session that does not exist is never an error: it is ``None``.
@@ -34,6 +35,20 @@ class InvalidSession(SessionsError, ValueError):
         }
         texts = (f"{field} {message}" for field, ms in self.errors.items() for message in ms)
         super().__init__("; ".join(texts))
+
+
+class ImpersonationRefused(SessionsError):
+    """Nobody acts for another person from here. The message says why, and what to do; the session
+    is as it was.
+
+    Attributes:
+        reason: ``no_session``, ``not_a_login``, ``not_fresh``, ``acting`` (for somebody already),
+            ``self`` or ``not_renewable``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class SessionsUnavailable(SessionsError):

@@ -310,13 +310,14 @@ class SessionMiddleware:
         leaves: dict[str, Callable[[], None]] = {}
 
         def watch() -> None:
-            sid = None if context.row is None else context.row.id
-            if sid is not None and sid not in leaves:
+            row = context.row
+            if row is not None and (sid := row.id) not in leaves:
                 leaves[sid] = self._core.live_connections.add(
                     sid,
                     partial(_end, socket, context, sid),
                     lambda: context.secret,
                     lambda: context.unproved_since,
+                    row.actor_sid,
                 )
 
         async def send_with_cookie(message: Message) -> None:

@@ -28,6 +28,8 @@ class SessionEntry(BaseModel):
     auth_provider: str | None = Field(description="Who has authenticated the person.")
     bearer: bool = Field(description="Whether its client sends a token in place of the cookie.")
     bound: bool = Field(description="Whether it is bound to its device.")
+    actor_id: str | None = Field(description="Who acts for the person in it, if somebody does.")
+    actor_reason: str | None = Field(description="Why somebody acts for the person.")
     started_at: datetime
     last_seen_at: datetime
     expires_at: datetime = Field(description="When it ends at the latest.")

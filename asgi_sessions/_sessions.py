@@ -13,6 +13,7 @@ from uuid import UUID
 from databases import Database
 from sqlalchemy import MetaData, Table, Update, make_url
 
+from ._connection import acting
 from ._connection.binding import DeviceBinding, check_binding
 from ._connection.context import Conn, RequestContext, scope_of
 from ._connection.data import RequestData
@@ -521,6 +522,7 @@ class Sessions:
 
         Raises:
             ConfigurationError: if the response has begun.
+            ImpersonationRefused: in a session in which somebody acts for its person.
             InvalidSession: if `acr` or `amr` cannot be stored, or `authenticated_at` is not aware
                 or more than 5 minutes ahead of the clock.
         """
@@ -556,6 +558,7 @@ class Sessions:
 
         Raises:
             ConfigurationError: if the response has begun.
+            ImpersonationRefused: in a session in which somebody acts for its person.
         """
         context = self._context(conn)
         await self._renew(context, {}, connection)
@@ -573,6 +576,7 @@ class Sessions:
         self._may_change(context)
         if context.row is None:
             return None
+        acting.refuse_inside(context, "not_renewable")
         if context.bearer != bearer:
             raise ConfigurationError(
                 "the client of this session sends a token, and would not take the cookie of a "
@@ -627,6 +631,8 @@ class Sessions:
         Raises:
             ConfigurationError: without the option `bearer`, if the person has no id, or the
                 response has begun.
+            ImpersonationRefused: in a session in which somebody acts for its person, which the
+                token would outlast.
             InvalidSession: if an attribute cannot be stored.
         """
         self._needs_bearer("start_token")
@@ -634,6 +640,7 @@ class Sessions:
             raise ConfigurationError(f"lifetimes={lifetimes!r}: use Lifetimes(...), or None")
         context = self._context(conn)
         self._may_change(context)
+        acting.refuse_inside(context, "acting")
         core = await self._core_on(connection, context)
         identified = identify(person, core.settings, login=True)
         started = await core.start(
@@ -731,6 +738,64 @@ class Sessions:
             ``with sessions.watch(...):``.
         """
         return watch(self._core, session, close)
+
+    # --- acting for somebody ----------------------------------------------------------------------
+
+    async def impersonate(
+        self,
+        conn: Conn,
+        person: object,
+        *,
+        reason: str,
+        lifetime: timedelta = timedelta(hours=1),
+        connection: AppConnection | None = None,
+    ) -> Session:
+        """Act for a person: from now on this browser has a session of theirs, which is marked
+        (`Session.actor_id`, `Session.actor_reason`). **Whether somebody may act for that person is
+        for your app to decide, before it calls this**: nothing here knows of rights.
+
+        The session that calls this waits, and no cookie opens it meanwhile; `stop_impersonating`
+        brings it back. The two end together, whoever ends either.
+
+        In the session nothing is proved (`is_fresh` is False), it cannot be renewed, and it counts
+        for no limit of the person's. Its data start empty.
+
+        Args:
+            conn: the request; a WebSocket before it is accepted.
+            person: for whom: an object or mapping with an id; see `Person`.
+            reason: why, for the person and the record: 1 to 255 characters, such as the number of a
+                ticket.
+            lifetime: for how long at most: more than 0, at most 12 hours, and no longer than the
+                session that waits.
+            connection: as in `start_session`.
+
+        Raises:
+            ConfigurationError: if the person has no id, the lifetime cannot be one, or the response
+                has begun.
+            ImpersonationRefused: unless the session is a login whose person has proved who they are
+                at most 15 minutes ago, who is somebody else, and does not act for anybody yet. Its
+                `reason` says which.
+            InvalidSession: if the reason or the id cannot be stored.
+        """
+        context = self._context(conn)
+        self._may_change(context)
+        wish = acting.wish(self._core.settings, context, person, reason, lifetime)
+        return await acting.begin(await self._core_on(connection, context), conn, context, wish)
+
+    async def stop_impersonating(self, conn: Conn) -> Session | None:
+        """Go back: the session in which somebody acts for a person ends (``actor_left``), and this
+        browser has their own again, with a new secret. None without such a session, or if either
+        of the two has ended.
+
+        Args:
+            conn: the request; a WebSocket before it is accepted.
+
+        Raises:
+            ConfigurationError: if the response has begun.
+        """
+        context = self._context(conn)
+        self._may_change(context)
+        return await acting.go_back(self._core, conn, context)
 
     def no_touch(self, conn: Conn) -> None:
         """Do not count this request as use of its session, which so may idle out in spite of it."""

@@ -135,6 +135,8 @@ class View:
         rows = [("sid", "app", "state", "last seen (UTC)", "from")]
         for session in sessions:
             where = f"{session.ip_address or ''} {session.user_agent or ''}".strip()
+            if session.actor_id is not None:
+                where += f" (acted in by {session.actor_id}: {session.actor_reason})"
             seen = _minute(session.last_seen_at)
             rows.append((session.id, session.app_id, self._state(session), seen, where))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

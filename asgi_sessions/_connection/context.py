@@ -159,7 +159,7 @@ class RequestContext:
         proved itself, or it was found without the cookie.
         """
         row = self.row
-        if row is None or self.proved == row.id or self.secret is None:
+        if row is None or self.proved == (row.actor_sid or row.id) or self.secret is None:
             return None
         return self.now or row.started_at
 

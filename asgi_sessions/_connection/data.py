@@ -266,6 +266,12 @@ class RequestData:
             self._taken = self._visitor._replace(data=encode(started.source_data))
         self._visitor, self._owner = None, Owner(started.row.id)
 
+    def go_over(self, scope: Scope, row: Row) -> None:
+        """Go on with the data of another session, as they are in its row."""
+        data = {} if row.data is None else decode(row.data)
+        self._replace(scope, data, data)
+        self._visitor, self._owner = None, Owner(row.id)
+
     async def log_out(self, scope: Scope, store: Store) -> None:
         """Remove the visitor, if there is one, and empty the dict: nothing is left of the data.
 

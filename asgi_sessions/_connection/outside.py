@@ -31,6 +31,7 @@ class _Opened(NamedTuple):
 
     secret: bytes | None
     unproved_since: datetime | None
+    actor_sid: str | None
 
 
 def scope_from_headers(
@@ -68,7 +69,9 @@ async def look_up(
 
 def opened(session: Session, context: RequestContext) -> Session:
     """The session, marked with how it was opened."""
-    object.__setattr__(session, _OPENED, _Opened(context.secret, context.unproved_since))
+    actor_sid = None if context.row is None else context.row.actor_sid
+    how = _Opened(context.secret, context.unproved_since, actor_sid)
+    object.__setattr__(session, _OPENED, how)
     return session
 
 
@@ -120,7 +123,7 @@ def watch(core: Core, session: Session, close: Callable[[], object]) -> Watch:
         session: which.
         close: closes it, or returns a coroutine that does.
     """
-    how: _Opened = getattr(session, _OPENED, _Opened(None, None))
+    how: _Opened = getattr(session, _OPENED, _Opened(None, None, None))
 
     def closing() -> None:
         answer = close()
@@ -129,7 +132,7 @@ def watch(core: Core, session: Session, close: Callable[[], object]) -> Watch:
 
     def add(end: Callable[[], None]) -> Callable[[], None]:
         return core.live_connections.add(
-            session.id, end, lambda: how.secret, lambda: how.unproved_since
+            session.id, end, lambda: how.secret, lambda: how.unproved_since, how.actor_sid
         )
 
     return Watch(closing, add)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -97,11 +97,14 @@ async def resolve(
     if tokens:
         context.private = True  # whatever becomes of it, the answer depends on the cookie
         context.brought = rows
-        cookie, row, secret = _judge(tokens, rows, now, settings.terms)
+        actors = await _actors(core, rows)
+        cookie, row, secret = _judge(tokens, rows, actors, now, settings.terms)
         if row is not None:
-            if row.binding is not None and cookie in (*_LIVE, *_BRIDGES):
-                proven = await _proven(binding, scope, context, row, now)
-                row, cookie = (row, Cookie.UNPROVEN) if proven is None else (proven, cookie)
+            bound = actors.get(row.id) or row  # whoever acts does so from their own device
+            if bound.binding is not None and cookie in (*_LIVE, *_BRIDGES):
+                proven = await _proven(binding, scope, context, bound, now)
+                cookie = Cookie.UNPROVEN if proven is None else cookie
+                row = proven if proven is not None and bound is row else row
             who = who_is(person, row, now, settings.terms)
             if person is not None and cookie is Cookie.REVOKED and who is Who.SAME:
                 readmitted_at = await core.readmitted_at(person)
@@ -134,6 +137,9 @@ async def _settle(
             row.id
         )  # a login over it, or a logout, ends it: that opens nothing to anybody
         context.explain("not_bound")
+    elif cookie is Cookie.WAITING:
+        context.kept = row.id  # as above
+        context.explain("waiting")
     elif cookie is Cookie.LAPSED:
         context.explain("superseded")
     else:
@@ -168,7 +174,11 @@ async def _find(
 
 
 def _judge(
-    tokens: Sequence[Presented], rows: Sequence[Row | None], now: datetime, terms: Terms
+    tokens: Sequence[Presented],
+    rows: Sequence[Row | None],
+    actors: Mapping[str, Row | None],
+    now: datetime,
+    terms: Terms,
 ) -> tuple[Cookie, Row | None, bytes | None]:
     """What verified cookies lead to: the first that is live, else a bridge, else the first."""
     found: list[tuple[Cookie, Row | None, bytes | None]] = []
@@ -176,9 +186,18 @@ def _judge(
         if row is None:
             found.append((Cookie.DEAD, None, None))
             continue
-        found.append((cookie_of(row, token.digest, now, terms), row, token.digest))
+        actor = actors.get(row.id)
+        found.append((cookie_of(row, token.digest, now, terms, actor), row, token.digest))
     # A bridge before what is dead; min gives the first of equals.
     return min(found, key=lambda one: (one[0] not in _LIVE, one[0] not in _BRIDGES))
+
+
+async def _actors(core: Core, rows: Sequence[Row | None]) -> dict[str, Row | None]:
+    """Of sessions in which somebody acts for their person, the rows of their own, by the sids of
+    these. Nearly no session is such a one, so nobody else waits for this.
+    """
+    acting = [(row.id, row.actor_sid) for row in rows if row is not None]
+    return {sid: await core.store.by_sid(own) for sid, own in acting if own is not None}
 
 
 async def _proven(

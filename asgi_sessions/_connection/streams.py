@@ -115,7 +115,11 @@ class Streams:
         context: RequestContext = stream.scope[self._key]
         if context.row is not None:
             stream.leave = self._live_connections.add(
-                context.row.id, stream.end, lambda: context.secret, lambda: context.unproved_since
+                context.row.id,
+                stream.end,
+                lambda: context.secret,
+                lambda: context.unproved_since,
+                context.row.actor_sid,
             )
             self._used(context)
 

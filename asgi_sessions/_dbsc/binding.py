@@ -119,6 +119,7 @@ class DeviceBound(Binding):
             context.token is None
             or row is None
             or row.origin != "login"
+            or row.actor_sid is not None  # whoever acts has to prove the device of their own
             or enforced_at(row.binding)
         ):
             return []

@@ -165,7 +165,8 @@ class Endpoints:
         if sid is None:
             raise Refusal("no_session")
         tokens = [token for value in self._read(_given(scope)) if (token := self._verify(value))]
-        if tokens and sid not in {token.sid for token in tokens}:
+        named = {token.sid for token in tokens}
+        if tokens and sid not in named and not await self._acts(named, sid):
             # A login has taken its place; its cookie is not to be had for the older one.
             raise Refusal("another_session")
         row = await self._core.store.by_sid(sid)
@@ -176,6 +177,13 @@ class Endpoints:
         if row.binding is None:
             raise Refusal("not_bound")
         return row
+
+    async def _acts(self, named: set[str], sid: str) -> bool:
+        """Whether one of these is a session in which somebody acts whose own is the one asked for:
+        their device proves itself for both.
+        """
+        rows = [await self._core.store.by_sid(one) for one in named]
+        return any(row is not None and row.actor_sid == sid for row in rows)
 
     async def _prove(self, scope: Scope, row: Row) -> Row | None:
         """The row with the challenge used; None if another request has written to it first."""

@@ -39,6 +39,8 @@ class Cookie(Word):
     UNPROVEN = "live, bound to a device that has not proved itself"
     BRIDGE_LOGIN = "live, origin login, superseded secret within its grace"
     BRIDGE_SCOPE = "live, origin scope, superseded secret within its grace"
+    WAITING = "live, waiting while its person acts for another"
+    ORPHANED = "live, of somebody who acts for its person and whose own session has ended"
     LAPSED = "live, superseded secret whose successor was never seen, after 10 minutes"
     SUPERSEDED = "live, superseded secret past its grace"
     REVOKED = "ended as revoked, reuse or limit"
@@ -73,6 +75,7 @@ class Secret(Word):
     #: that was proved since counts for them.
     BRIDGE = "superseded, within its grace"
     LAPSED = "superseded by one that was never seen, after 10 minutes"
+    WAITING = "put aside, while the person acts for another"
     SUPERSEDED = "superseded, past its grace"
 
 
@@ -97,6 +100,7 @@ EndReason = Literal[
     "expired",  # its time was up
     "reuse",  # of a superseded secret: a theft
     "not_delivered",  # the answer to the login could not be sent
+    "actor_left",  # whoever acted for the person has stopped, or their own session has ended
 ]
 
 
@@ -155,6 +159,14 @@ BY_COOKIE: dict[Cookie, dict[Who, Decision]] = {
         Who.SAME: _BRIDGE,
         Who.OTHER: Decision("person_changed", Then.FIND),
     },
+    # As if the cookie had not come, for as long as that lasts: requests that were under way, or a
+    # browser that the answer has not reached.
+    Cookie.WAITING: {Who.NOBODY: _NO_SESSION, Who.SAME: _FIND, Who.OTHER: _FIND},
+    Cookie.ORPHANED: {
+        Who.NOBODY: Decision("actor_left", Then.NO_SESSION),
+        Who.SAME: Decision("actor_left", Then.FIND),
+        Who.OTHER: Decision("actor_left", Then.FIND),
+    },
     # As if the cookie had not come.
     Cookie.LAPSED: {Who.NOBODY: _NO_SESSION, Who.SAME: _FIND, Who.OTHER: _FIND},
     Cookie.SUPERSEDED: {
@@ -192,6 +204,7 @@ _OF_LOGINS = {
     Secret.CURRENT: Cookie.LIVE_LOGIN,
     Secret.BRIDGE: Cookie.BRIDGE_LOGIN,
     Secret.LAPSED: Cookie.LAPSED,
+    Secret.WAITING: Cookie.WAITING,
     Secret.SUPERSEDED: Cookie.SUPERSEDED,
 }
 _OF_SCOPE = {
@@ -201,7 +214,9 @@ _OF_SCOPE = {
 }
 
 
-def cookie_of(row: Row, digest: bytes, now: datetime, terms: Terms) -> Cookie:
+def cookie_of(
+    row: Row, digest: bytes, now: datetime, terms: Terms, actor: Row | None = None
+) -> Cookie:
     """What a cookie leads to whose signature holds and whose sid is this row's.
 
     Args:
@@ -209,11 +224,59 @@ def cookie_of(row: Row, digest: bytes, now: datetime, terms: Terms) -> Cookie:
         digest: the SHA-256 of the cookie's secret.
         now: the moment.
         terms: the lifetimes that hold now.
+        actor: of a session in which somebody acts for its person, the row of their own.
     """
     if not row.live(now, terms):
         return Cookie.REVOKED if row.reason() in REVOKING else Cookie.DEAD
+    if row.actor_sid is not None and not _acts(actor, row, now, terms):
+        return Cookie.ORPHANED
     kinds = _OF_LOGINS if row.origin == "login" else _OF_SCOPE
     return kinds[worth_of(row, digest, now)]
+
+
+def _acts(actor: Row | None, row: Row, now: datetime, terms: Terms) -> bool:
+    """Whether the session of whoever acts for a person lives, and waits for this very row."""
+    return (
+        actor is not None
+        and actor.id == row.actor_sid
+        and actor.live(now, terms)
+        and actor.waits_for == row.id
+    )
+
+
+#: How long ago somebody may have proved who they are to act for another person.
+FRESH_FOR = timedelta(minutes=15)
+
+#: Why somebody may not act for another person.
+WhyNot = Literal[
+    "no_session",  # nobody is logged in, or not any more
+    "not_a_login",  # another layer vouches for them, or they have come without a cookie of ours
+    "not_fresh",  # they have proved who they are longer than 15 minutes ago
+    "acting",  # they act for somebody already
+    "self",  # they are that person
+]
+
+
+def may_not_act(
+    row: Row, proof: datetime | None, whom: Person, now: datetime, *, vouched_for: bool
+) -> WhyNot | None:
+    """Why the person of a session may not act for another one; None if they may, as far as that can
+    be told here: their rights, only the app knows.
+
+    Args:
+        row: of their session.
+        proof: when they last proved who they are, as far as this request may say so.
+        whom: the person for whom they want to act.
+        now: the moment.
+        vouched_for: whether another layer vouches for somebody in this request.
+    """
+    if row.actor_sid is not None:
+        return "acting"
+    if row.origin != "login" or row.bearer or vouched_for:
+        return "not_a_login"
+    if (row.person_id, row.app_id) == (whom.id, whom.app_id):
+        return "self"
+    return None if is_fresh(proof, now, FRESH_FOR) else "not_fresh"
 
 
 def worth_of(row: Row, digest: bytes, now: datetime) -> Secret:
@@ -227,6 +290,8 @@ def worth_of(row: Row, digest: bytes, now: datetime) -> Secret:
     """
     if hmac.compare_digest(digest, row.secret_hash):
         return Secret.CURRENT
+    if row.waits_for is not None:
+        return Secret.WAITING
     previous = row.previous_secret_hash
     if previous is None or not hmac.compare_digest(digest, previous):
         return Secret.SUPERSEDED

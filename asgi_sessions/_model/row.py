@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from .lifetimes import Terms, own_lifetimes
 from .session import Session
@@ -22,6 +23,18 @@ def enforced_at(binding: bytes | None) -> int:
     none: it is not bound, or its browser may not know yet that it is.
     """
     return 0 if binding is None else int.from_bytes(binding[:ENFORCED], "big")
+
+
+#: What stands in place of a secret's digest before the sid of the session that its own waits for.
+#: No secret has a digest that begins so: it would take 2**128 attempts to find one.
+_WAITING = bytes(16)
+
+
+def waiting_for(sid: str) -> bytes:
+    """What a row has in place of the digest of its secret while whoever it belongs to acts for
+    somebody in the session of that sid: no cookie opens it meanwhile.
+    """
+    return _WAITING + UUID(sid).bytes
 
 
 class Row(NamedTuple):
@@ -104,6 +117,13 @@ class Row(NamedTuple):
             },
         )
         return session
+
+    @property
+    def waits_for(self) -> str | None:
+        """The sid of the session in which its person acts for another; None in nearly all."""
+        if not self.secret_hash.startswith(_WAITING):
+            return None
+        return str(UUID(bytes=self.secret_hash[len(_WAITING) :]))
 
     def deadline(self, terms: Terms) -> datetime:
         """When the session ends by itself if it is not used again."""

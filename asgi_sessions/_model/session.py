@@ -27,7 +27,7 @@ class Session:
         expires_at: when it ends, however busy.
         ended_at: when it was ended; None while nobody ended it.
         end_reason: ``logout``, ``revoked``, ``replaced``, ``person_changed``, ``limit``,
-            ``expired``, ``reuse``, ``not_delivered`` or the app's own word.
+            ``expired``, ``reuse``, ``not_delivered``, ``actor_left`` or the app's own word.
         remember: whether the cookie outlives the browser.
         acr: how well the person was authenticated, in the words of who did it (OpenID Connect).
         amr: the methods that were used, such as ``pwd`` and ``otp`` (RFC 8176).

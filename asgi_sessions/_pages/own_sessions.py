@@ -115,6 +115,8 @@ class Listed:
             "auth_provider": session.auth_provider,
             "bearer": session.bearer,
             "bound": session.bound,
+            "actor_id": session.actor_id,
+            "actor_reason": session.actor_reason,
             "started_at": session.started_at.isoformat(),
             "last_seen_at": session.last_seen_at.isoformat(),
             "expires_at": session.expires_at.isoformat(),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -41,6 +42,7 @@ from asgi_sessions._model.tokens import (
 from asgi_sessions._store.data import Owner
 from asgi_sessions._store.store import Finding, Store, Touch
 
+from .acting import end_other
 from .background import BackgroundTasks, slices
 from .data_steps import DataSteps
 from .events import Events
@@ -78,6 +80,7 @@ class Core:
         random: returns so many random bytes.
 
     Attributes:
+        new_rows: makes the rows of new sessions.
         random: returns so many random bytes.
         proof_lifetime: how long the proof of a device is good; zero where no device can prove
             itself.
@@ -98,7 +101,7 @@ class Core:
         self.events = events
         self.background = background
         self.random = random
-        self._new_rows = NewRows(settings, random)
+        self.new_rows = NewRows(settings, random)
         #: What happens to data; None where sessions have none.
         self.data: DataSteps | None = None
         if settings.session_data is not None:
@@ -167,7 +170,7 @@ class Core:
         if await self._is_over(person):
             raise InvalidSession(_OVER)
         await self.note_proof(person)
-        values, token, keys = self._new_rows.make(
+        values, token, keys = self.new_rows.make(
             device, person, "login", now, remember=remember, bearer=bearer, lifetimes=lifetimes
         )
         new_device = await self._is_new(device, person, keys, known=known, marked_at=marked_at)
@@ -177,7 +180,7 @@ class Core:
             values, replaces=replaces, now=now, source=source
         )
         session = self.session(row)
-        self._started(session, ended, new_device=new_device)
+        await self._started(session, ended, new_device=new_device)
         if crowded:
             await self.report_batches(self.store.trim(row, now=now))
         # Whoever has ended it writes that down first, so that one of the two sees the other.
@@ -201,8 +204,8 @@ class Core:
         """
         settings, now = self.settings, self.settings.now()
         own, shared = (
-            self._new_rows.device_keys(device, person),
-            self._new_rows.device_keys(OTHER_DEVICES, person),
+            self.new_rows.device_keys(device, person),
+            self.new_rows.device_keys(OTHER_DEVICES, person),
         )
         asked = _about(person)._replace(sid=_sid(person), keys=(*own, *shared))
         row, device_row, cutoffs = await self.store.find(asked)
@@ -241,13 +244,13 @@ class Core:
         has started in the same moment. `keys`: the device's, and those that others share.
         """
         own, shared = keys
-        values, token, _ = self._new_rows.make(device, person, "scope", now, remember=True)
+        values, token, _ = self.new_rows.make(device, person, "scope", now, remember=True)
         row, ended, _, source_data = await self.store.insert_once(
             values, own, {**values, **of_other_devices(shared)}, shared, now=now, source=source
         )
         session, mine = self.session(row), row.id == token.sid
         if mine:
-            self._started(session, ended, new_device=new_device)
+            await self._started(session, ended, new_device=new_device)
         # All sessions of the person may have been ended since the question above: whoever ends
         # them writes the cut-off first, so that one of the two sees the other.
         if is_cut_off(await self._cutoffs(person), person.proof, row.id):
@@ -308,9 +311,7 @@ class Core:
     async def newest(self, device: Device, person: Person) -> Row | None:
         """The newest live row of a person's device, whatever its origin."""
         keys = [
-            key
-            for one in (device, OTHER_DEVICES)
-            for key in self._new_rows.device_keys(one, person)
+            key for one in (device, OTHER_DEVICES) for key in self.new_rows.device_keys(one, person)
         ]
         return await self.store.by_device(keys, live=self.settings.now())
 
@@ -358,7 +359,7 @@ class Core:
             sid, reason=reason, now=now, person_id=person_id, app_id=app_id
         )
         if ended and row is not None:
-            self.ended([row])
+            await self.ended([row])
         return (None if row is None else self.session(row)), ended
 
     async def holds(self, token: Token) -> bool:
@@ -379,7 +380,11 @@ class Core:
             seen: whether the row's secret has come for the first time.
             now: the moment.
         """
-        noted = self.store.touch(Touch(row.id, now, row.secret_hash if seen else None))
+        noted: Awaitable[object] = self.store.touch(
+            Touch(row.id, now, row.secret_hash if seen else None)
+        )
+        if row.actor_sid is not None:  # the session that waits for this one is not idle
+            noted = asyncio.gather(noted, self.store.touch(Touch(row.actor_sid, now, None)))
 
         async def listen() -> None:
             try:
@@ -449,8 +454,8 @@ class Core:
             for row in (*live, *ended)
         )
 
-    def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
-        self.ended(ended)
+    async def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
+        await self.ended(ended)
         self.events.report("started", session, new_device=new_device)
 
     async def report_batches(self, batches: AsyncIterator[Sequence[Row]]) -> int:
@@ -470,15 +475,19 @@ class Core:
     async def report_ended(self, rows: Sequence[Row]) -> None:
         """Tell of many ended sessions, so that other requests come in between."""
         async for some in slices(rows):
-            self.ended(some)
+            await self.ended(some)
 
-    def ended(self, rows: Iterable[Row]) -> None:
-        """Tell of ended sessions, and end what is open on them in this process."""
+    async def ended(self, rows: Iterable[Row]) -> None:
+        """Tell of ended sessions, end what is open on them in this process, and end those that
+        cannot go on without them.
+        """
         for row in rows:
             if row.end_reason == "reuse":
                 self.events.report("reuse_detected", self.session(row))
             self.events.report("ended", self.session(row))
             self.live_connections.end(row.id)
+            if row.actor_sid is not None or row.waits_for is not None:
+                await end_other(self, row)
 
 
 def unproved(session: Session) -> Session:

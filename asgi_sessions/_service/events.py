@@ -160,6 +160,8 @@ class Events:
             "person_id": session.person_id,
             "app_id": session.app_id,
             "reason": session.end_reason,
+            "actor_id": session.actor_id,
+            "actor_reason": session.actor_reason,
         }
         if kind == "reuse_detected":
             _security.warning("session reuse detected: %s", session.id, extra=facts)
@@ -167,7 +169,8 @@ class Events:
             why = f" ({session.end_reason})" if kind == "ended" else ""
             _life.info("session %s%s: %s", kind, why, session.id, extra=facts)
         if self._metrics is not None:
-            self._metrics.session(kind, session.origin, session.end_reason)
+            origin = session.origin if session.actor_id is None else "impersonation"
+            self._metrics.session(kind, origin, session.end_reason)
         self._hand_over(SessionEvent(kind, session, new_device))
 
     # --- incidents ----------------------------------------------------------------------------

@@ -75,6 +75,11 @@ class _Here:
         if not mine:
             self.open.pop(sid, None)
 
+    def remove_both(self, sid: str, actor_sid: str, end: End) -> None:
+        """What is open on one session, and ends with another one, too."""
+        self.remove(sid, end)
+        self.remove(actor_sid, end)
+
 
 class LiveConnections:
     """The open WebSockets and long responses of this process, whichever event loops they run in.
@@ -103,6 +108,7 @@ class LiveConnections:
         end: End,
         secret: Secret = lambda: None,
         unproved: Unproved = lambda: None,
+        actor_sid: str | None = None,
     ) -> Callable[[], None]:
         """Have `end` called in the running loop when the session ends, or has been renewed since
         the connection was opened, or has needed its device's proof for so long that this
@@ -115,6 +121,8 @@ class LiveConnections:
             secret: tells the digest of the secret with which it was opened; None if without one.
             unproved: tells since when it has been open by the cookie alone, without the proof of a
                 device; None if it needs none.
+            actor_sid: of the session that waits while somebody acts in this one: it ends with that
+                one, too.
         """
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
@@ -123,11 +131,15 @@ class LiveConnections:
                 self._loops.pop(other, None)  # closed with something open
             here = self._loops[loop] = _Here(loop)
         here.open.setdefault(sid, {})[end] = _Opened(secret, unproved)
+        if actor_sid is not None:
+            here.open.setdefault(actor_sid, {})[end] = _Opened(lambda: None, unproved)
         if here.timer is None and here.check is None:
             self._wait(here, self._interval)
         if self._listen is not None and here.ears is None:
             here.ears = self._listen(self.end, partial(self._look, here))
-        return partial(here.remove, sid, end)
+        if actor_sid is None:
+            return partial(here.remove, sid, end)
+        return partial(here.remove_both, sid, actor_sid, end)
 
     def end(self, sid: str, *, but: bytes | None = None) -> None:
         """The session has ended: end what is open on it. From any thread.

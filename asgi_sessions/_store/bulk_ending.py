@@ -104,7 +104,7 @@ class Bulk:
 
         def keep(records: Sequence[Record]) -> list[str]:
             nonlocal best
-            everything = [*best, *(record for record in records if record[2] == "login")]
+            everything = [*best, *(record for record in records if record[2])]
             best = nlargest(most, everything, key=_last_seen)
             kept = {row.id, *(record[0] for record in best)}
             return [record[0] for record in everything if record[0] not in kept]
@@ -128,7 +128,8 @@ class Bulk:
 
         Args:
             mine: which.
-            choose: of some rows (the sid, when it was seen last, the origin) and of those before,
+            choose: of some rows (the sid, when it was seen last, whether it counts as a login of
+                the person) and of those before,
                 the sids of those that are to end.
             reason: why.
             now: the moment.
@@ -161,7 +162,8 @@ class Bulk:
         first = before is None
 
         def make(connection: RowConnection) -> Select[Any]:
-            rows: Any = select(c.id, c.last_seen_at, c.origin).where(mine.condition)
+            counts = sql.logins.label("counts")
+            rows: Any = select(c.id, c.last_seen_at, counts).where(mine.condition)
             if not first:
                 rows = rows.where(c.id < bindparam("p_before", type_=c.id.type))
             newest = [column.desc() for column in connection.by_id(sql)]

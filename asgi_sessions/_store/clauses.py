@@ -187,7 +187,8 @@ class Clauses:
         #: A person's live rows in an app, by the index of people, in which they stand by the id.
         self.owned = self.owned_by(self.param("person_id"), self.param("app_id"))
         #: Those that an app has started itself, and those that it has for people of other layers.
-        self.logins: Condition = c.origin == "login"
+        #: An impersonation is none of the person's own.
+        self.logins: Condition = and_(c.origin == "login", c.actor_sid.is_(None))
         self.vouched: Condition = c.live_device_key.is_not(None)
         self.sid: Condition = self.equals("id")
         self.person: Condition = self.equals("person_id")

@@ -28,6 +28,7 @@ from asgi_sessions._model.lifetimes import Lifetimes, Terms
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.session_data import SessionData, Visitor
 
+from .acting import Acting
 from .bulk_ending import Bulk, Column
 from .clauses import LIMIT, Clauses, Condition, Sorted, values
 from .connection import RowConnection
@@ -145,6 +146,8 @@ class Store:
         self.maintenance = Maintenance(engines, self._sql, self._ends, self.data)
         #: Many rows of one person.
         self.bulk = Bulk(engines, self._sql, self._ends)
+        #: Whoever acts for another person.
+        self.acting = Acting(self._write, self._sql, self._ends)
         self._cutoffs_table = cutoffs_table(table_name, self.metadata)
         self.cutoffs = Cutoffs(engines, self._cutoffs_table)
         #: Of the connections of apps, by their drivers.
@@ -174,6 +177,7 @@ class Store:
         other.engines = cast("Engines", engines)
         other._write, other._query = other.engines.write, other.engines.query  # noqa: SLF001 -- as above
         other.bulk = Bulk(other.engines, self._sql, self._ends)
+        other.acting = Acting(other._write, self._sql, self._ends)  # noqa: SLF001 -- as above
         other.cutoffs = Cutoffs(other.engines, self._cutoffs_table)
         return other
 

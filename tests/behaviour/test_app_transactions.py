@@ -367,6 +367,28 @@ async def test_a_new_secret_counts_if_it_commits(world: World, way: str, commit:
 
 
 @pytest.mark.parametrize("commit", [True, False])
+async def test_staff_act_for_a_person_and_leave_if_it_commits(world: World, commit: bool) -> None:
+    async def act(request: Request, transaction: Open) -> None:
+        await world.sessions.impersonate(
+            request, "ann", reason="ticket 7", connection=transaction.connection
+        )
+
+    async def leave(request: Request, transaction: Open) -> None:
+        await world.sessions.end_session(request, connection=transaction.connection)
+
+    browser = Browser(world.app)
+    await browser.login("staff")
+    response = await world.take(browser, then(act, commit=commit))
+    assert len(set_cookies(response)) == commit
+    assert (await browser.see())["person_id"] == ("ann" if commit else "staff")
+    assert len(await world.live()) == commit
+    await world.take(browser, then(leave, commit=commit))
+    assert ((await browser.see())["sid"] is None) is commit
+    assert len(await world.live("staff")) == (not commit)
+    assert world.events == ["started", *["started", "logout", "logout"] * commit]
+
+
+@pytest.mark.parametrize("commit", [True, False])
 async def test_other_devices_are_out_if_it_commits(world: World, commit: bool) -> None:
     async def step(request: Request, transaction: Open) -> None:
         ended = await world.sessions.end_other_sessions(request, connection=transaction.connection)

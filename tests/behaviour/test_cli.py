@@ -30,6 +30,7 @@ from asgi_sessions._cli.operator import Due, Operator
 from asgi_sessions._cli.view import Stdout
 from asgi_sessions._service.options import system_clock
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.acting import acting_routes
 from tests.support.data import Visit, data_of
 from tests.support.repository import DOCS
 
@@ -662,3 +663,24 @@ def test_there_is_nothing_to_flush_where_stdout_is_closed() -> None:
     stdout = Stdout(None)
     stdout.flush()
     assert not stdout.isatty()
+
+
+# --- somebody acts for a person -------------------------------------------------------------------
+
+
+def test_who_acts_for_a_person_is_shown_and_ends_with_their_own(shell: Shell) -> None:
+    async def act(sessions: Sessions) -> tuple[str, str]:
+        staff = Browser(make_app(sessions, *acting_routes(sessions)))
+        own = await staff.login("grace")
+        answer = await staff.post("/act?person=ann&reason=ticket%20\u202e7")
+        return answer.json()["sid"], own
+
+    sid, own = shell.prepare(act)
+    assert "(acted in by grace: ticket \N{REPLACEMENT CHARACTER}7)" in shell(
+        "list", "--person", "ann"
+    )
+    (listed,) = shell.json("list", "--person", "ann")["sessions"]
+    assert (listed["actor_id"], listed["actor_reason"]) == ("grace", "ticket \u202e7")
+    assert "grace" in shell("show", sid)
+    shell("end", own)
+    assert (shell.get(sid).end_reason, shell.get(own).end_reason) == ("actor_left", "revoked")

@@ -18,6 +18,8 @@ from asgi_sessions import Sessions
 from asgi_sessions._model.decisions import BY_COOKIE, BY_FINDING, Cookie, Decision, Found, Then, Who
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, make_app, set_cookies, vouched
+from tests.support.acting import acting_routes
+from tests.support.engines import run
 from tests.support.inside import store_of
 from tests.support.repository import DOCS
 
@@ -36,7 +38,8 @@ class World:
         async def fresh(request: Request) -> Response:
             return JSONResponse(sessions.is_fresh(request, timedelta(days=1)))
 
-        self.browser = Browser(make_app(sessions, Route("/fresh", fresh)))
+        routes = (Route("/fresh", fresh), *acting_routes(sessions))
+        self.browser = Browser(make_app(sessions, *routes))
         self.old: str | None = None
 
     async def none(self) -> None:
@@ -93,6 +96,18 @@ class World:
         await self._seen()
         self.clock.turn(timedelta(seconds=60, microseconds=1))
 
+    async def waiting(self) -> None:
+        self.old = await self.browser.login("ann")
+        cookie = self.browser.cookies[self.sessions.cookie_name]
+        await self.browser.post("/act?person=carl")
+        self.browser.cookies.clear()
+        self.browser.cookies.set(self.sessions.cookie_name, cookie)
+
+    async def orphaned(self) -> None:
+        await self.browser.login("eve")
+        self.old = (await self.browser.post("/act?person=ann")).json()["sid"]
+        await run(self.sessions, self.sessions.end_all_statement("eve"))
+
     async def _ended(self, reason: str) -> None:
         self.old = await self.browser.login("ann")
         await self.sessions.end_session_by_id(self.old, reason=reason)
@@ -128,6 +143,8 @@ WORLDS: dict[Cookie, list[Callable[[World], Awaitable[None]]]] = {
     Cookie.UNPROVEN: [World.unproven],
     Cookie.BRIDGE_LOGIN: [World.bridge_login],
     Cookie.BRIDGE_SCOPE: [World.bridge_scope],
+    Cookie.WAITING: [World.waiting],
+    Cookie.ORPHANED: [World.orphaned],
     Cookie.LAPSED: [World.lapsed],
     Cookie.SUPERSEDED: [World.superseded],
     Cookie.REVOKED: [World.revoked, World.reuse, World.limit],
@@ -155,6 +172,12 @@ EXPECTED: dict[tuple[Cookie, Who], tuple[str | None, str]] = {
     (Cookie.BRIDGE_SCOPE, Who.NOBODY): (None, "no session"),
     (Cookie.BRIDGE_SCOPE, Who.SAME): (None, "bridge"),
     (Cookie.BRIDGE_SCOPE, Who.OTHER): ("person_changed", "start"),
+    (Cookie.WAITING, Who.NOBODY): (None, "no session"),
+    (Cookie.WAITING, Who.SAME): (None, "start"),
+    (Cookie.WAITING, Who.OTHER): (None, "start"),
+    (Cookie.ORPHANED, Who.NOBODY): ("actor_left", "no session"),
+    (Cookie.ORPHANED, Who.SAME): ("actor_left", "start"),
+    (Cookie.ORPHANED, Who.OTHER): ("actor_left", "start"),
     (Cookie.LAPSED, Who.NOBODY): (None, "no session"),
     (Cookie.LAPSED, Who.SAME): (None, "start"),
     (Cookie.LAPSED, Who.OTHER): (None, "start"),

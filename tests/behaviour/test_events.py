@@ -107,7 +107,8 @@ async def test_each_step_of_a_session_is_logged_with_its_facts(
     clock.turn(MINUTE + timedelta(microseconds=1))
     assert (await thief.see())["reason"] == "reuse"
     records = ours(caplog)
-    common = {"sid": sid, "person_id": "ann", "app_id": "shop"}
+    common: dict[str, object] = {"sid": sid, "person_id": "ann", "app_id": "shop"}
+    common |= {"actor_id": None, "actor_reason": None}
     assert [(r.name, r.levelname, r.getMessage(), facts(r)) for r in records] == [
         (name, level, message, {**common, "event": event, "reason": reason})
         for name, level, message, event, reason in [

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from asgi_sessions import Sessions, SessionsUnavailable, _metrics
 from asgi_sessions._metrics import Metrics
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.acting import acting_routes
 from tests.support.data import Visit
 from tests.support.inside import store_of, touched
 from tests.support.repository import DOCS
@@ -95,6 +96,10 @@ async def test_steps_are_counted_by_origin_and_reason(sessions: Sessions, meters
     await browser.post("/logout")
     await Browser(make_app(sessions)).see_as("bob")
     assert meters.counts("session.started") == {("login",): 2, ("scope",): 1}
+    staff = Browser(make_app(sessions, *acting_routes(sessions)))
+    await staff.login("staff")
+    await staff.post("/act?person=ann")
+    assert meters.counts("session.started")["impersonation",] == 1
     assert meters.counts("session.renewed") == {(): 1}
     assert meters.counts("session.ended") == {("replaced",): 1, ("logout",): 1}
     (ended, *_) = meters.points("session.ended").values()

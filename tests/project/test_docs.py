@@ -412,7 +412,7 @@ def test_the_reasons_of_an_end_are_those_of_the_code() -> None:
     shown = [reason.strip("`") for reason, _, _ in table(DOCS / "sessions.md", "Why sessions end")]
     documented = (inspect.getdoc(Session) or "").partition("end_reason:")[2].partition(":")[0]
     assert shown == re.findall(r"``(\w+)``", documented)
-    assert len(shown) == 8
+    assert len(shown) == 9
 
 
 def test_the_architecture_names_what_there_is() -> None:

@@ -40,6 +40,7 @@ ADDED_NAMES = {"Incident", "SessionEvent", "DevicesPage"}
 NAMES |= {"ALL_APPS", "ANYBODY", "sign_out_of_scope"}
 #: DESIGN §14, and what it needs beside it.
 NAMES |= {"CrossOriginProtection"}  # DESIGN §13
+NAMES |= {"ImpersonationRefused"}  # DESIGN §12
 NAMES |= {"IssuedToken", "Watch"}  # DESIGN §12, and what `watch` returns
 NAMES |= {"SessionData", "SessionDict", "DataMethods", "MISSING", "StarletteCookie"}
 
@@ -103,6 +104,11 @@ COROUTINES = {
         "(self, person_id, *, app_id=None, include_ended=False, limit=100, before=None)"
     ),
     "rotate_session": "(self, conn, *, connection=None)",
+    "impersonate": (
+        "(self, conn, person, *, reason, lifetime=datetime.timedelta(seconds=3600), "
+        "connection=None)"
+    ),
+    "stop_impersonating": "(self, conn)",
     "end_session_by_id": (
         "(self, sid, *, person_id=<_Anybody.ANYBODY: 'anybody'>, app_id=None, reason='revoked', "
         "connection=None)"

@@ -235,6 +235,9 @@ async def on_a_request(request: Request) -> None:
     assert_type(await sessions.end_session(request), Session | None)
     assert_type(await sessions.renew_session(request), Session | None)
     assert_type(await sessions.renew_session(request, acr="2", amr=["otp"]), Session | None)
+    assert_type(await sessions.impersonate(request, "ann", reason="ticket 7"), Session)
+    assert_type(await sessions.stop_impersonating(request), Session | None)
+    await sessions.impersonate(request, "ann")  # type: ignore[call-arg]
     proved = datetime.fromtimestamp(0, UTC)
     assert_type(await sessions.renew_session(request, authenticated_at=proved), Session | None)
     assert_type(sessions.is_fresh(request, timedelta(minutes=5)), bool)

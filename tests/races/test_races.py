@@ -1,6 +1,6 @@
 """Races between two processes of an app, each stopped where the other may step in.
 
-R1 to R18 are the races of docs/databases.md. A gate in a process stops a statement; somebody
+R1 to R19 are the races of docs/databases.md. A gate in a process stops a statement; somebody
 else's lock on the rows makes two statements meet in the database itself.
 """
 
@@ -1224,3 +1224,106 @@ async def test_r18_two_logins_of_a_visitor_leave_no_visitor(shop: Race) -> None:
     assert (await asyncio.wait_for(second, PATIENCE))["data"] == each[1]
     assert await shop.b.do("data") == [*filter(None, each)]
     assert await shop.b.do("data", kind="visitors") == []
+
+
+# --- R19: somebody acts for another person --------------------------------------------------------
+
+ACT = {"do": "request", "method": "POST", "path": "/act?person=ann"}
+BACK = {"do": "request", "method": "POST", "path": "/back"}
+
+
+async def acting(race: Race) -> tuple[str, str, str]:
+    """Staff act for Ann: the sid in which they do, its cookie, and the sid of their own."""
+    own, cookie = await race.login("staff")
+    answer = await race.a.do(**ACT, cookie=cookie)
+    assert answer["actor_id"] == "staff"
+    return answer["sid"], answer["cookie"], own
+
+
+async def test_r19_an_impersonation_under_way_does_not_outlive_the_session_it_comes_from(
+    race: Race,
+) -> None:
+    own, cookie = await race.login("staff")
+    await race.a.do("shut", word="UPDATE")
+    act = race.a.begin(**ACT, cookie=cookie)
+    await race.a.stopped()
+    await race.b.do("end", sid=own)
+    await race.a.do("go")
+    answer = await act
+    assert (answer["status"], answer["refused"], answer["cookie"]) == (403, "no_session", None)
+    assert await race.b.do("live") == []
+    assert [sid for _, sid, _ in await race.events("started")] == [own]
+
+
+async def test_r19_an_impersonation_and_the_end_of_the_session_it_comes_from_that_meet(
+    race: Race,
+) -> None:
+    own, cookie = await race.login("staff")
+    answer, reason = await race.collide(
+        "UPDATE", {**ACT, "cookie": cookie}, {"do": "end", "sid": own}
+    )
+    assert reason == "revoked"
+    assert await race.b.do("live", person="staff") == []
+    if answer["cookie"] is not None:
+        seen = await race.b.do("request", cookie=answer["cookie"])
+        assert (seen["sid"], seen["reason"]) == (None, "actor_left")
+    assert await race.b.do("live") == []
+
+
+async def test_r19_two_impersonations_that_meet_make_one(race: Race) -> None:
+    own, cookie = await race.login("staff")
+    act = {**ACT, "cookie": cookie}
+    answers = await race.collide("UPDATE", act, act)
+    assert sorted(answer["status"] for answer in answers) == [200, 403]
+    (acting,) = [answer["cookie"] for answer in answers if answer["cookie"]]
+    assert len(await race.b.do("live")) == 1
+    assert (await race.b.do("request", cookie=acting))["person_id"] == "ann"
+    assert (await race.b.do(**BACK, cookie=acting))["sid"] == own
+
+
+async def test_r19_of_two_ways_back_that_meet_one_has_the_session(race: Race) -> None:
+    sid, cookie, own = await acting(race)
+    back = {**BACK, "cookie": cookie}
+    answers = await race.collide("UPDATE", back, back)
+    assert [answer["status"] for answer in answers] == [200, 200]
+    (new,) = [answer["cookie"] for answer in answers if answer["cookie"]]
+    assert sorted([answer["sid"] or "" for answer in answers]) == ["", own]
+    for process in (race.a, race.b):
+        assert (await process.do("request", cookie=new))["sid"] == own
+        assert (await process.do("request", cookie=cookie))["reason"] == "actor_left"
+    assert await race.events("ended") == [["ended", sid, "actor_left"]]
+    assert len(await race.events("renewed")) == 1
+
+
+@pytest.mark.parametrize("which", ["acting", "own"])
+async def test_r19_a_way_back_and_an_end_that_meet(race: Race, which: str) -> None:
+    """Whichever comes first, what has ended opens nothing, and nothing is left that waits."""
+    sid, cookie, own = await acting(race)
+    ended = sid if which == "acting" else own
+    answer, reason = await race.collide(
+        "UPDATE", {**BACK, "cookie": cookie}, {"do": "end", "sid": ended}
+    )
+    assert answer["status"] == 200
+    assert (await race.b.do("request", cookie=cookie))["sid"] is None
+    assert await race.b.do("live") == []
+    live = await race.b.do("live", person="staff")
+    if which == "own" or reason == "revoked":
+        assert live == []
+    else:
+        assert live == [own]
+    seen = await race.b.do("request", cookie=answer["cookie"])
+    assert [seen["sid"]] == (live or [None])
+
+
+async def test_r19_a_way_back_under_way_does_not_revive_the_session_that_waits(race: Race) -> None:
+    sid, cookie, own = await acting(race)
+    await race.a.do("shut", word="UPDATE")
+    back = race.a.begin(**BACK, cookie=cookie)
+    await race.a.stopped()
+    await race.b.do("end", sid=own)
+    before = await race.b.do("row", sid=own)
+    await race.a.do("go")
+    answer = await back
+    assert (answer["sid"], answer["cookie"]) == (None, None)
+    assert await race.b.do("row", sid=own) == before
+    assert (await race.b.do("row", sid=sid))["end_reason"] == "actor_left"

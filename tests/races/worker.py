@@ -24,6 +24,7 @@ from asgi_sessions import Incident, SessionEvent, Sessions, SessionsError
 from asgi_sessions._database.drivers.base import Driver
 from asgi_sessions.dbsc import DBSC
 from tests.support import KEY, Browser, Clock, make_app, set_cookies, vouched
+from tests.support.acting import acting_routes
 from tests.support.data import data_of
 from tests.support.devices import BOUND, challenged, offered
 from tests.support.engines import app_engine
@@ -119,7 +120,11 @@ class Worker:
             dbsc=DBSC(),
             data=data,
         )
-        self._app = make_app(self._sessions, Route("/data", self._change, methods=["POST"]))
+        self._app = make_app(
+            self._sessions,
+            Route("/data", self._change, methods=["POST"]),
+            *acting_routes(self._sessions),
+        )
         self._gate = Gate(driver_of(self._sessions), self._tell)
         if not made:
             await self._sessions.create_tables()

@@ -63,6 +63,8 @@ async def test_a_session_is_listed_with_what_people_know_it_by(
                 "auth_provider": None,
                 "bearer": False,
                 "bound": False,
+                "actor_id": None,
+                "actor_reason": None,
                 "started_at": now,
                 "last_seen_at": now,
                 "expires_at": (clock.now + timedelta(days=30)).isoformat(),
