@@ -241,9 +241,9 @@ async def test_r1_a_secret_that_arrives_does_not_revive_an_ended_session(race: R
 
 
 async def test_r1_a_login_that_is_ended_before_it_is_answered_sends_no_cookie(race: Race) -> None:
-    await race.a.do("shut", word="WHERE")
+    await race.a.do("shut", word="INSERT", before=False, behind=True)
     login = race.a.begin(**LOGIN)
-    await race.a.stopped()  # whether the device is known
+    await race.a.stopped()  # the row is written, not committed
     await race.a.do("shut", word="WHERE")
     await race.a.do("go")
     await race.a.stopped()  # the row is there, the answer is not out
