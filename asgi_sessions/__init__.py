@@ -13,6 +13,7 @@ from ._errors import (
     SessionsError,
     SessionsUnavailable,
 )
+from ._methods.base import ALL_APPS, ANYBODY
 from ._middleware import SessionMiddleware
 from ._model.bearer import IssuedToken
 from ._model.changeset import Changeset, changeset
@@ -24,7 +25,7 @@ from ._model.starlette_cookie import StarletteCookie
 from ._pages.cross_origin import CrossOriginProtection
 from ._pages.html import DevicesPage
 from ._service.events import Incident, SessionEvent
-from ._sessions import ALL_APPS, ANYBODY, Sessions
+from ._sessions import Sessions
 
 __all__ = [
     "AAL1",

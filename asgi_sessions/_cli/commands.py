@@ -19,12 +19,13 @@ import click
 from databases import DatabaseURL
 
 from asgi_sessions._errors import SessionsError, SessionsUnavailable
+from asgi_sessions._methods.base import ALL_APPS
 from asgi_sessions._model.lifetimes import AAL1, LONGEST_LIFETIME, Lifetimes
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.session_data import decode
 from asgi_sessions._model.tokens import SID_PATTERN
 from asgi_sessions._service.options import system_clock
-from asgi_sessions._sessions import ALL_APPS, Sessions, SQLDialect
+from asgi_sessions._sessions import Sessions, SQLDialect
 from asgi_sessions._store.maintenance import LARGEST_BATCH
 
 from .operator import Due, Operator, Stats

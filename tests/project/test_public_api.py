@@ -152,8 +152,14 @@ def shape(function: Callable[..., Any]) -> str:
 
 
 def members(thing: type) -> dict[str, Any]:
-    """What a class has of its own and shows."""
-    return {name: value for name, value in vars(thing).items() if not name.startswith("_")}
+    """What a class shows of its own, and of the classes of the package that it is made of."""
+    classes = [one for one in thing.__mro__ if one.__module__.startswith("asgi_sessions")]
+    return {
+        name: value
+        for one in reversed(classes)
+        for name, value in vars(one).items()
+        if not name.startswith("_")
+    }
 
 
 # --- names ----------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""What `Sessions` can do, by what it is about."""
