@@ -27,6 +27,7 @@ OPTIONAL = {
     "fastapi",
     "fastapi_users",
     "greenlet",
+    "httpx",
     "joserfc",
     "litestar",
     "rich",

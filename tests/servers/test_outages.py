@@ -133,8 +133,7 @@ class Scene:
     def run(self, *statements: str) -> None:
         """What somebody else does; {} is the table."""
         with closing(Onlooker(self.direct_url, self.table)) as onlooker:
-            for statement in statements:
-                onlooker.run(statement)
+            onlooker.run(*statements)
 
     def rows(self) -> dict[str, list[tuple[str, str | None]]]:
         """By person: sid and end of each row that there is."""

@@ -152,10 +152,11 @@ class Onlooker:
     def close(self) -> None:
         self.engine.dispose()
 
-    def run(self, statement: str) -> None:
-        """Run a statement; ``{}`` in it is the table."""
+    def run(self, *statements: str) -> None:
+        """Run statements on one connection; ``{}`` in them is the table."""
         with self.engine.connect() as connection:
-            connection.exec_driver_sql(statement.format(self.table))
+            for statement in statements:
+                connection.exec_driver_sql(statement.format(self.table))
 
     def count(self, condition: str = "1 = 1") -> int:
         """How many rows there are."""
