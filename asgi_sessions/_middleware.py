@@ -329,7 +329,8 @@ class SessionMiddleware:
                 await socket.send(message)
                 return
             watch()
-            if context.names_subprotocol and message.get("subprotocol") is None:
+            accepts = message["type"] == "websocket.accept"
+            if accepts and context.names_subprotocol and message.get("subprotocol") is None:
                 message = {**message, "subprotocol": SUBPROTOCOL}
             await self._delivery.start(context, message, socket.send)
 

@@ -660,6 +660,12 @@ async def test_it_has_data_of_its_own_and_theirs_are_there_again(
     assert (await browser.get("/data")).json() == {"seen": "theirs"}
     assert (await phone.get("/data")).json() == {"seen": "hers"}
     assert len(await data_of(sessions)) == 2
+    # A login of the person over it takes nothing of it over.
+    await browser.post(f"/act?person={ANN}")
+    await browser.get("/put?value=for%20her")
+    await browser.login(ANN)
+    assert (await browser.get("/data")).json() == {}
+    assert [*(await data_of(sessions)).values()] == [{"seen": "hers"}]
 
 
 # --- where it is seen -----------------------------------------------------------------------------
