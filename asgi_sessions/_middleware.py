@@ -373,8 +373,9 @@ class SessionMiddleware:
 
 
 def _end(socket: Socket, context: RequestContext, sid: str) -> None:
-    # Not when a login over this session has given the socket another one.
-    if context.row is None or context.row.id == sid:
+    # Not when a login over this session has given the socket another one, or is about to.
+    over = context.undelivered not in (None, sid)
+    if not over and (context.row is None or context.row.id == sid):
         socket.end()
 
 
