@@ -329,7 +329,8 @@ class SessionMiddleware:
                 await socket.send(message)
                 return
             watch()
-            if context.names_subprotocol and message.get("subprotocol") is None:
+            accepts = message["type"] == "websocket.accept"
+            if accepts and context.names_subprotocol and message.get("subprotocol") is None:
                 message = {**message, "subprotocol": SUBPROTOCOL}
             await self._delivery.start(context, message, socket.send)
 
@@ -372,8 +373,9 @@ class SessionMiddleware:
 
 
 def _end(socket: Socket, context: RequestContext, sid: str) -> None:
-    # Not when a login over this session has given the socket another one.
-    if context.row is None or context.row.id == sid:
+    # Not when a login over this session has given the socket another one, or is about to.
+    over = context.undelivered not in (None, sid)
+    if not over and (context.row is None or context.row.id == sid):
         socket.end()
 
 

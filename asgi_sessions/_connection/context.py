@@ -81,6 +81,7 @@ class RequestContext:
         bearer: whether the client sent a token of ours, so that no cookie counts, and none is set.
         names_subprotocol: whether a WebSocket has to be told a sub-protocol of ours, if the app
             chooses none.
+        reissued: whether the client gets a new token for the session in use.
         issued: the sids of new tokens that are not on their way yet.
         unstored: whether the response carries a token, so that no cache may keep it.
         visits: what the visitors' cookies with a valid signature say.
@@ -121,6 +122,7 @@ class RequestContext:
     foreign = False
     bearer = False
     names_subprotocol = False
+    reissued = False
     issued: Sequence[str] = ()
     unstored = False
     visits: Sequence[Presented] = ()
@@ -149,7 +151,7 @@ class RequestContext:
         """The digest of the secret with which the session in use was opened; None if it was
         found without one.
         """
-        if self.row is None or self.token is None:
+        if self.row is None or (self.token is None and not self.reissued):
             return self.presented
         return self.row.secret_hash
 

@@ -245,9 +245,11 @@ class RequestData:
 
     def source(self, row: Row | None, person: Person) -> Owner | None:
         """Whose data a login takes over: those of the visitor or session of this request, unless
-        the session (`row`) is somebody else's.
+        the session (`row`) is somebody else's, or one in which somebody acts for the person.
         """
-        if row is not None and (row.person_id, row.app_id) != (person.id, person.app_id):
+        if row is not None and (
+            row.actor_sid is not None or (row.person_id, row.app_id) != (person.id, person.app_id)
+        ):
             return None
         return self._owner
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from asgi_sessions._model.lifetimes import own_lifetimes
 from asgi_sessions._service.core import Core
 
 from .context import RequestContext
@@ -11,8 +12,9 @@ from .context import RequestContext
 
 def touch_if_due(core: Core, context: RequestContext, now: datetime) -> None:
     """Note the use of a connection's session, unless that was done less than `touch_interval` ago,
-    and that its browser holds the newest secret, the first time that it shows it. Nobody waits for
-    the database: a server may hold the client's next request back until the app is done.
+    or half of the session's own idle timeout if that is shorter; and that its browser holds the
+    newest secret, the first time that it shows it. Nobody waits for the database: a server may hold
+    the client's next request back until the app is done.
 
     Args:
         core: writes it.
@@ -27,9 +29,10 @@ def touch_if_due(core: Core, context: RequestContext, now: datetime) -> None:
         and row.secret_seen_at is None
         and context.presented == row.secret_hash
     )
-    if not arrived and (
-        not context.touches or now - row.last_seen_at < core.settings.touch_interval
-    ):
+    interval = core.settings.touch_interval
+    if (idle := row.idle_seconds) is not None:  # somebody active must never look idle
+        interval = min(interval, own_lifetimes(idle).idle / 2)
+    if not arrived and (not context.touches or now - row.last_seen_at < interval):
         return
     seen_at = now if arrived else row.secret_seen_at
     context.row = row._replace(last_seen_at=now, secret_seen_at=seen_at)

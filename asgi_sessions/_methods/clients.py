@@ -90,15 +90,17 @@ class Clients(Renewing):
         without a live session, and for a request that came with the token before the current one.
 
         Args:
-            conn: the request.
+            conn: the request; a WebSocket before it is accepted.
             acr: how well the person is authenticated now; None leaves it as it is.
             amr: the methods that were used, such as ``["pwd", "otp"]``; none leaves them.
             authenticated_at: as in `renew_session`.
-            connection: as in `start_session`.
+            connection: as in `start_session`. Answer once it has committed: a client that sends the
+                token of a renewal that was rolled back looks like a thief.
 
         Raises:
             ConfigurationError: without the option `bearer`, if the session has a cookie and no
                 token, or the response has begun.
+            ImpersonationRefused: in a session in which somebody acts for its person.
             InvalidSession: as `renew_session`.
         """
         self._needs_bearer("renew_token")

@@ -127,6 +127,7 @@ class Renewing(Base):
             context.use(renewed.row, unproved(renewed.session))
         else:
             context.use(renewed.row, renewed.session)
+            context.reissued = bearer
             if not bearer:
                 context.give(renewed.token)
         return renewed.token

@@ -39,11 +39,20 @@ class IssuedToken:
 def tokens_of(scope: Mapping[str, Any]) -> list[str]:
     """What a request brings that looks like a token of ours, each without the prefix: of the
     header ``Authorization``, and of the sub-protocols of a WebSocket, since a browser cannot set a
-    header there.
+    header there. Other `Sessions` in front may have taken these out of the scope, for the app's
+    sake, but the header still has them.
     """
-    found = tokens_in(scope.get("headers", ()))
+    headers = scope.get("headers", ())
+    found = tokens_in(headers)
     if scope["type"] == "websocket":
-        found += [one[len(PREFIX) :] for one in _offered(scope) if one.startswith(PREFIX)]
+        sent = [
+            one.strip()
+            for name, line in headers
+            if name == b"sec-websocket-protocol"
+            for one in line.decode("latin-1").split(",")
+        ]
+        offered = (*_offered(scope), *sent)
+        found += [one[len(PREFIX) :] for one in offered if one.startswith(PREFIX)]
     return found
 
 

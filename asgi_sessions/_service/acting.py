@@ -97,10 +97,12 @@ async def go_back(core: Core, row: Row) -> tuple[Row, Token] | None:
     token = Token(str(row.actor_sid), new_secret(core.random))
     changed: dict[str, Any] = checked(secret_hash=digest(token.secret), last_seen_at=now)
     ended, own = await core.store.acting.go_back(row, changed, reason=_LEFT, now=now)
-    if ended is not None:
-        await core.ended([ended])
     if own is None:
+        if ended is not None:
+            await core.ended([ended])
         return None
+    if ended is not None:  # without a look at their own, whose connection goes over right now
+        core.tell_ended(ended)
     core.events.report("renewed", core.session(own))
     core.live_connections.end(own.id, but=own.secret_hash)
     return own, token

@@ -483,12 +483,16 @@ class Core:
         cannot go on without them.
         """
         for row in rows:
-            if row.end_reason == "reuse":
-                self.events.report("reuse_detected", self.session(row))
-            self.events.report("ended", self.session(row))
-            self.live_connections.end(row.id)
+            self.tell_ended(row)
             if row.actor_sid is not None or row.waits_for is not None:
                 await end_other(self, row)
+
+    def tell_ended(self, row: Row) -> None:
+        """Tell of an ended session, and end what is open on it in this process."""
+        if row.end_reason == "reuse":
+            self.events.report("reuse_detected", self.session(row))
+        self.events.report("ended", self.session(row))
+        self.live_connections.end(row.id)
 
 
 def unproved(session: Session) -> Session:

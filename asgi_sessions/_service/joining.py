@@ -56,7 +56,8 @@ class DeferredEnds(LiveConnections):
     """Closes nothing, which is done when the transaction is over.
 
     Attributes:
-        secrets: the digests of the new secrets of sessions that were renewed, by their sids.
+        secrets: the digests of the new secrets of sessions that were renewed, or what those have
+            in place of one whose person acts for another, by their sids.
     """
 
     def __init__(self) -> None:
@@ -122,7 +123,11 @@ class Transaction:
             pause = min(pause * 2, _LONGEST_PAUSE)
         for name in ("commit", "rollback"):
             event.remove(self._joined.connection, name, self._over)
-        rows = await self._read({report.session.id for report in self._events.reports})
+        secrets = self._ends.secrets
+        rows = await self._read({*secrets, *(one.session.id for one in self._events.reports)})
+        for sid, secret in secrets.items():
+            if (row := rows[sid]) is not None and row.secret_hash == secret:
+                self._outer.live_connections.end(sid, but=secret)
         async for some in slices(self._events.reports):
             for report in some:
                 self._repeat(report, rows[report.session.id])
@@ -150,8 +155,6 @@ class Transaction:
         self._outer.events.report(kind, session, new_device=report.new_device)
         if kind == "ended":
             self._outer.live_connections.end(session.id)
-        elif kind == "renewed" and row is not None:
-            self._outer.live_connections.end(session.id, but=row.secret_hash)
 
     async def _give_up(self, rows: dict[str, Row | None]) -> None:
         late = [sid for sid in self._undelivered if rows.get(sid) is not None]

@@ -178,7 +178,7 @@ class LiveConnections:
         for sid, end, secret, since in opened:
             alive = living.get(sid)
             if alive is None or secret not in (None, alive.secret) or _outlived(since, alive.cut):
-                end()
+                _close(end)
 
     async def stop(self) -> None:
         """Look after what is open in the running loop no more, until something is added."""
@@ -235,4 +235,14 @@ def _end(end: End, secret: Secret, but: bytes | None) -> None:
     clients without a cookie; where there is no secret, its session is over.
     """
     if but is None or secret() not in (None, but):
+        _close(end)
+
+
+def _close(end: End) -> None:
+    """End a connection. What the app has given to close it may fail, which must hold up no other
+    end, and no later check.
+    """
+    try:
         end()
+    except Exception:
+        logger.exception("what was open on a session that has ended could not be closed")

@@ -22,7 +22,7 @@ from asgi_sessions._model.tokens import new_sid
 from .clauses import LIMIT, Clauses, Condition, values
 from .connection import RowConnection
 from .data import Data
-from .ending import Ends
+from .ending import AT_ONCE, Ends
 
 #: Rows a batch may have at most: a statement with many parameters takes its time to be made.
 LARGEST_BATCH = 4096
@@ -120,7 +120,9 @@ class Maintenance:
     # --- purge --------------------------------------------------------------------------------
 
     async def mark(self, limit: int, *, now: datetime) -> int:
-        """Write down the end of so many rows that have run out; how many."""
+        """Write down the end of so many rows that have run out; how many. Where somebody acted in
+        one for its person, their own, which nobody could open any more, ends with it.
+        """
         sql, c = self._sql, self._sql.c
 
         async def work(connection: RowConnection) -> int:
@@ -129,7 +131,12 @@ class Maintenance:
                 lambda: sql.rows.where(self._over).order_by(c.expires_at).limit(LIMIT),
                 {"p_now": now, "p_limit": limit},
             )
-            return len(await self._ends.expire(connection, rows, now))
+            async with connection.transaction():
+                expired = await self._ends.expire(connection, rows, now)
+                own = [row.actor_sid for row in expired if row.actor_sid is not None]
+                for some in (own[i : i + AT_ONCE] for i in range(0, len(own), AT_ONCE)):
+                    await self._ends.end_these(connection, some, reason="expired", now=now)
+            return len(expired)
 
         count: int = await self._write(work)
         return count

@@ -377,8 +377,13 @@ async def test_staff_act_for_a_person_and_leave_if_it_commits(world: World, comm
         await world.sessions.end_session(request, connection=transaction.connection)
 
     browser = Browser(world.app)
-    await browser.login("staff")
+    closed: list[bool] = []
+    own = await browser.login("staff")
+    leaves = opened(world.sessions, own, lambda: closed.append(True), lambda: b"their secret")
     response = await world.take(browser, then(act, commit=commit))
+    await asyncio.sleep(0)
+    assert closed == [True] * commit  # what was open on the one that waits now
+    leaves()
     assert len(set_cookies(response)) == commit
     assert (await browser.see())["person_id"] == ("ann" if commit else "staff")
     assert len(await world.live()) == commit

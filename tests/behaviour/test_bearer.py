@@ -40,6 +40,7 @@ from tests.support import (
 from tests.support.asgi import ENDED, Peer, echo, field, reasons, websocket
 from tests.support.data import data_of
 from tests.support.engines import run
+from tests.support.inside import check_what_is_open
 
 GRACE = timedelta(seconds=60)
 SECOND = timedelta(seconds=1)
@@ -194,6 +195,20 @@ async def test_a_token_has_lifetimes_of_its_own(sessions: Sessions, clock: Clock
     clock.turn(year.idle)
     assert await sessions.list_sessions("ada") == []
     assert await sessions.end_all_sessions("ada") == 0  # it had idled out
+
+
+async def test_a_token_in_use_never_looks_idle_however_short_its_own_timeout(
+    plain: Sessions, clock: Clock
+) -> None:
+    short = Lifetimes(idle=timedelta(seconds=40), absolute=timedelta(days=1))
+    issued = await plain.start_token(await scope_of(plain), {"id": "ada"}, lifetimes=short)
+    phone = Client(plain)
+    phone.headers.update(bearer(issued.token))
+    for _ in range(4):  # uses are noted once a minute otherwise
+        clock.turn(timedelta(seconds=25))
+        assert (await phone.see())["person_id"] == "ada"
+    clock.turn(short.idle)
+    assert (await phone.see())["reason"] == "expired"
 
 
 async def test_lifetimes_that_are_none_are_refused(plain: Sessions) -> None:
@@ -544,6 +559,57 @@ async def test_a_renewal_closes_what_was_opened_with_the_old_token(plain: Sessio
         await peer.gets()
         await phone.post("/renew-token")
         assert await peer.gets() == ENDED
+
+
+async def test_a_websocket_may_renew_its_token_before_it_is_accepted(plain: Sessions) -> None:
+    phone = Client(plain)
+    sid = await phone.start("ada")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        issued = await plain.renew_token(scope)
+        assert issued is not None
+        scope["headers"].append((b"x-token", issued.token.encode()))
+        await echo(scope, receive, send)
+
+    scope = websocket(authorization=f"Bearer {phone.token}")
+    async with Peer(SessionMiddleware(app, sessions=plain), scope) as peer:
+        assert (await peer.gets())["type"] == "websocket.accept"
+        assert (await peer.gets())["text"] == sid
+        await check_what_is_open(plain)
+        peer.says({"type": "websocket.receive", "text": "still here"})
+        assert (await peer.gets())["text"] == "still here"
+        phone.headers.update(bearer(scope["headers"][-1][1].decode()))
+        await phone.post("/renew-token")  # but the next one closes it
+        assert await peer.gets() == ENDED
+
+
+async def test_other_sessions_in_front_leave_a_subprotocol_to_whom_it_is_for(
+    plain: Sessions, clock: Clock, tmp_path: Any
+) -> None:
+    options: dict[str, Any] = {"secret_key": KEY[::-1], "clock": clock, "cookie_name": "other"}
+    async with Sessions(f"sqlite:///{tmp_path}/other.db", bearer=True, **options) as other:
+        issued = await token_of(plain)
+        offered = ["asgi-sessions", issued.token]
+        app = SessionMiddleware(SessionMiddleware(echo, sessions=plain), sessions=other)
+        scope = websocket(subprotocols=offered)
+        # Servers make the one of the other.
+        scope["headers"].append((b"sec-websocket-protocol", ", ".join(offered).encode()))
+        async with Peer(app, scope) as peer:
+            assert (await peer.gets())["subprotocol"] == "asgi-sessions"
+            assert (await peer.gets())["text"] == issued.session.sid
+            peer.says({"type": "websocket.disconnect", "code": 1000})
+        assert scope["subprotocols"] == []
+
+
+async def test_a_denial_names_no_subprotocol(plain: Sessions) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b""})
+
+    scope = websocket(denial=True, subprotocols=["asgi-sessions", (await token_of(plain)).token])
+    async with Peer(SessionMiddleware(app, sessions=plain), scope) as peer:
+        assert "subprotocol" not in await peer.gets()
+        await peer.gets()
 
 
 # --- data, and transactions of the app -----------------------------------------------------------

@@ -688,7 +688,13 @@ async def test_each_record_is_as_the_page_has_it(
     async def broken() -> None:
         raise SessionsError("nobody expects it")
 
+    def fail_to_close() -> None:
+        raise OSError("the pipe is broken")
+
     await run_beside(sessions, broken())
+    closed = opened(sessions, device.sid, fail_to_close)
+    await check_what_is_open(sessions)
+    closed()
     forged(sessions, thief, sent=cookie)
     await thief.see()
     await sessions.disconnect()

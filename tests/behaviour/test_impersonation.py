@@ -366,7 +366,7 @@ async def test_it_lasts_no_longer_than_their_own_and_keeps_that_from_idling(
     assert await ended_as(sessions, own) == "expired"
 
 
-@pytest.mark.parametrize("how", ["logout", "revoked", "replaced", "expired"])
+@pytest.mark.parametrize("how", ["logout", "revoked", "replaced", "expired", "purged"])
 async def test_their_own_ends_with_it_unless_they_go_back(
     sessions: Sessions, clock: Clock, how: str
 ) -> None:
@@ -382,6 +382,10 @@ async def test_their_own_ends_with_it_unless_they_go_back(
         case "expired":
             clock.turn(timedelta(hours=1))
             assert (await browser.see())["reason"] == "expired"
+        case "purged":  # the cookie has run out, too, so that nobody comes with it
+            clock.turn(timedelta(hours=1))
+            assert await sessions.purge() == 0
+            how = "expired"
     assert await ended_as(sessions, sid) == how
     assert await ended_as(sessions, own) == how
     assert (await browser.post("/back")).json()["sid"] != own
@@ -572,6 +576,33 @@ async def test_what_was_open_before_is_closed_and_what_is_opened_before_accept_s
         assert await over.gets() == ENDED
 
 
+@pytest.mark.parametrize("over", ["back", "login"])
+async def test_what_goes_over_into_another_session_before_accept_stays_open(
+    plain: Sessions, over: str
+) -> None:
+    browser, sid, own = await acting(plain)
+    cookie = f"{plain.cookie_name}={cookie_of(browser, plain)}"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if over == "back":
+            await plain.stop_impersonating(scope)
+        else:
+            await plain.start_session(scope, {"id": "eve"})
+        await echo(scope, receive, send)
+
+    async with Peer(SessionMiddleware(app, sessions=plain), websocket(cookie=cookie)) as peer:
+        assert (await peer.gets())["type"] == "websocket.accept"
+        other = (await peer.gets())["text"]
+        assert (other == own) is (over == "back")
+        assert await ended_as(plain, sid) == ("actor_left" if over == "back" else "replaced")
+        await check_what_is_open(plain)
+        peer.says({"type": "websocket.receive", "text": "still here"})
+        assert (await peer.gets())["text"] == "still here"
+        await plain.end_session_by_id(other)
+        assert await peer.gets() == ENDED
+    assert open_sids(plain) == []
+
+
 async def test_a_stream_in_it_ends_with_their_own(make_sessions: MakeSessions) -> None:
     sessions = await make_sessions(end_streams=True)
 
@@ -660,6 +691,12 @@ async def test_it_has_data_of_its_own_and_theirs_are_there_again(
     assert (await browser.get("/data")).json() == {"seen": "theirs"}
     assert (await phone.get("/data")).json() == {"seen": "hers"}
     assert len(await data_of(sessions)) == 2
+    # A login of the person over it takes nothing of it over.
+    await browser.post(f"/act?person={ANN}")
+    await browser.get("/put?value=for%20her")
+    await browser.login(ANN)
+    assert (await browser.get("/data")).json() == {}
+    assert [*(await data_of(sessions)).values()] == [{"seen": "hers"}]
 
 
 # --- where it is seen -----------------------------------------------------------------------------

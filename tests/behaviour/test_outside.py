@@ -15,6 +15,7 @@ from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, cookie_of, make_app
 from tests.support import entered as entered_scope
 from tests.support.asgi import reasons, until
+from tests.support.engines import run
 from tests.support.inside import check_what_is_open, open_sids, settled, touched
 
 Given = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
@@ -128,6 +129,28 @@ async def test_what_is_watched_is_closed_with_its_session(sessions: Sessions) ->
     await until(lambda: one.closed and two.closed)
     assert [one.closed, two.closed, stopped.closed, left.closed] == [1, 1, 0, 0]
     assert open_sids(sessions) == []
+
+
+async def test_a_close_that_fails_holds_up_no_other_end(
+    plain: Sessions, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("the pipe is broken")
+
+    watched = [await entered(plain, {"cookie": await cookie_header(plain)}) for _ in range(2)]
+    socket = Socket()
+    plain.watch(watched[0], fail)
+    plain.watch(watched[1], socket.close)
+    await run(plain, plain.end_all_statement("ann"))
+    await check_what_is_open(plain)  # what raises here would have no later one begin
+    assert socket.closed == 1
+    again = await entered(plain, {"cookie": await cookie_header(plain)})
+    plain.watch(again, fail)
+    await plain.end_session_by_id(again.sid)
+    await until(lambda: len(caplog.records) == 2)
+    assert {one.getMessage() for one in caplog.records} == {
+        "what was open on a session that has ended could not be closed"
+    }
 
 
 async def test_what_is_watched_is_closed_by_an_end_in_another_process(
