@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from starlette.types import Scope
 
+from asgi_sessions._errors import ConfigurationError
 from asgi_sessions._model.session import Session
 from asgi_sessions._model.tokens import Presented
 from asgi_sessions._service.core import Core
@@ -37,9 +38,19 @@ class _Opened(NamedTuple):
 def scope_from_headers(
     headers: Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]],
 ) -> Scope:
-    """A scope with these headers, as that of a WebSocket's handshake."""
+    """A scope with these headers, as that of a WebSocket's handshake.
+
+    Raises:
+        ConfigurationError: if they are none.
+    """
     pairs: Any = headers.items() if isinstance(headers, Mapping) else headers
-    raw = [(_raw(name).lower(), _raw(value)) for name, value in pairs]
+    try:
+        raw = [(_raw(name).lower(), _raw(value)) for name, value in pairs]
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigurationError(
+            "authenticate(headers): use a mapping of names to values, or a list of pairs of these, "
+            "as text or bytes"
+        ) from None
     return {"type": "websocket", "headers": raw}
 
 

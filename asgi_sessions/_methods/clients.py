@@ -12,7 +12,7 @@ from asgi_sessions._connection.context import Conn, RequestContext, scope_of
 from asgi_sessions._connection.outside import Watch, look_up, opened, scope_from_headers, watch
 from asgi_sessions._connection.reading import Reader
 from asgi_sessions._connection.touching import touch_if_due
-from asgi_sessions._errors import ConfigurationError
+from asgi_sessions._errors import ConfigurationError, SessionsUnavailable
 from asgi_sessions._model.bearer import PREFIX, IssuedToken
 from asgi_sessions._model.device import device_from_scope
 from asgi_sessions._model.lifetimes import Lifetimes
@@ -137,12 +137,17 @@ class Clients(Renewing):
                 ``authorization``, ``origin`` and ``host`` are looked at.
 
         Raises:
+            ConfigurationError: if the headers are none.
             SessionsUnavailable: if the database does not answer.
         """
         scope = scope_from_headers(headers)
         context = RequestContext(scope, self._key)
         if tokens := self._reader.read(scope, context):
-            await look_up(self._core, scope, context, tokens, binding=self._binding)
+            try:
+                await look_up(self._core, scope, context, tokens, binding=self._binding)
+            except SessionsUnavailable as error:
+                self._core.events.unavailable(error)
+                raise
             if context.now is not None:
                 touch_if_due(self._core, context, context.now)
         return None if context.session is None else opened(context.session, context)

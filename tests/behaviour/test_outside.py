@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asgi_sessions import Session, Sessions, SessionsUnavailable
+from asgi_sessions import ConfigurationError, Session, Sessions, SessionsUnavailable
 from asgi_sessions.testing import logged_in_cookie
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, cookie_of, make_app
@@ -87,7 +87,9 @@ async def test_a_token_counts_whatever_the_cookie_and_the_origin_say(
     assert session.person_id == "ann"
 
 
-async def test_an_outage_is_told(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outage_is_told(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     headers = {"cookie": await cookie_header(sessions)}
 
     async def down(_: str) -> Any:
@@ -96,6 +98,13 @@ async def test_an_outage_is_told(sessions: Sessions, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sessions._core.store, "by_sid", down)
     with pytest.raises(SessionsUnavailable):
         await sessions.authenticate(headers)
+    assert "sessions unavailable: gone" in caplog.text
+
+
+@pytest.mark.parametrize("headers", [5, [5], [("cookie",)], {"cookie": 5}, {b"a": None}])
+async def test_headers_that_are_none_are_refused(plain: Sessions, headers: Any) -> None:
+    with pytest.raises(ConfigurationError, match="use a mapping of names to values"):
+        await plain.authenticate(headers)
 
 
 class Socket:
