@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import HTTPRouteHandler
@@ -60,6 +61,20 @@ def is_open(handler: HTTPRouteHandler, path: str, pattern: re.Pattern[str] | Non
     return bool(handler.opt.get(_OPEN)) or bool(pattern and pattern.search(path))
 
 
+def _is_within(scope: Any, pattern: re.Pattern[str]) -> bool:  # noqa: ANN401 -- as in `_find`
+    """Whether a pattern lets strangers in: it has to match what Litestar's own layers look at, and,
+    below a mount, also what the router has read there (``/%61dmin``, ``//admin``). With a ``..``
+    nobody knows which path it is to whoever serves files, or to a mounted app.
+    """
+    path: str = scope["path"]
+    paths = [path]
+    if getattr(scope.get("route_handler"), "is_mount", False):
+        raw = scope["raw_path"].decode("latin-1")
+        path = unquote(raw)
+        paths = [raw, re.sub("/{2,}", "/", path)]
+    return ".." not in re.split(r"[/\\]", path) and all(map(pattern.search, paths))
+
+
 class SessionUser(AbstractAuthenticationMiddleware):
     """Inside of `SessionMiddleware`. Where nobody has to be logged in, strangers have no user.
 
@@ -81,6 +96,7 @@ class SessionUser(AbstractAuthenticationMiddleware):
         refuse: Refuse,
     ) -> None:
         super().__init__(app, exclude, exclude_from_auth_key=_OPEN)
+        self._open, self.exclude = self.exclude, None  # it is looked at here
         self._sessions = sessions
         self._retrieve_user = retrieve_user
         self._refuse = refuse
@@ -88,7 +104,10 @@ class SessionUser(AbstractAuthenticationMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         await self._find(scope)
-        await super().__call__(scope, receive, send)
+        if self._open is not None and _is_within(scope, self._open):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     async def _find(self, scope: Any) -> None:  # noqa: ANN401 -- a TypedDict that knows no user
         session = self._sessions.current(scope)

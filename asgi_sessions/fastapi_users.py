@@ -112,8 +112,8 @@ class SessionsOfUsers:
     ``class UserManager(SessionsOfUsers, BaseUserManager[User, int], sessions=sessions)``
 
     A new password ends the user's other sessions, and gives the cookie of this one a new secret;
-    it ends all if it was not set within one of them. So does a password that was reset. A user
-    who is deactivated or deleted has none any more. Who overrides one of these methods calls
+    it ends all if it was not set within one of them. A password that was reset ends all, too. A
+    user who is deactivated or deleted has none any more. Who overrides one of these methods calls
     ``super()``.
 
     Raises:
@@ -148,9 +148,9 @@ class SessionsOfUsers:
         elif update_dict.get("password") is not None:
             await self._end_others(user, request)
 
-    async def on_after_reset_password(self, user: Any, request: Request | None = None) -> None:  # noqa: ANN401 -- as above
+    async def on_after_reset_password(self, user: Any, request: Request | None = None) -> None:  # noqa: ANN401, ARG002 -- as above
         """End the sessions of somebody who did not know the password."""
-        await self._end_others(user, request)
+        await self._sessions_of_users.end_all_sessions(user.id)
 
     async def on_after_delete(self, user: Any, request: Request | None = None) -> None:  # noqa: ANN401, ARG002 -- as above
         """End the sessions of somebody who is no more."""
@@ -162,6 +162,8 @@ class SessionsOfUsers:
         if request is None or session is None or session.person_id != str(user.id):
             await sessions.end_all_sessions(user.id)
             return
-        if not session.bearer:
+        # Whoever acts for the user has no cookie that could be renewed.
+        if not session.bearer and session.actor_id is None:
             await sessions.rotate_session(request)
-        await sessions.end_other_sessions(request)
+        # By its sid: a session that has ended meanwhile is the request's no more.
+        await sessions.end_all_sessions(user.id, app_id=session.app_id, except_sid=session.sid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -63,6 +64,9 @@ AnyRequest = Request[Any, Any, Any]
 CurrentSession = NamedDependency[Session]
 #: ``optional_session: OptionalSession`` is the session, or None.
 OptionalSession = NamedDependency[Session | None]
+
+#: The key of a scope for whom the cache of responses was first asked for.
+_ASKED_FIRST = "asgi_sessions.asked_first"
 
 
 async def requires_session(connection: AnyConnection, _: BaseRouteHandler) -> None:
@@ -204,10 +208,27 @@ class SessionsPlugin(InitPlugin, ReceiveRoutePlugin):
                 _describe(handler, list(self._schemes), asks=asks)
 
     def _cache_key(self, request: AnyRequest) -> str:
-        """Litestar's own is the address alone: what one person sees would be shown to the next."""
-        context, key = self._sessions._context(request), default_cache_key_builder(request)
+        """Litestar's own is the address alone: what one person sees would be shown to the next.
+
+        It is asked twice: what is kept, and where. What was made for somebody who has left
+        meanwhile is kept where nobody looks. Whose it is stands first, since no method begins so:
+        at the end, a stranger's path could say the same.
+        """
+        scope: Any = request.scope
+        whose = self._whose(request)
+        first = scope.setdefault(_ASKED_FIRST, whose)
+        key = default_cache_key_builder(request)
+        if first not in (None, whose):
+            return f"{first} {whose} {key}"
+        return key if whose is None else f"{whose} {key}"
+
+    def _whose(self, request: AnyRequest) -> str | None:
+        context = self._sessions._context(request)
         known = context.session or context.visitor or next(iter(context.visits), None)
-        return key if known is None else f"{key} {known.sid}"
+        if known is not None:
+            return known.sid
+        person = context.person  # whom another layer vouches for, without a session of ours
+        return None if person is None else json.dumps([str(person.app_id), str(person.id)])
 
 
 def _person_from_scope_and_token(scope: Mapping[str, Any]) -> Person | None:

@@ -46,4 +46,4 @@ def mark(core: Core, context: RequestContext, scope: Mapping[str, Any], row: Row
         context.mark = None
         return
     owner = (row.person_id, row.app_id)
-    context.mark = marks.render(headers_of(scope), owner, core.settings.now(), core.random)
+    context.mark = marks.render(headers_of(scope), owner, row.started_at, core.random)

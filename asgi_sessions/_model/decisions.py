@@ -427,7 +427,12 @@ def vouches(row: Row) -> bool:
     """Whether a row of a person's shows that its device is theirs. One that was ended as somebody
     else's does not, and neither does one in which somebody acted for them.
     """
-    return row.end_reason not in ("revoked", "reuse") and row.actor_id is None
+    return not was_thrown_out(row) and row.actor_id is None
+
+
+def was_thrown_out(row: Row) -> bool:
+    """Whether a row was ended as somebody else's."""
+    return row.end_reason in ("revoked", "reuse")
 
 
 def is_fresh(authenticated_at: datetime | None, now: datetime, max_age: timedelta) -> bool:

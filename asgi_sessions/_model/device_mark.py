@@ -57,19 +57,19 @@ class DeviceMarks:
         return max((date for date in dates if date <= now < date + self._lifetime), default=None)
 
     def render(
-        self, headers: Headers, owner: tuple[str, str], now: datetime, random: RandomBytes
+        self, headers: Headers, owner: tuple[str, str], started_at: datetime, random: RandomBytes
     ) -> bytes:
         """A Set-Cookie value that marks the browser as somebody's; the others stay.
 
         Args:
             headers: of the request.
             owner: the ids of the person and their app.
-            now: the moment.
+            started_at: of the session, by which the mark is known for that one's.
             random: returns so many random bytes.
         """
         name, people = next(iter(self._marks(headers)), (_new_name(random), []))
         others = [one for one in people if not self._is_of(owner, name, *one)]
-        seconds = f"{int(now.timestamp()):010}"
+        seconds = f"{int(started_at.timestamp()):010}"
         signature = self._signer.get_signature(_said(owner, name, seconds)).decode("ascii")
         entries = [(seconds, signature), *others][:_PEOPLE]
         value = ".".join([name, *(part for entry in entries for part in entry)])

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from asgi_sessions._errors import InvalidSession, SessionsError
@@ -22,6 +22,7 @@ from asgi_sessions._model.decisions import (
     is_cut_off,
     readmitted_at,
     vouches,
+    was_thrown_out,
     who_is,
 )
 from asgi_sessions._model.device import OTHER_DEVICES, Device, address_to_store
@@ -55,6 +56,7 @@ _OVER = {"provider_sid": ["has been ended by the provider"]}
 TOUCH = "asgi_sessions touch"
 #: Rows of a person that are asked for the browser of a login: live ones, and as many ended ones.
 _LOOKED_AT = 50
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Started(NamedTuple):
@@ -443,26 +445,25 @@ class Core:
         # Asked where somebody is told: it costs look-ups, the fewer the better it is known.
         if known or not self.events.has_handler:
             return False
-        if marked_at is not None and not is_cut_off(await self._cutoffs(person), marked_at, None):
-            return False
-        row = await self.store.by_device(keys)
-        return not (row is not None and vouches(row)) and not await self._is_updated(device, person)
-
-    async def _is_updated(self, device: Device, person: Person) -> bool:
-        """Whether the person has used another version of this browser at this address."""
-        address = self.address(device)
-        if address is None:
-            return False
-        mine = (address, family(device.user_agent))
         whose = (str(person.id), str(person.app_id))
-        live = await self.store.listed(
-            *whose, live=self.settings.now(), limit=_LOOKED_AT, before=None
-        )
         ended = await self.store.last_ended(*whose, limit=_LOOKED_AT)
-        return any(
-            vouches(row) and (row.ip_address, family(row.user_agent)) == mine
-            for row in (*live, *ended)
-        )
+        if marked_at is not None and not is_cut_off(await self._cutoffs(person), marked_at, None):
+            thrown_out = filter(was_thrown_out, ended)
+            if not any(row.started_at.replace(microsecond=0) == marked_at for row in thrown_out):
+                return False
+        if (address := self.address(device)) is not None:
+            live = await self.store.listed(
+                *whose, live=self.settings.now(), limit=_LOOKED_AT, before=None
+            )
+            # The same browser, whatever its version.
+            mine = (address, family(device.user_agent))
+            rows = [
+                row for row in (*live, *ended) if (row.ip_address, family(row.user_agent)) == mine
+            ]
+            if rows:
+                return not _vouch(rows)
+        row = await self.store.by_device(keys)
+        return row is None or not vouches(row)
 
     async def _started(self, session: Session, ended: Iterable[Row], *, new_device: bool) -> None:
         await self.ended(ended)
@@ -531,6 +532,17 @@ def _lesser(session: Session, person: Person) -> Session:
         authenticated_at=None if None in proofs else min(filter(None, proofs)),
         acr=session.acr if session.acr == person.acr else None,
         amr=tuple(method for method in session.amr if method in person.amr),
+    )
+
+
+def _vouch(rows: Sequence[Row]) -> bool:
+    """Whether some rows of one browser vouch for it: by one that is live, or that has ended after
+    the last one was thrown out. What was over before may have been of the same stranger.
+    """
+    thrown_out = [row.ended_at for row in rows if row.ended_at and was_thrown_out(row)]
+    return any(
+        vouches(row) and (row.ended_at is None or row.ended_at > max(thrown_out, default=_NEVER))
+        for row in rows
     )
 
 

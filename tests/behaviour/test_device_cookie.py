@@ -176,6 +176,22 @@ async def test_a_mark_from_before_all_sessions_were_ended_counts_for_nothing(
     assert news(told) == [False, False]
 
 
+async def test_the_mark_of_a_session_that_was_ended_as_somebody_elses_counts_for_nothing(
+    make_sessions: MakeSessions, clock: Clock
+) -> None:
+    told: Told = []
+    sessions = await make_sessions(on_event=told.append, device_cookie=YEAR)
+    app = make_app(sessions)
+    thief, owner = Browser(app), Browser(app, agent="Chrome")
+    stolen = await thief.login("ann")
+    clock.turn(timedelta(seconds=1))
+    await visit(owner)
+    await sessions.end_session_by_id(stolen)
+    for browser in (owner, thief):
+        await with_mark(app, mark_of(browser)).login("ann")
+    assert news(told) == [True, True, False, True]
+
+
 def test_a_foreign_page_brings_no_mark_to_a_websocket(tmp_path: Path) -> None:
     told: Told = []
     sessions = Sessions(

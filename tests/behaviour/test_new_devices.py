@@ -8,7 +8,7 @@ import pytest
 
 from asgi_sessions import Incident, SessionEvent
 from tests.conftest import MakeSessions
-from tests.support import Browser, make_app
+from tests.support import Browser, Clock, make_app
 
 pytestmark = pytest.mark.anyio
 
@@ -82,3 +82,26 @@ async def test_whoever_was_thrown_out_is_new_again(
         await owner.post("/end-others")
     await visit(owner)
     assert news(told) == [True, True, True, True, False]
+
+
+async def test_what_a_stranger_had_ended_before_does_not_vouch_and_what_was_spared_does(
+    make_sessions: MakeSessions, clock: Clock
+) -> None:
+    told: Told = []
+    sessions = await make_sessions(on_event=told.append)
+    app = make_app(sessions)
+    await visit(Browser(app))
+    clock.turn(timedelta(seconds=1))
+    await Browser(app).login("ann")
+    clock.turn(timedelta(seconds=1))
+    await sessions.end_all_sessions("ann")
+    clock.turn(timedelta(seconds=1))
+    owner, other = Browser(app), Browser(app)
+    await owner.login("ann")
+    assert news(told) == [True, False, True]
+    await other.login("ann")
+    await owner.post("/end-others")
+    clock.turn(timedelta(seconds=1))
+    await owner.post("/logout")
+    await owner.login("ann")
+    assert news(told) == [False, False]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from litestar import Litestar, Request, WebSocket, get, post, websocket
+from litestar import Litestar, Request, WebSocket, asgi, get, post, websocket
 from litestar.config.response_cache import ResponseCacheConfig, default_cache_key_builder
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
@@ -21,7 +22,9 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import FromPath
 from litestar.response import Response
+from litestar.response.base import ASGIResponse
 from litestar.security.jwt import JWTAuth, Token
+from litestar.static_files import create_static_files_router
 from litestar.testing import TestClient
 
 from asgi_sessions import (
@@ -273,6 +276,41 @@ async def test_the_user_comes_from_the_session_and_a_stranger_is_refused(
     assert operations["/me"]["get"]["security"] == [{"session": []}]
     assert "401" in operations["/me"]["get"]["responses"]
     assert not any("security" in operations[path]["get"] for path in ("/welcome", "/open"))
+
+
+async def test_no_spelling_of_a_path_opens_what_is_beside_the_open_one(
+    plain: Sessions, tmp_path: Path
+) -> None:
+    for name in ("public", "private"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "page").write_text(name)
+
+    @asgi("/admin", is_mount=True, copy_scope=True)
+    async def admin(scope: Any, receive: Any, send: Any) -> None:
+        await ASGIResponse(body=b"admin")(scope, receive, send)
+
+    async def status(app: Any, path: str) -> int:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "headers": [], "query_string": b"", "state": {}}
+        await app({**scope, "path": unquote(path), "raw_path": path.encode()}, None, send)
+        return int(sent[0]["status"])
+
+    def app(*open_paths: str) -> Litestar:
+        plugin = SessionsPlugin(plain, retrieve_user=retrieve_later, exclude=open_paths)
+        files = create_static_files_router("/files", [tmp_path])
+        return Litestar([files, admin], plugins=[plugin], openapi_config=None)
+
+    files, lookahead = app("^/files/public", "^/admin/login"), app("^/(?!admin|9)")
+    for path in ("/files/public/page", "/admin/login", "/admin/login/"):
+        assert await status(files, path) == 200
+    for path in ("/../private", "/..%2fprivate", "/%2e%2e%5cprivate"):
+        assert await status(files, f"/files/public{path}/page") == 401
+    for path in ("/admin", "/%61dmin", "//admin", "/admin/login/../users"):
+        assert await status(lookahead, path) == await status(files, path) == 401
 
 
 async def test_a_token_of_litestars_opens_a_session_until_all_are_ended_and_a_newer_one_again(
@@ -539,6 +577,41 @@ async def test_an_answer_that_is_kept_is_shown_to_nobody_else(tmp_path: Path) ->
         # Of two strangers, each becomes a visitor by what is kept.
         assert [(await one.get("/form")).text for one in (stranger, Browser(app))] == ["5", "6"]
         assert (await stranger.get("/form")).text == "5"
+
+
+async def test_no_path_and_no_farewell_leads_to_what_is_kept_for_somebody(plain: Sessions) -> None:
+    sessions = plain
+
+    @get("/{name:str}", cache=60)
+    async def page(request: AnyRequest, name: FromPath[str]) -> str:
+        session = sessions.current(request)
+        if name == "bye" and session is not None:
+            await sessions.end_session(request)
+        return f"{name} of {session and session.person_id}"
+
+    app: Any = Litestar([page], plugins=[SessionsPlugin(sessions)])
+    ann, stranger = Browser(app), Browser(app)
+    ann.cookies.update(await logged_in_cookie(sessions, "ann"))
+    (session,) = await sessions.list_sessions("ann")
+    for name in ("mail", "bye"):
+        assert (await ann.get(f"/{name}")).text == f"{name} of ann"
+        assert (await stranger.get(f"/{name}")).text == f"{name} of None"
+    for path in (f"/mail%20{session.sid}", f"/{session.sid}%20mail"):
+        assert "ann" not in (await stranger.get(path)).text
+
+
+async def test_what_is_kept_for_a_person_without_a_session_is_theirs(
+    make_sessions: MakeSessions,
+) -> None:
+    @get("/", cache=60)
+    async def home(request: AnyRequest) -> str:
+        return str(request.scope["user"])
+
+    sessions = await make_sessions(auto_start=False)
+    vouch: Any = Vouch
+    app: Any = Litestar([home], middleware=[vouch], plugins=[SessionsPlugin(sessions)])
+    for person in ("ann", "ben"):
+        assert person in (await Browser(app).get("/", headers=vouched(person))).text
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["ours", "the app's"])

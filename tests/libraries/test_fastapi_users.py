@@ -241,6 +241,41 @@ async def test_a_password_that_was_reset_or_set_by_somebody_else_ends_all(
         assert await seen(phone, cookie) == [401, 200]
 
 
+async def test_whatever_becomes_of_this_session_a_new_password_ends_the_others(
+    world: World, sessions: Sessions
+) -> None:
+    user = await world.register()
+
+    @world.app.post("/act")
+    async def act(request: Request) -> None:
+        if sessions.current(request) is None:
+            await sessions.start_session(request, {"id": "chief"})
+        else:
+            await sessions.impersonate(request, {"id": user.id}, reason="ticket 7")
+
+    @world.app.post("/race")
+    async def race(request: Request) -> None:
+        session = sessions.current(request)
+        assert session is not None
+        await sessions.end_session_by_id(session.sid)  # from another device, meanwhile
+        await world.manager.on_after_update(user, {"password": "x"}, request)
+
+    phone, actor = await world.log_in(), Browser(world.app)
+    for _ in ("logs in", "acts for the user"):
+        assert (await actor.post("/act")).status_code == 200
+    answer = await actor.patch("/users/me", json={"password": ADA["password"]})
+    assert answer.status_code == 200
+    assert await seen(phone, actor) == [401, 200]
+    phone, here = await world.log_in(), await world.log_in(cookie=True)
+    await here.post("/race")
+    assert await seen(phone, here) == [401, 401]
+    phone, here = await world.log_in(), await world.log_in(cookie=True)
+    await here.post("/password/forgot-password", json={"email": user.email})
+    new = {"token": world.sent[0], "password": ADA["password"]}
+    assert (await here.post("/password/reset-password", json=new)).status_code == 200
+    assert await seen(phone, here) == [401, 401]
+
+
 async def test_an_outage_is_no_logout(world: World, sessions: Sessions) -> None:
     await world.register()
     phone = await world.log_in()
