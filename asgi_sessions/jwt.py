@@ -87,9 +87,9 @@ class TokenIssuer:
         if they are known. It expires with the session at the latest. In a session in which somebody
         acts for the person, ``act`` says who (RFC 8693).
 
-        None without a session, and for one that is bound to a device which has not proved itself in
-        this request. A request that came with the secret before the current one has nothing proved
-        in its token.
+        None without a session, once it is too old or has been idle for too long, and for one that
+        is bound to a device which has not proved itself in this request. A request that came with
+        the secret before the current one has nothing proved in its token.
 
         Args:
             conn: the request or WebSocket.
@@ -109,12 +109,14 @@ class TokenIssuer:
                 "token outlives the end of its session by so much"
             )
         context = self._sessions._context(conn)
-        session, now = context.session, self._sessions._core.settings.now()
-        if session is None or (session.bound and context.proved != session.id):
+        settings = self._sessions._core.settings
+        session, row, now = context.session, context.row, settings.now()
+        # The row knows of each use: what a WebSocket hears keeps its session from idling.
+        if session is None or row is None or not row.live(now, settings.terms):
+            return None
+        if session.bound and context.proved != session.id:
             return None
         expires_at = min(now + lifetime, session.expires_at)
-        if expires_at <= now:
-            return None
         return self._key.sign(
             {
                 "iss": self._issuer,

@@ -86,7 +86,7 @@ class BackChannelLogout(Receiver):
         named, token = named_by(said.claims), f"logout:{said.jti}"
         if await self._steps.has_seen(token):
             raise Refusal("seen before")
-        await self._steps.end(named, said.issued_at)
+        await self._steps.end(named, said.issued_at, token)
         await self._steps.note(token)
         return Response()
 

@@ -92,7 +92,7 @@ class EventReceiver(Receiver):
         if not await self._steps.has_seen(token):
             for named, tells, event in signals:
                 if tells is None:
-                    await self._steps.end(named, said.issued_at)
+                    await self._steps.end(named, said.issued_at, token)
                 else:
                     await self._steps.tell(tells, named, event)
             await self._steps.note(token)

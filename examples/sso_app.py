@@ -67,7 +67,7 @@ def create_app(sessions: Sessions, provider: dict[str, Any], client: dict[str, s
         there = [claims["sub"], claims.get("sid")]  # not every provider names its sessions
         if request.state.session and request.session.get("there") == there:
             at = datetime.fromtimestamp(claims["auth_time"], UTC)
-            acr, amr = claims.get("acr"), claims.get("amr", ())
+            acr, amr = claims.get("acr", "0"), claims.get("amr", ())  # None would keep the old one
             await sessions.renew_session(request, acr=acr, amr=amr, authenticated_at=at)
         else:  # another session at the provider, perhaps another person's
             await sessions.start_session(request, claims)
@@ -81,7 +81,8 @@ def create_app(sessions: Sessions, provider: dict[str, Any], client: dict[str, s
         return HTMLResponse("Paid out.")
 
     def leave(_: Session | None, data: Mapping[str, Any]) -> str:
-        return f"{provider['end_session_endpoint']}?id_token_hint={data.get('id_token', '')}"
+        hint = f"&id_token_hint={data['id_token']}" if "id_token" in data else ""
+        return f"{provider['end_session_endpoint']}?client_id={client['client_id']}{hint}"
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

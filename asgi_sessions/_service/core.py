@@ -86,9 +86,11 @@ class Core:
         random: returns so many random bytes.
         proof_lifetime: how long the proof of a device is good; zero where no device can prove
             itself.
+        uncommitted: in a transaction of the app, the logins that nobody else sees yet.
     """
 
     proof_lifetime = timedelta(0)
+    uncommitted: list[tuple[str, Person]] | None = None
 
     def __init__(
         self,
@@ -125,6 +127,7 @@ class Core:
         other = copy(self)
         other.store, other.events = store, events
         other.background, other.live_connections = background, live_connections
+        other.uncommitted = []
         return other
 
     # --- values -------------------------------------------------------------------------------
@@ -186,9 +189,10 @@ class Core:
         if crowded:
             await self.report_batches(self.store.trim(row, now=now))
         # Whoever has ended it writes that down first, so that one of the two sees the other.
-        if await self._is_over(person):
-            await self.end(row.id, "revoked")
+        if await self.end_if_over(row.id, person):
             raise InvalidSession(_OVER)
+        if self.uncommitted is not None:
+            self.uncommitted.append((row.id, person))
         return Started(session, row, token, source_data)
 
     async def find_or_start(
@@ -271,6 +275,12 @@ class Core:
             return False
         cutoffs = (await self.store.find(Finding(name, str(person.app_id)))).cutoffs
         return is_cut_off(cutoffs, person.proof, None)
+
+    async def end_if_over(self, sid: str, person: Person) -> bool:
+        """End the session of a login if the provider has ended the one there; whether it has."""
+        if over := await self._is_over(person):
+            await self.end(sid, "revoked")
+        return over
 
     async def _cutoffs(self, person: Person) -> list[Cutoff]:
         return (await self.store.find(_about(person))).cutoffs

@@ -132,6 +132,9 @@ class Transaction:
             for report in some:
                 self._repeat(report, rows[report.session.id])
         await self._give_up(rows)
+        # A provider that has ended its session before the commit has seen no row of this one.
+        for sid, person in self.core.uncommitted or ():
+            await self._outer.end_if_over(sid, person)
 
     async def _read(self, sids: Collection[str]) -> dict[str, Row | None]:
         """The rows as everybody sees them."""

@@ -25,6 +25,7 @@ class Registry(JWSRegistry):
 
     max_header_length = 4096
     max_payload_length = 65_536
+    max_signature_length = 1366  # of the largest RSA key, in base64
 
     def __init__(self) -> None:
         super().__init__(algorithms=list(ALGORITHMS), strict_check_header=False)

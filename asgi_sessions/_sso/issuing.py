@@ -9,7 +9,7 @@ from typing import Any
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey
-from joserfc.jws import serialize_compact
+from joserfc.jws import extract_compact, serialize_compact, validate_compact
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -57,6 +57,16 @@ class SigningKey:
         payload = json.dumps(claims, separators=(",", ":"))
         return serialize_compact(header, payload, self._key, registry=REGISTRY)
 
+    def fits(self) -> bool:
+        """Whether what it signs is verified by what is published.
+
+        Raises:
+            JoseError: if it is for something else, by its own ``use``, ``key_ops`` or ``alg``.
+        """
+        signed = extract_compact(self.sign({}).encode(), registry=REGISTRY)
+        published = type(self._key).import_key(self.public)
+        return validate_compact(signed, published, registry=REGISTRY)
+
 
 _SHOWN = {"kty", "crv", "x", "y"}
 
@@ -77,8 +87,10 @@ def read_key(given: object, name: str, *, private: bool) -> SigningKey:
             key = kind.import_key(given)  # type: ignore[arg-type]  # refused if it is none
             fits = _KINDS.get(key.curve_name, (None, ""))[1] == algorithm
             if fits and (key.is_private or not private):
-                return SigningKey(key, algorithm)
-        except (JoseError, ValueError, TypeError, AttributeError):
+                read = SigningKey(key, algorithm)
+                if not private or read.fits():
+                    return read
+        except (JoseError, ValueError, TypeError, AttributeError, LookupError):
             continue
     del given  # no frame of a traceback may show it
     what = "a private key" if private else "a key"

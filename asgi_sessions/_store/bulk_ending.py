@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from heapq import nlargest
@@ -79,10 +79,18 @@ class Bulk:
                 app = await self._app_after(app, person_id) if app_id is None else None
 
     async def end_named(
-        self, column: Column, value: str, issuer: str, app_id: str, *, reason: str, now: datetime
+        self,
+        column: Column,
+        value: str,
+        issuer: str,
+        app_id: str,
+        *,
+        reason: str,
+        now: datetime,
+        still: Callable[[], Awaitable[bool]],
     ) -> AsyncIterator[list[Row]]:
         """End the live sessions in an app that have a value of an issuer's in a column; those of
-        each batch.
+        each batch. `still` is asked when it is known which they are, and none ends if it says no.
         """
 
         def everything(records: Sequence[Record]) -> list[str]:
@@ -91,7 +99,7 @@ class Bulk:
         given = values(**{column: value}, issuer=issuer, app_id=app_id)
         mine = _Mine(column, self._sql.named(column), given)
         with self._engines.here.bulk.kept():
-            async for ended in self._batches(mine, everything, reason, now):
+            async for ended in self._batches(mine, everything, reason, now, still):
                 yield ended
 
     async def trim(
@@ -123,6 +131,7 @@ class Bulk:
         choose: Callable[[Sequence[Record]], list[str]],
         reason: str,
         now: datetime,
+        still: Callable[[], Awaitable[bool]] | None = None,
     ) -> AsyncIterator[list[Row]]:
         """End what is chosen of some live rows.
 
@@ -133,6 +142,8 @@ class Bulk:
                 the sids of those that are to end.
             reason: why.
             now: the moment.
+            still: asked once, after the first have been read, whether they are to end; without it
+                they are. Those that start later are never read.
         """
         driver = self._engines.here.driver
         pace = Pace(_BATCH, driver.batch if driver.serial else _AIM, SMALLEST_END)
@@ -141,6 +152,8 @@ class Bulk:
         while more:
             with pace.measured():
                 records = await self._newest(mine, before, pace.size, now)
+                if before is None and still is not None and not await still():
+                    return
                 sids = choose(records)
                 end = partial(self._ends.end_these, sids=sids, reason=reason, now=now)
                 ended: list[Row] = await self._engines.bulk(end) if sids else []

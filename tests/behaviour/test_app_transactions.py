@@ -22,17 +22,20 @@ from asgi_sessions import (
     ConfigurationError,
     Incident,
     IssuedToken,
+    Person,
     SessionEvent,
     Sessions,
     SessionsUnavailable,
 )
+from asgi_sessions.oidc import BackChannelLogout
 from tests.conftest import MakeSessions
-from tests.support import KEY, Browser, make_app, set_cookies
+from tests.support import KEY, Browser, Clock, make_app, set_cookies
 from tests.support.data import data_of
 from tests.support.engines import app_engine, own_database
 from tests.support.inside import opened, settled, store_of
 from tests.support.pages import Reader
 from tests.support.repository import DOCS
+from tests.support.sso import CLIENT, ISSUER, Provider, key, log_out, public
 
 pytestmark = pytest.mark.anyio
 
@@ -749,3 +752,24 @@ async def test_an_end_in_the_transaction_takes_the_data_along(shop: World) -> No
             await shop.followed()
             left = [{"cart": ["a"]}] if end is AsyncConnection.rollback else []
             assert await kept(shop) == (left, [])
+
+
+async def test_a_logout_at_the_provider_that_comes_before_the_commit_is_not_missed(
+    sessions: Sessions, database_url: str, clock: Clock
+) -> None:
+    """It has found no row, and the login has found no logout."""
+    person = Person("ann", issuer=ISSUER, subject="ann", provider_sid="phone")
+    logout = BackChannelLogout(sessions, issuer=ISSUER, client_id=CLIENT, keys=public(key()))
+    async with engine_beside(sessions, database_url) as engine, engine.connect() as connection:
+        session = await sessions.insert(
+            {"type": "http", "headers": []}, person, connection=connection
+        )
+        token = Provider(clock).logout_token(sid="phone")
+        ended = asyncio.create_task(log_out(logout, token))
+        if not database_url.startswith("sqlite"):  # which lets it wait until the commit
+            await ended
+        await connection.commit()
+        assert (await ended).status_code == 200
+    await settled(sessions)
+    (found,) = await sessions.list_sessions("ann", include_ended=True)
+    assert (found.sid, found.end_reason) == (session.sid, "revoked")

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from asgi_sessions import ConfigurationError, Incident, InvalidSession, Person, Sessions
+from asgi_sessions import ConfigurationError, Incident, InvalidSession, Person, Session, Sessions
 from asgi_sessions.oidc import BackChannelLogout
 from asgi_sessions.testing import logged_in_cookie
 from tests.conftest import MakeSessions
@@ -207,6 +207,42 @@ async def test_a_logout_that_comes_between_is_not_missed(
     assert session.end_reason == "revoked"
 
 
+async def test_a_token_that_comes_twice_at_once_ends_no_later_login(
+    make_sessions: MakeSessions, provider: Provider, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has found that nobody has seen it, and goes on when all of it is done."""
+    here, there = await make_sessions(), await make_sessions()
+    before = await here.insert(SCOPE, person(1))
+    clock.turn(SECOND)
+    token, store = provider.logout_token(sub="s1"), store_of(there)
+    find, later = store.find, list[Session]()
+
+    async def slow(*args: Any) -> Any:
+        found = await find(*args)
+        if not later:
+            later.append(before)
+            assert (await log_out(endpoint(here), token)).status_code == 200
+            clock.turn(SECOND)
+            later[:] = [await here.insert(SCOPE, person(1))]
+        return found
+
+    monkeypatch.setattr(store, "find", slow)
+    await log_out(endpoint(there), token)
+    assert await live(here, 1) == [one.sid for one in later] != [before.sid]
+
+
+async def test_words_that_no_row_can_have_end_nothing(
+    make_sessions: MakeSessions, provider: Provider
+) -> None:
+    """Of some, a database does not even take the question, and that is no outage."""
+    sessions = await make_sessions()
+    mine = await sessions.insert(SCOPE, person(1, "phone"))
+    for word in ("\ud800", "a\0b", "x" * 256):
+        for name in ("sub", "sid"):
+            await log_out_everywhere(sessions, provider.logout_token(**{name: word}))
+    assert await live(sessions, 1) == [mine.sid]
+
+
 async def log_out_everywhere(sessions: Sessions, token: str) -> None:
     assert (await log_out(endpoint(sessions), token)).status_code == 200
 
@@ -374,7 +410,7 @@ async def test_a_signature_of_any_length_is_just_a_bad_one(
     for algorithm, kind in (("ES256", "P-256"), ("PS256", "2048"), ("EdDSA", "Ed25519")):
         app = endpoint(plain, keys=public(key(kind)))
         head = sign(provider.claims(sub="s1"), key(kind), algorithm).rpartition(".")[0]
-        for size in (1, 2, 3, 86, 87, 342, 343, 1024):
+        for size in (1, 2, 3, 86, 87, 342, 343, 1024, 1366):
             assert await refused(app, f"{head}.{'A' * size}") == "an invalid signature"
         assert await refused(app, f"{head}.{'A' * 2048}") == "a JWT that cannot be read"
 

@@ -41,6 +41,18 @@ async def take(app: EventReceiver, token: str) -> None:
     assert (answer.status_code, answer.content) == (202, b""), answer.text
 
 
+async def test_a_word_that_no_row_can_have_means_nobody(
+    make_sessions: MakeSessions, provider: Provider
+) -> None:
+    sessions = await make_sessions()
+    sid, app = await logged_in(sessions), receiver(sessions)
+    for kind in ("session-revoked", "token-claims-change"):
+        for word in ("\ud800", "a\0b"):
+            subject = {"format": "opaque", "id": word}
+            await take(app, provider.event(f"{CAEP}/{kind}", subject))
+    assert await live(sessions) == {sid}
+
+
 async def test_an_event_ends_what_it_names(make_sessions: MakeSessions, provider: Provider) -> None:
     """By person and by session, on each database; the rest goes on."""
     sessions = await make_sessions()

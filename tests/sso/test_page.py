@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64encode
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -54,12 +55,15 @@ async def test_its_app_logs_in_and_goes_on_to_the_provider(reader: Reader) -> No
     # out, here and there
     answer = await browser.post("/logout")
     assert answer.headers["location"] == (
-        f"{issuer}/protocol/openid-connect/logout?id_token_hint=a.b.c"
-        "&post_logout_redirect_uri=https%3A%2F%2Fapp.example.com%2F&client_id=shop"
+        f"{issuer}/protocol/openid-connect/logout"
+        "?post_logout_redirect_uri=https%3A%2F%2Fapp.example.com%2F&client_id=shop"
+        "&id_token_hint=a.b.c"
     )
     ended = await sessions.get_by_id(session.sid)
     assert ended.end_reason == "logout"
     assert (await browser.post("/logout")).headers["location"] == "/"
+    # a provider may refuse a hint that is none
+    assert "id_token_hint" not in reader["to_the_provider"](ended, {})
 
     # what the app makes of a lower assurance
     later = await sessions.insert({"type": "http"}, "ada")
@@ -68,6 +72,32 @@ async def test_its_app_logs_in_and_goes_on_to_the_provider(reader: Reader) -> No
         await reader["on_event"](SessionEvent("assurance_changed", later, signal=signal))
         assert (await sessions.get_by_id(later.sid)).ended_at is None or not lives
     assert (await sessions.get_by_id(later.sid)).end_reason == "revoked"
+
+
+async def test_a_provider_that_says_no_level_has_proved_none(reader: Reader) -> None:
+    """The second factor of this morning is not one of just now, because a password is."""
+    await reader.run()
+    app, sessions, issuer = reader["app"], reader["sessions"], reader["ISSUER"]
+    await sessions.create_tables()
+    claims = {"iss": issuer, "sub": "ada", "sid": "phone", "auth_time": 1_700_000_000}
+    said = [{**claims, "acr": "2"}]
+
+    async def callback(request: Request) -> Response:
+        token = {"userinfo": said.pop(0), "id_token": "a.b.c"}
+        answer: Response = await reader["come_back"](request, token)
+        return answer
+
+    routes = [Route("/callback", callback), Route("/payout", reader["payout"])]
+    app.router.routes.extend(routes)
+    browser = Browser(app)
+    for acr in ("2", "0"):
+        await browser.get("/callback")
+        assert (await browser.get("/payout")).headers["location"] == "/step-up"
+        (session,) = await sessions.list_sessions("ada")
+        assert session.acr == acr
+        is_of_now = session.authenticated_at > session.started_at - timedelta(minutes=1)
+        assert is_of_now == (acr == "0")
+        said.append({**claims, "auth_time": session.started_at.timestamp()})
 
 
 async def scope_of(sessions: Sessions, app: Any) -> Any:

@@ -30,6 +30,7 @@ from asgi_sessions.jwt import TokenIssuer
 from asgi_sessions.testing import logged_in_cookie
 from tests.conftest import MakeSessions
 from tests.support import Browser, Clock, cookie_of, entered, make_app
+from tests.support.asgi import Peer, behind, echo, websocket
 from tests.support.devices import BOUND, DeviceBrowser
 from tests.support.sso import AnyAlgorithm, key
 
@@ -122,6 +123,26 @@ async def test_it_ends_with_its_session_at_the_latest(
     assert claims["exp"] == started + 3600
     clock.turn(2 * MINUTE)
     assert tokens.token(scope, audience=SERVICE) is None
+
+
+async def test_none_is_issued_for_a_session_that_idles(plain: Sessions, clock: Clock) -> None:
+    """One whose WebSocket hears something does not."""
+    tokens, idle = issuer(plain), timedelta(days=14)
+    scope, _ = await entered(plain, "ada")
+    clock.turn(idle)
+    assert tokens.token(scope, audience=SERVICE) is None
+
+    ((name, value),) = (await logged_in_cookie(plain, "ada")).items()
+    scope = websocket(cookie=f"{name}={value}")
+    async with Peer(behind(plain, echo), scope) as peer:
+        for _ in range(2):
+            await peer.gets()
+        for _ in range(2):
+            clock.turn(idle - MINUTE)
+            peer.says({"type": "websocket.receive", "text": "still here"})
+            await peer.gets()
+            assert tokens.token(scope, audience=SERVICE) is not None
+        peer.says({"type": "websocket.disconnect", "code": 1000})
 
 
 async def test_a_superseded_secret_claims_nothing(plain: Sessions) -> None:
@@ -222,6 +243,12 @@ def test_a_key_that_cannot_sign_is_refused_and_not_shown(plain: Sessions) -> Non
         key("2048").as_pem(private=True),
         {"kty": "oct", "k": private["d"]},
         {**private, "d": "no number"},
+        {**private, "x": "AAAA"},
+        {**private, "use": "enc"},
+        {**private, "alg": "ES384"},
+        {**private, "key_ops": ["verify"]},
+        # What it signs, nobody could verify.
+        {**key("Ed25519").as_dict(private=True), "x": key("Ed25519", "two").as_dict()["x"]},
         private["d"],
         locked,
         b"",
