@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from asgi_sessions._connection import acting
+from asgi_sessions._connection import impersonating
 from asgi_sessions._connection.context import Conn, RequestContext, scope_of
 from asgi_sessions._connection.outside import Watch, look_up, opened, scope_from_headers, watch
 from asgi_sessions._connection.reading import Reader
@@ -63,7 +63,7 @@ class Clients(Renewing):
             raise ConfigurationError(f"lifetimes={lifetimes!r}: use Lifetimes(...), or None")
         context = self._context(conn)
         self._may_change(context)
-        acting.refuse_inside(context, "acting")
+        impersonating.refuse_inside(context, "acting")
         core = await self._core_on(connection, context)
         identified = identify(person, core.settings, login=True)
         started = await core.start(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from asgi_sessions._connection import acting
+from asgi_sessions._connection import impersonating
 from asgi_sessions._connection.context import Conn, RequestContext
 from asgi_sessions._errors import ConfigurationError
 from asgi_sessions._model.session import Session
@@ -103,7 +103,7 @@ class Renewing(Base):
         self._may_change(context)
         if context.row is None:
             return None
-        acting.refuse_inside(context, "not_renewable")
+        impersonating.refuse_inside(context, "not_renewable")
         if context.bearer != bearer:
             raise ConfigurationError(
                 "the client of this session sends a token, and would not take the cookie of a "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from asgi_sessions._connection import acting
+from asgi_sessions._connection import impersonating
 from asgi_sessions._connection.context import Conn
 from asgi_sessions._model.session import Session
 
@@ -52,8 +52,10 @@ class Support(Base):
         """
         context = self._context(conn)
         self._may_change(context)
-        wish = acting.wish(self._core.settings, context, person, reason, lifetime)
-        return await acting.begin(await self._core_on(connection, context), conn, context, wish)
+        wish = impersonating.wish(self._core.settings, context, person, reason, lifetime)
+        return await impersonating.begin(
+            await self._core_on(connection, context), conn, context, wish
+        )
 
     async def stop_impersonating(self, conn: Conn) -> Session | None:
         """Go back: the session in which somebody acts for a person ends (``actor_left``), and this
@@ -68,4 +70,4 @@ class Support(Base):
         """
         context = self._context(conn)
         self._may_change(context)
-        return await acting.go_back(self._core, conn, context)
+        return await impersonating.go_back(self._core, conn, context)

@@ -1,5 +1,5 @@
 """Listens for the ends that other processes announce (PostgreSQL's LISTEN), on a connection of its
-own, with asyncpg's own methods.
+own, as its driver listens.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ from asgi_sessions._model.lifetimes import Lifetimes, Terms
 from asgi_sessions._model.row import Row
 from asgi_sessions._model.session_data import SessionData, Visitor
 
-from .acting import Acting
 from .bulk_ending import Bulk, Column
 from .clauses import LIMIT, Clauses, Condition, Sorted, values
 from .connection import RowConnection
@@ -38,6 +37,7 @@ from .ending import Ends
 from .listener import Listener
 from .maintenance import Maintenance, in_batches
 from .schema_check import explained, refuse_others
+from .setting_aside import Acting
 from .starting import ROOM, Inserted, Start, Starts
 from .tables import cutoffs_table, ddl, sessions_table
 

@@ -1,4 +1,4 @@
-"""From one's own session into one of a person for whom one acts, and back, by the one cookie."""
+"""Whether somebody may act for a person, and over into that session and back, by the one cookie."""
 
 from __future__ import annotations
 
