@@ -638,6 +638,7 @@ async def test_a_loop_that_is_gone_hears_of_no_dispose(tmp_path: Path) -> None:
 
 async def test_touches_borrow_for_a_moment(apps: Any, clock: Clock) -> None:
     app = await apps()
+    await app.sessions.disconnect()
     app.sessions = Sessions(
         app.engine, secret_key=KEY, table_name=app.sessions.table.name, clock=clock
     )
