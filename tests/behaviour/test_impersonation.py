@@ -200,6 +200,24 @@ async def test_without_an_impersonation_there_is_nothing_to_stop(plain: Sessions
     assert (response.json()["sid"], set_cookies(response)) == (sid, [])
 
 
+async def test_a_way_back_whose_answer_was_lost_is_gone_once_more(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, sid, own = await acting(sessions)
+    # Private: nothing public has the database do what it has done and not been heard to have done.
+    store = store_of(sessions).acting
+    go_back = store.go_back
+
+    async def go_back_again(*args: Any, **options: Any) -> Any:
+        await go_back(*args, **options)
+        return await go_back(*args, **options)
+
+    monkeypatch.setattr(store, "go_back", go_back_again)
+    assert (await browser.post("/back")).json()["sid"] == own
+    assert (await browser.see())["person_id"] == STAFF
+    assert await ended_as(sessions, sid) == "actor_left"
+
+
 async def test_it_can_be_had_again_and_again(plain: Sessions) -> None:
     browser = Browser(app_of(plain))
     own = await browser.login(STAFF)
