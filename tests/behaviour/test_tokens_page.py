@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import websockets
 
 from asgi_sessions import Sessions
@@ -18,21 +14,9 @@ from tests.support.asgi import until
 from tests.support.inside import open_sids
 from tests.support.pages import Reader
 from tests.support.repository import DOCS
+from tests.support.serving import served
 
 pytestmark = pytest.mark.parametrize("page", [DOCS / "tokens.md"])
-
-
-@asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """The host and port of a server in this loop."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="websockets-sansio"))
-    task = asyncio.create_task(server.serve())
-    try:
-        await until(lambda: server.started)
-        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
 
 
 async def log_in(client: httpx.AsyncClient) -> dict[str, str]:

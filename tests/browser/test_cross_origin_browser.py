@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tests.browser import chromium, firefox
 from tests.support import KEY
 from tests.support.certificates import make_certificate
 from tests.support.pages import Block, Reader, blocks, the_block
@@ -181,19 +180,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module", params=["chromium", "firefox"])
-def browser(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Browser]:
-    directory = tmp_path_factory.mktemp("home")
-    with sync_playwright() as playwright:
-        if request.param == "chromium":
-            browser = playwright.chromium.launch(
-                executable_path=chromium.browser_path(), env={"HOME": str(directory)}
-            )
-        else:
-            browser = firefox.launch(playwright, directory)
-        yield browser
-        browser.close()
+def browser(request: pytest.FixtureRequest) -> Browser:
+    browser: Browser = request.getfixturevalue(request.param)
+    return browser
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ are skipped there.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from anyio import run_process
 from fastapi import FastAPI
 
@@ -26,7 +24,7 @@ from asgi_sessions import SessionMiddleware, Sessions
 from asgi_sessions.fastapi import describe_sessions, session_router
 from asgi_sessions.testing import logged_in_cookie
 from tests.support import KEY, entered
-from tests.support.asgi import until
+from tests.support.serving import served
 
 UNKNOWN = "01890000-0000-7000-8000-000000000000"
 HERE = Path(__file__).parent
@@ -68,12 +66,8 @@ def document(app: FastAPI, tmp_path: Path) -> Path:
 @pytest.fixture
 async def address(app: FastAPI, anyio_backend: str) -> AsyncIterator[str]:
     """Of the app, on a port of its own."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await serving
+    async with served(app) as host:
+        yield f"http://{host}"
 
 
 async def run(*command: str | Path, directory: Path, may_fail: bool = False) -> str | None:

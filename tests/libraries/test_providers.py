@@ -15,7 +15,6 @@ from urllib.request import parse_http_list, parse_keqv_list
 import httpx
 import httpx2
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -29,6 +28,7 @@ from tests.support import KEY
 from tests.support.libraries import need
 from tests.support.processes import PATIENCE
 from tests.support.providers import PLAIN, Provider
+from tests.support.serving import served
 
 need("authlib")
 from tests.libraries.provider import (  # noqa: E402 -- it is made with Authlib
@@ -203,11 +203,8 @@ async def sessions(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Sessions
 async def place(sessions: Sessions, there: Place) -> AsyncIterator[Place]:
     """With an app that serves these sessions."""
     app = make_app(sessions, [there.one, there.two])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    task = asyncio.create_task(server.serve([there.listening.dup()]))
-    yield there
-    server.should_exit = True
-    await task
+    async with served(app, there.listening.dup()):
+        yield there
 
 
 async def test_whoever_logs_out_at_a_provider_is_out_here_and_a_websocket_is_closed(
