@@ -68,17 +68,13 @@ class _Here:
         self.again = False
         self.blind = False
 
-    def remove(self, sid: str, end: End) -> None:
+    def remove(self, sids: Sequence[str], end: End) -> None:
         """Also while the loop is gone, and a coroutine of it is cleared away."""
-        mine = self.open.get(sid, {})
-        mine.pop(end, None)
-        if not mine:
-            self.open.pop(sid, None)
-
-    def remove_both(self, sid: str, actor_sid: str, end: End) -> None:
-        """What is open on one session, and ends with another one, too."""
-        self.remove(sid, end)
-        self.remove(actor_sid, end)
+        for sid in sids:
+            mine = self.open.get(sid, {})
+            mine.pop(end, None)
+            if not mine:
+                self.open.pop(sid, None)
 
 
 class LiveConnections:
@@ -130,16 +126,16 @@ class LiveConnections:
             for other in [other for other in tuple(self._loops) if other.is_closed()]:
                 self._loops.pop(other, None)  # closed with something open
             here = self._loops[loop] = _Here(loop)
+        sids = [sid]
         here.open.setdefault(sid, {})[end] = _Opened(secret, unproved)
         if actor_sid is not None:
+            sids.append(actor_sid)
             here.open.setdefault(actor_sid, {})[end] = _Opened(lambda: None, unproved)
         if here.timer is None and here.check is None:
             self._wait(here, self._interval)
         if self._listen is not None and here.ears is None:
             here.ears = self._listen(self.end, partial(self._look, here))
-        if actor_sid is None:
-            return partial(here.remove, sid, end)
-        return partial(here.remove_both, sid, actor_sid, end)
+        return partial(here.remove, sids, end)
 
     def end(self, sid: str, *, but: bytes | None = None) -> None:
         """The session has ended: end what is open on it. From any thread.

@@ -138,8 +138,7 @@ class Bulk:
         Args:
             mine: which.
             choose: of some rows (the sid, when it was seen last, whether it counts as a login of
-                the person) and of those before,
-                the sids of those that are to end.
+                the person) and of those before, the sids of those that are to end.
             reason: why.
             now: the moment.
             still: asked once, after the first have been read, whether they are to end; without it
