@@ -43,7 +43,9 @@ async def processes(
         Sessions(database, secret_key=KEY, table_name=table, **options) for database in databases
     ]
     try:
-        await made[0].create_tables()
+        # In its own time: a cluster takes longer for tables than the `timeout` of a test may be.
+        async with Sessions(databases[0], secret_key=KEY, table_name=table) as first:
+            await first.create_tables()
         yield made
     finally:
         for sessions in made:

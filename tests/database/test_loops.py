@@ -36,6 +36,7 @@ from starlette.websockets import WebSocket
 from asgi_sessions import ConfigurationError, SessionMiddleware, Sessions, SessionsUnavailable
 from asgi_sessions._database.drivers.aiosqlite import AiosqliteDriver
 from tests.support import KEY, Browser, Clock, make_app
+from tests.support.asgi import until
 from tests.support.engines import connection_threads
 from tests.support.repository import ROOT
 
@@ -310,8 +311,10 @@ def test_a_file_that_is_being_opened_when_the_loop_ends_is_closed(
         asking.cancel()
 
     sessions = Sessions(url, secret_key=KEY)
+    monkeypatch.setattr(AiosqliteDriver, "patience", 10)  # the machine may be busy
     monkeypatch.setattr(sqlite3, "connect", slowly)
     asyncio.run(use())
+    asyncio.run(until(lambda: all(map(is_closed, made))))  # a thread closes it
     assert [is_closed(connection) for connection in made] == [True]
 
 
